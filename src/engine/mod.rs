@@ -1,0 +1,7 @@
+//! The pure core: from a spec, a journal and what arrived to the next journal. No I/O, clock, randomness or log inside.
+
+mod key;
+mod outcome;
+
+pub use key::IdempotencyKey;
+pub use outcome::{AttemptFailure, Effect, Outcome, RetryAdvice};
