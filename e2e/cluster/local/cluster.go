@@ -106,16 +106,13 @@ func (c *Cluster) startAll(ctx context.Context) error {
 func (c *Cluster) Down() error {
 	if !c.exists() {
 		progress("there is no cluster %s", c.Name)
-		return nil
+	} else {
+		if err := c.stopAll(); err != nil {
+			return err
+		}
+		progress("cluster %s is gone", c.Name)
 	}
-	if err := c.stopAll(); err != nil {
-		return err
-	}
-	if err := os.RemoveAll(c.Dir); err != nil {
-		return err
-	}
-	progress("cluster %s is gone", c.Name)
-	return nil
+	return errors.Join(os.RemoveAll(c.Dir), os.Remove(c.Dir+".lock"))
 }
 
 // stopAll ends every process, last started first, and what the kernel holds for a node.

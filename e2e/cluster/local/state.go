@@ -45,27 +45,42 @@ func Open(root, name string) (cluster *Cluster, release func(), err error) {
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return nil, nil, err
 	}
-	// Beside the directory, as that itself comes and goes.
-	lock, err := os.OpenFile(filepath.Join(root, name+".lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	release, err = lock(filepath.Join(root, name+".lock")) // beside the directory, as that comes and goes
 	if err != nil {
 		return nil, nil, err
 	}
-	release = func() { lock.Close() }
-	for {
-		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
 	cluster = &Cluster{Name: name, Dir: filepath.Join(root, name)}
-	if err == nil {
-		err = cluster.loadState()
-	}
-	if err != nil {
+	if err := cluster.loadState(); err != nil {
 		release()
 		return nil, nil, err
 	}
 	return cluster, release, nil
+}
+
+// lock holds the file locked until release is called; whoever deletes it must hold it.
+func lock(path string) (release func(), err error) {
+	for {
+		file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+		if err != nil {
+			return nil, err
+		}
+		for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+			err = unix.Flock(int(file.Fd()), unix.LOCK_EX)
+		}
+		if err != nil {
+			file.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		held, err := file.Stat()
+		if err != nil {
+			file.Close()
+			return nil, err
+		}
+		if current, err := os.Stat(path); err == nil && os.SameFile(held, current) {
+			return func() { file.Close() }, nil
+		}
+		file.Close() // deleted while we waited for it
+	}
 }
 
 func (c *Cluster) exists() bool {
