@@ -107,7 +107,7 @@ so on it is that program.`,
 			}),
 		},
 		&cobra.Command{
-			Use: "load-image NAME:TAG BINARY [FILE[:PATH]...]", Args: cobra.MinimumNArgs(2),
+			Use: "load-image NAME:TAG PROGRAM[:PATH] [FILE[:PATH]...]", Args: cobra.MinimumNArgs(2),
 			Short: "Make an image of a program, with its shared libraries and other files, for the node",
 			RunE: with(func(_ *cobra.Command, cluster *Cluster, arguments []string) error {
 				return cluster.LoadImage(arguments[0], arguments[1], arguments[2:])

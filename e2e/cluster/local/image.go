@@ -1,19 +1,13 @@
 package local
 
 import (
-	"archive/tar"
 	"bytes"
-	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
-	"runtime"
 	"strings"
 )
 
@@ -30,9 +24,10 @@ type imageFile struct {
 	text   string
 }
 
-// LoadImage makes an image of a program and gives it to the node. The shared libraries that the
-// program, or another file, needs come along, and the machine's certificate authorities. Others are
-// files of this machine, FILE (same path in the image) or FILE:PATH.
+// LoadImage makes an image of a program and gives it to the node. Along come the shared libraries
+// that it needs, other files (with what they need), and the machine's certificate authorities. A
+// file is named FILE or FILE:PATH, the path being that in the image: by default the program is at
+// the top, /NAME, and another file where it is on this machine.
 func (c *Cluster) LoadImage(name, program string, others []string) error {
 	if !c.exists() {
 		return c.errMissing()
@@ -48,18 +43,20 @@ func (c *Cluster) LoadImage(name, program string, others []string) error {
 }
 
 func newImage(program string, others []string) (image, error) {
-	made := image{files: []imageFile{{path: "/" + filepath.Base(program), source: program}}}
-	for _, other := range others {
-		source, target, given := strings.Cut(other, ":")
-		if !given {
-			absolute, err := filepath.Abs(source)
-			if err != nil {
-				return image{}, err
-			}
-			target = absolute
+	var made image
+	for i, argument := range append([]string{program}, others...) {
+		source, target, given := strings.Cut(argument, ":")
+		source, err := filepath.Abs(source)
+		if err != nil {
+			return image{}, err
 		}
-		if !path.IsAbs(target) {
-			return image{}, fmt.Errorf("%s: the path in the image must be absolute", other)
+		switch {
+		case given && !path.IsAbs(target):
+			return image{}, fmt.Errorf("%s: the path in the image must be absolute", argument)
+		case !given && i == 0:
+			target = "/" + filepath.Base(source)
+		case !given:
+			target = source
 		}
 		made.files = append(made.files, imageFile{path: target, source: source})
 	}
@@ -79,7 +76,7 @@ func newImage(program string, others []string) (image, error) {
 		made.files = append(made.files, imageFile{path: authorities, source: authorities})
 	}
 	made.files = append(made.files, imageFile{
-		path: "/etc/passwd",
+		path: "/etc/passwd", // for programs that look up who they are
 		text: "root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/tmp:/sbin/nologin\n",
 	})
 	return made, nil
@@ -104,140 +101,6 @@ func (c *Cluster) importImage(name string, made image) error {
 		return fmt.Errorf("import image %s: %w", name, err)
 	}
 	return nil
-}
-
-// write writes the image as an archive of an OCI image layout.
-func (i image) write(out io.Writer, name string) error {
-	layer, err := i.layer()
-	if err != nil {
-		return err
-	}
-	program := i.files[0].path
-	config := blob("application/vnd.oci.image.config.v1+json", map[string]any{
-		"architecture": runtime.GOARCH,
-		"os":           "linux",
-		"config": map[string]any{
-			"User":       "65532:65532", // pods that must not run as root need no more than this
-			"Entrypoint": []string{program},
-			"Env":        []string{"PATH=/usr/local/bin:/usr/bin:/bin:/"},
-		},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{layer.Digest}},
-	})
-	manifest := blob("application/vnd.oci.image.manifest.v1+json", map[string]any{
-		"schemaVersion": 2,
-		"mediaType":     "application/vnd.oci.image.manifest.v1+json",
-		"config":        config,
-		"layers":        []descriptor{layer},
-	})
-	manifest.Annotations = map[string]string{"io.containerd.image.name": name}
-	index := blob("", map[string]any{"schemaVersion": 2, "manifests": []descriptor{manifest}})
-
-	archive := tar.NewWriter(out)
-	files := []struct {
-		path    string
-		content []byte
-	}{
-		{"oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`)},
-		{"index.json", index.content},
-	}
-	for _, content := range []descriptor{config, manifest, layer} {
-		files = append(files, struct {
-			path    string
-			content []byte
-		}{"blobs/" + strings.Replace(content.Digest, ":", "/", 1), content.content})
-	}
-	for _, file := range files {
-		header := &tar.Header{Name: file.path, Mode: 0o644, Size: int64(len(file.content))}
-		if err := archive.WriteHeader(header); err != nil {
-			return err
-		}
-		if _, err := archive.Write(file.content); err != nil {
-			return err
-		}
-	}
-	return archive.Close()
-}
-
-// layer is an archive of the files and of the directories above them.
-func (i image) layer() (descriptor, error) {
-	var content bytes.Buffer
-	archive := tar.NewWriter(&content)
-	written := map[string]bool{"/": true}
-	var addDirectory func(string, int64) error
-	addDirectory = func(directory string, mode int64) error {
-		if written[directory] {
-			return nil
-		}
-		written[directory] = true
-		if err := addDirectory(path.Dir(directory), 0o755); err != nil {
-			return err
-		}
-		return archive.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: directory[1:] + "/", Mode: mode})
-	}
-	if err := addDirectory("/tmp", 0o1777); err != nil {
-		return descriptor{}, err
-	}
-	for _, file := range i.files {
-		target := path.Clean(file.path)
-		if written[target] { // two programs with the same library
-			continue
-		}
-		if err := addDirectory(path.Dir(target), 0o755); err != nil {
-			return descriptor{}, err
-		}
-		written[target] = true
-		text, mode := []byte(file.text), fs.FileMode(0o644)
-		if file.source != "" {
-			info, err := os.Stat(file.source)
-			if err != nil {
-				return descriptor{}, err
-			}
-			if !info.Mode().IsRegular() {
-				return descriptor{}, fmt.Errorf("%s is not a regular file", file.source)
-			}
-			mode = info.Mode().Perm() | 0o444
-			if text, err = os.ReadFile(file.source); err != nil {
-				return descriptor{}, err
-			}
-		}
-		header := &tar.Header{Name: target[1:], Mode: int64(mode), Size: int64(len(text))}
-		if err := archive.WriteHeader(header); err != nil {
-			return descriptor{}, err
-		}
-		if _, err := archive.Write(text); err != nil {
-			return descriptor{}, err
-		}
-	}
-	if err := archive.Close(); err != nil {
-		return descriptor{}, err
-	}
-	return describe("application/vnd.oci.image.layer.v1.tar", content.Bytes()), nil
-}
-
-// descriptor is how OCI documents refer to a blob.
-type descriptor struct {
-	MediaType   string            `json:"mediaType"`
-	Digest      string            `json:"digest"`
-	Size        int               `json:"size"`
-	Annotations map[string]string `json:"annotations,omitempty"`
-	content     []byte
-}
-
-func describe(mediaType string, content []byte) descriptor {
-	return descriptor{
-		MediaType: mediaType,
-		Digest:    fmt.Sprintf("sha256:%x", sha256.Sum256(content)),
-		Size:      len(content),
-		content:   content,
-	}
-}
-
-func blob(mediaType string, document map[string]any) descriptor {
-	content, err := json.Marshal(document)
-	if err != nil {
-		panic(err) // maps of strings and numbers: it can't fail
-	}
-	return describe(mediaType, content)
 }
 
 // ctr runs containerd's own client inside the node.

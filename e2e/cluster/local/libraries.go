@@ -2,7 +2,9 @@ package local
 
 import (
 	"debug/elf"
+	"errors"
 	"fmt"
+	"io"
 	"os/exec"
 	"slices"
 	"strings"
@@ -12,10 +14,11 @@ import (
 // if it is no program or a static one.
 func sharedLibraries(file string) ([]string, error) {
 	program, err := elf.Open(file)
+	var otherFormat *elf.FormatError
+	if errors.As(err, &otherFormat) || errors.Is(err, io.EOF) { // the latter: too short even for a header
+		return nil, nil
+	}
 	if err != nil {
-		if _, notELF := err.(*elf.FormatError); notELF {
-			return nil, nil
-		}
 		return nil, err
 	}
 	defer program.Close()
