@@ -65,10 +65,15 @@ func (a *api) ready(ctx context.Context) error {
 	return a.get(ctx, "/readyz", nil)
 }
 
-func (a *api) nodeReady(ctx context.Context) error {
+// nodeReady tells whether the node has said, at that time or later, that it is ready. What the API
+// server has from before a restart says nothing about now.
+func (a *api) nodeReady(ctx context.Context, since time.Time) error {
 	var node struct {
 		Status struct {
-			Conditions []struct{ Type, Status, Message string }
+			Conditions []struct {
+				Type, Status, Message string
+				LastHeartbeatTime     time.Time // whole seconds
+			}
 		}
 	}
 	if err := a.get(ctx, "/api/v1/nodes/"+nodeName, &node); err != nil {
@@ -76,6 +81,9 @@ func (a *api) nodeReady(ctx context.Context) error {
 	}
 	for _, condition := range node.Status.Conditions {
 		if condition.Type == "Ready" {
+			if condition.LastHeartbeatTime.Before(since.Truncate(time.Second)) {
+				return errors.New("node " + nodeName + " has not reported yet")
+			}
 			if condition.Status == "True" {
 				return nil
 			}

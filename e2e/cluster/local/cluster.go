@@ -169,7 +169,7 @@ func (c *Cluster) healthy(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	return api.ready(ctx) == nil && (!c.state.Node || api.nodeReady(ctx) == nil)
+	return api.ready(ctx) == nil && (!c.state.Node || api.nodeReady(ctx, time.Time{}) == nil)
 }
 
 func (c *Cluster) errMissing() error {

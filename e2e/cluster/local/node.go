@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"text/template"
+	"time"
 )
 
 // The node's network, which leads nowhere and is no one else's: each node may have the same.
@@ -49,6 +50,7 @@ func (c *Cluster) startNode(ctx context.Context) error {
 	if err := c.importImage(pauseImage, image{files: []imageFile{{path: "/pause", source: pause}}}); err != nil {
 		return err
 	}
+	began := time.Now()
 	kubelet, err := c.start("kubelet",
 		"--config="+c.path("node", "kubelet.yaml"), "--kubeconfig="+c.kubeconfig("kubelet"),
 		"--root-dir="+c.path("kubelet"), "--cert-dir="+c.path("kubelet", "pki"),
@@ -64,7 +66,7 @@ func (c *Cluster) startNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return kubelet.until(ctx, "the node's readiness", api.nodeReady)
+	return kubelet.until(ctx, "the node's readiness", func(ctx context.Context) error { return api.nodeReady(ctx, began) })
 }
 
 // writeNodeFiles fills in the templates of the node directory.
