@@ -113,7 +113,7 @@ func (c *Cluster) Down() error {
 		}
 		progress("cluster %s is gone", c.Name)
 	}
-	return errors.Join(os.RemoveAll(c.Dir), os.Remove(c.Dir+".lock"))
+	return os.RemoveAll(c.Dir)
 }
 
 // stopAll ends every process, last started first, and what the kernel holds for a node.
@@ -138,6 +138,9 @@ func (c *Cluster) stopAll() error {
 func (c *Cluster) RestartAPIServer(ctx context.Context, downFor time.Duration) error {
 	if !c.exists() {
 		return c.errMissing()
+	}
+	if !c.state.Complete {
+		return fmt.Errorf("cluster %q is not running: start it again (up --name %s)", c.Name, c.Name)
 	}
 	for _, process := range c.state.Processes {
 		if process.Name == "kube-apiserver" {
