@@ -1,7 +1,7 @@
 //! The custom resources of `holdfast.dev/v1alpha1`: types, limits and validation rules. No behaviour.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
 
@@ -44,6 +44,14 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         for version in &mut crd.spec.versions {
             if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
                 tidy(schema);
+                // Without it, tools that read kstatus take an operation that the operator hasn't seen yet for done.
+                if let Some(status) = schema
+                    .properties
+                    .as_mut()
+                    .and_then(|properties| properties.get_mut("status"))
+                {
+                    status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
+                }
             }
         }
     }
