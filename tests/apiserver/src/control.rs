@@ -23,6 +23,12 @@ pub fn tokio_clock(start: Timestamp) -> Clock {
     Arc::new(move || start.checked_add(base.elapsed()).unwrap_or(Timestamp::MAX))
 }
 
+/// Seeds what kube's runtime draws the jitter of its backoff from, on this thread: with it, a run of controllers
+/// repeats exactly. Call it first in a test. (`tokio::select!` without `biased` is the other thing that draws lots.)
+pub fn seed_jitter(seed: u64) {
+    fastrand::seed(seed);
+}
+
 /// Setting up, and reading for assertions.
 impl ApiServer {
     /// Serves what a custom resource definition (YAML; one or more documents) defines, at once.

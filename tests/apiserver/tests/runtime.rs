@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::{StreamExt, TryStreamExt};
-use holdfast_apiserver::{ApiServer, Fault, Verb, tokio_clock};
+use holdfast_apiserver::{ApiServer, Fault, Verb, seed_jitter, tokio_clock};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Client, ResourceExt,
@@ -18,6 +18,7 @@ use kube::{
 use serde_json::json;
 
 fn server() -> ApiServer {
+    seed_jitter(1);
     let start = "2026-11-24T00:00:00Z".parse().unwrap();
     ApiServer::new(tokio_clock(start), 1)
 }
@@ -150,8 +151,9 @@ async fn a_reflector_notices_that_the_server_went_back_in_time() {
     assert!(api.create(&PostParams::default(), &config_map("b", "1")).await.is_ok());
 }
 
-/// A controller that counts up `seen` to `value` reaches it for every object, through every disturbance.
-async fn converges(disturb: impl Fn(&ApiServer, usize)) -> Vec<String> {
+/// A controller that copies `value` to `seen` gets there for every object, through every disturbance. What it was called
+/// with, in order.
+async fn converges(objects: usize, disturb: impl Fn(&ApiServer, usize)) -> Vec<String> {
     let server = server();
     let client = server.client("controller");
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
@@ -181,13 +183,13 @@ async fn converges(disturb: impl Fn(&ApiServer, usize)) -> Vec<String> {
     let running = tokio::spawn(controller.for_each(|_| async {}));
 
     let user = server.client("user");
-    for n in 0..5 {
+    for n in 0..objects {
         let created = config_map(&format!("c{n}"), "0");
         Api::namespaced(user.clone(), "default").create(&PostParams::default(), &created).await.unwrap();
     }
     for n in 0..25 {
         disturb(&server, n);
-        set(&user, &format!("c{}", n % 5), n).await;
+        set(&user, &format!("c{}", n % objects), n).await;
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     server.clear_faults();
@@ -199,12 +201,13 @@ async fn converges(disturb: impl Fn(&ApiServer, usize)) -> Vec<String> {
         let data = object.data.clone().unwrap_or_default();
         assert_eq!(data.get("seen"), data.get("value"), "{}", object.name_any());
     }
-    Arc::try_unwrap(log).map(|log| log.into_inner().unwrap()).unwrap_or_else(|log| log.lock().unwrap().clone())
+    let log = log.lock().unwrap();
+    log.clone()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_controller_converges() {
-    converges(|_, _| {}).await;
+    converges(5, |_, _| {}).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,8 +228,10 @@ async fn a_controller_converges_through_lost_answers_conflicts_and_broken_watche
             _ => server.release_watches(),
         }
     };
-    // The same disturbances give the same run.
-    assert_eq!(converges(disturb).await, converges(disturb).await);
+    converges(5, disturb).await;
+    // The same disturbances give the same run. (Only for one object: kube's controller runs those that are ready at the
+    // same time in a hash map's order.)
+    assert_eq!(converges(1, disturb).await, converges(1, disturb).await);
 }
 
 #[tokio::test(start_paused = true)]
