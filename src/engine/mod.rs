@@ -1,5 +1,6 @@
 //! The pure core: from a spec, a journal and what arrived to the next journal. No I/O, clock, randomness or log inside.
 
+pub mod expression;
 mod key;
 mod outcome;
 
