@@ -122,8 +122,12 @@ fn print_crds() -> Result<(), CommandError> {
 
 #[tokio::main]
 async fn operate(arguments: OperatorArgs) -> Result<(), CommandError> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_runtime=error,kube_client=error"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_runtime=error,kube_client=error"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_writer(std::io::stderr);
     match arguments.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
@@ -132,12 +136,20 @@ async fn operate(arguments: OperatorArgs) -> Result<(), CommandError> {
     let mut cluster = kube::Config::infer().await?;
     cluster.default_retry = false; // retries inside the client would hide faults, and the outcome of writes
     let default_namespace = cluster.default_namespace.clone();
-    let targets = TargetPolicy::new(&arguments.allow_http, arguments.cluster_domain, arguments.pod_ip, &cluster.cluster_url).map_err(CommandError::Targets)?;
+    let targets = TargetPolicy::new(
+        &arguments.allow_http,
+        arguments.cluster_domain,
+        arguments.pod_ip,
+        &cluster.cluster_url,
+    )
+    .map_err(CommandError::Targets)?;
     let client = Client::try_from(cluster)?;
 
     let health = Arc::new(Health::default());
     let address = arguments.listen;
-    let listener = TcpListener::bind(address).await.map_err(|error| CommandError::Listen { address, error })?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| CommandError::Listen { address, error })?;
     info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "holdfast");
     tokio::spawn({
         let router = holdfast::server::router(health.clone());
@@ -159,7 +171,10 @@ async fn operate(arguments: OperatorArgs) -> Result<(), CommandError> {
         stop.send_replace(true);
     });
 
-    let lease_namespace = arguments.lease_namespace.or(arguments.namespace.clone()).unwrap_or(default_namespace);
+    let lease_namespace = arguments
+        .lease_namespace
+        .or(arguments.namespace.clone())
+        .unwrap_or(default_namespace);
     let config = Config {
         namespace: arguments.namespace,
         lease_namespace,
@@ -169,7 +184,11 @@ async fn operate(arguments: OperatorArgs) -> Result<(), CommandError> {
         hold_all: arguments.hold_all,
         host: std::env::var("HOSTNAME").unwrap_or_else(|_| "holdfast".into()),
     };
-    let environment = Environment { client, clock: Arc::new(SystemClock), transport: Arc::new(ReqwestTransport::new()) };
+    let environment = Environment {
+        client,
+        clock: Arc::new(SystemClock),
+        transport: Arc::new(ReqwestTransport::new()),
+    };
     controllers::run(config, environment, health, shutdown).await;
     info!("stopped");
     Ok(())

@@ -1,11 +1,12 @@
-//! The effects: one file a kind of activity. Each is a function from a rendered request to an [`Outcome`]; it knows
-//! nothing of journals, retries or other steps.
+//! The effects: one file a kind of activity. Each is a function from a rendered request to an
+//! [`Outcome`](crate::engine::Outcome); it knows nothing of journals, retries or other steps.
 
 pub mod http;
 
 use std::sync::Arc;
 
-use crate::engine::{IdempotencyKey, Outcome};
+use crate::engine::IdempotencyKey;
+use crate::engine::expression::Scope;
 
 /// What every activity is given beside its request: for whom it acts, under which key, and with what.
 #[derive(Clone)]
@@ -30,6 +31,8 @@ pub struct AttemptContext {
     pub maybe_done: bool,
     /// True if nothing of the answer may be recorded (`sensitive`).
     pub sensitive: bool,
+    /// What the step's expressions may read.
+    pub scope: Scope,
     /// Kubernetes, as the operation's service account.
     pub kubernetes: kube::Client,
     /// Leadership: asked before every effect.
