@@ -38,7 +38,7 @@ use super::{Duration, OperationStatus, Retry, Step, Time, any_object};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(oldSelf.cancel) || has(self.cancel)").message("spec.cancel can't be unset: what was cancelled stays cancelled"))]
 #[x_kube(validation = Rule::new("[self.steps.map(s, s.name)].all(names, self.steps.all(s, !has(s.needs) || s.needs.all(n, n in names)))").message("needs of a step names a step that isn't there").field_path(".steps"))]
-#[x_kube(validation = Rule::new("self.steps == oldSelf.steps").message("spec.steps is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("self.steps.map(s, s.name) == oldSelf.steps.map(s, s.name)").message("spec.steps is immutable: create another CloudOperation"))]
 #[x_kube(validation = Rule::new("has(self.input) == has(oldSelf.input) && (!has(self.input) || self.input == oldSelf.input)").message("spec.input is immutable: create another CloudOperation"))]
 #[x_kube(validation = Rule::new("has(self.output) == has(oldSelf.output) && (!has(self.output) || self.output == oldSelf.output)").message("spec.output is immutable: create another CloudOperation"))]
 #[x_kube(validation = Rule::new("has(self.order) == has(oldSelf.order) && (!has(self.order) || self.order == oldSelf.order)").message("spec.order is immutable: create another CloudOperation"))]

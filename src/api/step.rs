@@ -12,6 +12,7 @@ use super::{Duration, Http, Job, Kubernetes, any_object, expression};
 /// One step. Exactly one of `http`, `kubernetes`, `job`, `wait`, `set` and `assert` says what it does.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self == oldSelf").message("a step is immutable: create another CloudOperation"))]
 #[x_kube(validation = Rule::new("[has(self.http), has(self.kubernetes), has(self.job), has(self.wait), has(self.set), has(self.assert)].filter(t, t).size() == 1").message("a step has exactly one of http, kubernetes, job, wait, set, assert"))]
 #[x_kube(validation = Rule::new("!(self.name in ['true', 'false', 'null', 'in', 'as', 'break', 'const', 'continue', 'else', 'for', 'function', 'if', 'import', 'let', 'loop', 'package', 'namespace', 'return', 'var', 'void', 'while'])").message("is a reserved word of the expression language: choose another").field_path(".name"))]
 #[x_kube(validation = Rule::new("!has(self.needs) || !(self.name in self.needs)").message("a step can't need itself").field_path(".needs"))]
