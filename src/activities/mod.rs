@@ -1,6 +1,8 @@
 //! The effects: one file a kind of activity. Each is a function from a rendered request to an [`Outcome`]; it knows
 //! nothing of journals, retries or other steps.
 
+pub mod http;
+
 use std::sync::Arc;
 
 use crate::engine::{IdempotencyKey, Outcome};
@@ -12,6 +14,8 @@ pub struct AttemptContext {
     pub namespace: String,
     /// The operation's name.
     pub operation: String,
+    /// The operation's service account: what `kubernetes` acts as.
+    pub service_account: String,
     /// The operation's uid: the owner of what is created.
     pub operation_uid: String,
     /// The step's path.

@@ -23,6 +23,7 @@ use super::{Duration, OperationStatus, Retry, Step, Time, any_object};
     category = "holdfast",
     namespaced,
     status = "OperationStatus",
+    annotation("holdfast.dev/schema", "1"),
     derive = "PartialEq",
     doc = "A CloudOperation is a durable run of a workflow: its steps call clouds and clusters, its progress is recorded step by step in its status, and it resumes exactly where it left off after any crash.",
     selectable = ".status.state",

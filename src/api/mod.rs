@@ -32,6 +32,8 @@ pub const HTTP_TARGETS_ANNOTATION: &str = "holdfast.dev/http-targets";
 pub const KEY_ANNOTATION: &str = "holdfast.dev/idempotency-key";
 /// The label on every object that Holdfast creates for an operation: the operation's name.
 pub const OPERATION_LABEL: &str = "holdfast.dev/operation";
+/// The annotation of the CRDs that numbers their schema: an operator serves only one at least as new as its own.
+pub const SCHEMA_ANNOTATION: &str = "holdfast.dev/schema";
 /// The field manager of every change that Holdfast makes.
 pub const FIELD_MANAGER: &str = "holdfast";
 

@@ -4,6 +4,12 @@
 //! only once that write was accepted do the work that it names.
 
 mod decide;
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod scenarios;
 pub mod expression;
 mod history;
 mod key;

@@ -24,9 +24,10 @@ type Cluster struct {
 // Up starts the cluster, or what is needed of it: a healthy one is left as it is; of a half-dead
 // one everything is restarted over the data that etcd holds.
 func (c *Cluster) Up(ctx context.Context, node bool) error {
-	if c.exists() && c.state.Node != node {
-		return fmt.Errorf("cluster %q exists %s a node: take it down first (down --name %s)", c.Name, map[bool]string{true: "with", false: "without"}[c.state.Node], c.Name)
+	if c.exists() && node && !c.state.Node {
+		return fmt.Errorf("cluster %q exists without a node: take it down first (down --name %s)", c.Name, c.Name)
 	}
+	node = node || c.state.Node
 	if c.healthy(ctx) {
 		progress("cluster %s is running: %s", c.Name, c.server())
 		return nil
@@ -112,7 +113,7 @@ func (c *Cluster) Down() error {
 		}
 		progress("cluster %s is gone", c.Name)
 	}
-	return errors.Join(os.RemoveAll(c.Dir), os.Remove(c.Dir+".lock"))
+	return os.RemoveAll(c.Dir)
 }
 
 // stopAll ends every process, last started first, and what the kernel holds for a node.
@@ -137,6 +138,9 @@ func (c *Cluster) stopAll() error {
 func (c *Cluster) RestartAPIServer(ctx context.Context, downFor time.Duration) error {
 	if !c.exists() {
 		return c.errMissing()
+	}
+	if !c.state.Complete {
+		return fmt.Errorf("cluster %q is not running: start it again (up --name %s)", c.Name, c.Name)
 	}
 	for _, process := range c.state.Processes {
 		if process.Name == "kube-apiserver" {

@@ -113,6 +113,13 @@ so on it is that program.`,
 				return cluster.LoadImage(arguments[0], arguments[1], arguments[2:])
 			}),
 		},
+		&cobra.Command{
+			Use: "image ARCHIVE NAME:TAG PROGRAM[:PATH] [FILE[:PATH]...]", Args: cobra.MinimumNArgs(3),
+			Short: "Write such an image to an archive, for another cluster's node",
+			RunE: func(_ *cobra.Command, arguments []string) error {
+				return SaveImage(arguments[0], arguments[1], arguments[2], arguments[3:])
+			},
+		},
 		newInCommand(open),
 	)
 	return root

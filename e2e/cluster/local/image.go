@@ -42,6 +42,19 @@ func (c *Cluster) LoadImage(name, program string, others []string) error {
 	return c.importImage(name, made)
 }
 
+// SaveImage writes such an image to an archive instead, as an OCI image layout.
+func SaveImage(archive, name, program string, others []string) error {
+	made, err := newImage(program, others)
+	if err != nil {
+		return err
+	}
+	file, err := os.Create(archive)
+	if err != nil {
+		return err
+	}
+	return errors.Join(made.write(file, name), file.Close())
+}
+
 func newImage(program string, others []string) (image, error) {
 	var made image
 	for i, argument := range append([]string{program}, others...) {
@@ -84,10 +97,6 @@ func newImage(program string, others []string) (image, error) {
 
 // importImage hands the image to containerd under a name.
 func (c *Cluster) importImage(name string, made image) error {
-	_, tag, ok := strings.Cut(path.Base(name), ":")
-	if !ok || tag == "" || !strings.Contains(name, "/") {
-		return fmt.Errorf("image %q: give it a registry and a tag, as in localhost/app:1", name)
-	}
 	archive, err := os.CreateTemp(c.Dir, "image-*.tar")
 	if err != nil {
 		return err

@@ -17,6 +17,10 @@ import (
 
 // write writes the image as an archive of an OCI image layout.
 func (i image) write(out io.Writer, name string) error {
+	_, tag, ok := strings.Cut(path.Base(name), ":")
+	if !ok || tag == "" || !strings.Contains(name, "/") {
+		return fmt.Errorf("image %q: give it a registry and a tag, as in localhost/app:1", name)
+	}
 	layer, err := i.layer()
 	if err != nil {
 		return err

@@ -45,11 +45,18 @@ func Open(root, name string) (cluster *Cluster, release func(), err error) {
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return nil, nil, err
 	}
-	release, err = lock(filepath.Join(root, name+".lock")) // beside the directory, as that comes and goes
+	cluster = &Cluster{Name: name, Dir: filepath.Join(root, name)}
+	lockFile := cluster.Dir + ".lock" // beside the directory, as that comes and goes
+	unlock, err := lock(lockFile)
 	if err != nil {
 		return nil, nil, err
 	}
-	cluster = &Cluster{Name: name, Dir: filepath.Join(root, name)}
+	release = func() {
+		if _, err := os.Stat(cluster.Dir); errors.Is(err, os.ErrNotExist) {
+			os.Remove(lockFile) // of a cluster that is gone, or never was
+		}
+		unlock()
+	}
 	if err := cluster.loadState(); err != nil {
 		release()
 		return nil, nil, err

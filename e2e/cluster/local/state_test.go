@@ -50,13 +50,17 @@ func TestStateIsFoundAgain(t *testing.T) {
 
 func TestDownLeavesNothing(t *testing.T) {
 	root := t.TempDir()
-	cluster := open(t, root)
+	cluster, release, err := Open(root, "demo")
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Mkdir(cluster.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := cluster.Down(); err != nil {
 		t.Fatal(err)
 	}
+	release()
 	if left, _ := filepath.Glob(filepath.Join(root, "*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
