@@ -44,7 +44,11 @@ impl RequestInfo {
 
     /// How the real server's authorizer says no.
     pub(crate) fn denied(&self, qualified: &str) -> Box<k8s_openapi::apimachinery::pkg::apis::meta::v1::Status> {
-        let name = if self.name.is_empty() { String::new() } else { format!(" \"{}\"", self.name) };
+        let name = if self.name.is_empty() {
+            String::new()
+        } else {
+            format!(" \"{}\"", self.name)
+        };
         let slash = if self.subresource.is_empty() { "" } else { "/" };
         let place = match self.namespace.as_str() {
             "" => "at the cluster scope".to_owned(),
@@ -99,9 +103,15 @@ impl Fault {
     ) -> Box<k8s_openapi::apimachinery::pkg::apis::meta::v1::Status> {
         let (reason, message) = match code {
             429 => ("TooManyRequests", "Too many requests, please try again later."),
-            500 => ("InternalError", "Internal error occurred: etcdserver: request timed out"),
+            500 => (
+                "InternalError",
+                "Internal error occurred: etcdserver: request timed out",
+            ),
             503 => ("ServiceUnavailable", "apiserver is shutting down."),
-            504 => ("Timeout", "Timeout: request did not complete within the allotted timeout"),
+            504 => (
+                "Timeout",
+                "Timeout: request did not complete within the allotted timeout",
+            ),
             _ => ("", "injected failure"),
         };
         let mut status = status::failure(code, reason, message);

@@ -61,7 +61,8 @@ enum Additional {
 
 fn pattern<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Regex>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
-    text.map(|text| Regex::new(&text).map_err(serde::de::Error::custom)).transpose()
+    text.map(|text| Regex::new(&text).map_err(serde::de::Error::custom))
+        .transpose()
 }
 
 /// How server-side apply merges a value.
@@ -131,7 +132,9 @@ impl Schema {
             }
             Value::Array(entries) => {
                 if let Some(schema) = self.entry() {
-                    entries.iter_mut().for_each(|entry| schema.prune(entry, schema.embedded));
+                    entries
+                        .iter_mut()
+                        .for_each(|entry| schema.prune(entry, schema.embedded));
                 }
             }
             _ => {}
@@ -170,7 +173,11 @@ impl Schema {
             return errors;
         }
         if !self.has_type(value) {
-            let expected = if self.int_or_string { "integer,string" } else { self.r#type.as_deref().unwrap_or("") };
+            let expected = if self.int_or_string {
+                "integer,string"
+            } else {
+                self.r#type.as_deref().unwrap_or("")
+            };
             errors.push(FieldError::wrong_type(path, type_of(value), expected));
             return errors;
         }
@@ -258,9 +265,11 @@ impl Schema {
     fn identity(&self, entry: &Value) -> Option<Value> {
         match self.merge() {
             Merge::Set => Some(entry.clone()),
-            Merge::ByKeys(keys) => {
-                Some(keys.iter().filter_map(|key| Some((key.clone(), entry.get(key)?.clone()))).collect())
-            }
+            Merge::ByKeys(keys) => Some(
+                keys.iter()
+                    .filter_map(|key| Some((key.clone(), entry.get(key)?.clone())))
+                    .collect(),
+            ),
             Merge::Atomic | Merge::Fields => None,
         }
     }
@@ -276,12 +285,20 @@ impl Schema {
         if let Some(min) = self.min_length
             && characters < min
         {
-            errors.push(FieldError::invalid(path, quoted(), format!("{path} in body should be at least {min} chars long")));
+            errors.push(FieldError::invalid(
+                path,
+                quoted(),
+                format!("{path} in body should be at least {min} chars long"),
+            ));
         }
         if let Some(pattern) = &self.pattern
             && !pattern.is_match(text)
         {
-            errors.push(FieldError::invalid(path, quoted(), format!("{path} in body should match '{pattern}'")));
+            errors.push(FieldError::invalid(
+                path,
+                quoted(),
+                format!("{path} in body should match '{pattern}'"),
+            ));
         }
         if self.format.as_deref() == Some("date-time") && text.parse::<Timestamp>().is_err() {
             errors.push(FieldError::wrong_type(path, text, "date-time"));
@@ -293,7 +310,11 @@ impl Schema {
         if let Some(max) = self.maximum
             && number > max
         {
-            errors.push(FieldError::invalid(path, value, format!("{path} in body should be less than or equal to {max}")));
+            errors.push(FieldError::invalid(
+                path,
+                value,
+                format!("{path} in body should be less than or equal to {max}"),
+            ));
         }
         if let Some(min) = self.minimum
             && number < min
@@ -315,8 +336,14 @@ impl Schema {
         }
         let matching = self.one_of.iter().filter(passes).count();
         if !self.one_of.is_empty() && matching != 1 {
-            let found = if matching == 0 { "Found none valid".into() } else { format!("Found {matching} valid alternatives") };
-            wrong(format!("{path} in body must validate one and only one schema (oneOf). {found}"));
+            let found = if matching == 0 {
+                "Found none valid".into()
+            } else {
+                format!("Found {matching} valid alternatives")
+            };
+            wrong(format!(
+                "{path} in body must validate one and only one schema (oneOf). {found}"
+            ));
         }
         if self.not.as_deref().is_some_and(|schema| passes(&schema)) {
             wrong(format!("{path} in body must not validate the schema (not)"));
@@ -328,7 +355,11 @@ impl Schema {
 }
 
 fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
 }
 
 fn type_of(value: &Value) -> &'static str {
@@ -398,9 +429,16 @@ mod tests {
                 FieldError::invalid("spec.size", 11, "spec.size in body should be less than or equal to 10"),
                 FieldError::too_many("spec.steps", 3, 2),
                 FieldError::duplicate("spec.steps[1]", json!({"name": "a"})),
-                FieldError::invalid("spec.steps[2].name", "\"B\"", "spec.steps[2].name in body should match '^[a-z]+$'"),
+                FieldError::invalid(
+                    "spec.steps[2].name",
+                    "\"B\"",
+                    "spec.steps[2].name in body should match '^[a-z]+$'"
+                ),
             ]
         );
-        assert_eq!(schema().validate(&json!({"spec": {}}), ""), vec![FieldError::required("spec.size", "")]);
+        assert_eq!(
+            schema().validate(&json!({"spec": {}}), ""),
+            vec![FieldError::required("spec.size", "")]
+        );
     }
 }
