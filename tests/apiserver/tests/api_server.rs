@@ -11,5 +11,11 @@ async fn it_does_what_an_operator_relies_on() {
     // A real server has compacted, or started after, the first versions.
     server.compact();
     let failures = conformance::run_all(client, "conformance").await;
-    assert!(failures.is_empty(), "{} of {} checks fail:\n{}", failures.len(), conformance::checks().len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {} checks fail:\n{}",
+        failures.len(),
+        conformance::checks().len(),
+        failures.join("\n")
+    );
 }

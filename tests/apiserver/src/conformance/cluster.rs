@@ -31,15 +31,20 @@ pub struct Reply {
 
 impl Cluster {
     pub fn new(client: Client, namespace: &str) -> Self {
-        Self { client, namespace: namespace.to_owned() }
+        Self {
+            client,
+            namespace: namespace.to_owned(),
+        }
     }
 
     pub async fn prepare(&self) {
         let crd: Value = serde_yaml::from_str(include_str!("widget.yaml")).expect("the file is YAML");
-        let crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-        let reply = self.post(crds, &crd).await;
-        assert!([201, 409].contains(&reply.code), "{reply:?}");
-        let reply = self.post("/api/v1/namespaces", &json!({"metadata": {"name": self.namespace}})).await;
+        let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.conformance.holdfast.dev";
+        let reply = self.force_apply(path, "conformance", &crd).await;
+        assert!([200, 201].contains(&reply.code), "{reply:?}");
+        let reply = self
+            .post("/api/v1/namespaces", &json!({"metadata": {"name": self.namespace}}))
+            .await;
         assert!([201, 409].contains(&reply.code), "{reply:?}");
         self.eventually("widgets are served, and pods can be created", async || {
             let account = self.get(&self.path("serviceaccounts/default")).await.code;
@@ -86,30 +91,36 @@ impl Cluster {
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Reply {
-        self.send(Method::POST, path, "application/json", &body.to_string()).await
+        self.send(Method::POST, path, "application/json", &body.to_string())
+            .await
     }
 
     pub async fn put(&self, path: &str, body: &Value) -> Reply {
-        self.send(Method::PUT, path, "application/json", &body.to_string()).await
+        self.send(Method::PUT, path, "application/json", &body.to_string())
+            .await
     }
 
     pub async fn merge(&self, path: &str, body: &Value) -> Reply {
-        self.send(Method::PATCH, path, "application/merge-patch+json", &body.to_string()).await
+        self.send(Method::PATCH, path, "application/merge-patch+json", &body.to_string())
+            .await
     }
 
     pub async fn json_patch(&self, path: &str, body: &Value) -> Reply {
-        self.send(Method::PATCH, path, "application/json-patch+json", &body.to_string()).await
+        self.send(Method::PATCH, path, "application/json-patch+json", &body.to_string())
+            .await
     }
 
     /// Server-side apply, as `manager`.
     pub async fn apply(&self, path: &str, manager: &str, body: &Value) -> Reply {
         let path = format!("{path}?fieldManager={manager}");
-        self.send(Method::PATCH, &path, "application/apply-patch+yaml", &body.to_string()).await
+        self.send(Method::PATCH, &path, "application/apply-patch+yaml", &body.to_string())
+            .await
     }
 
     pub async fn force_apply(&self, path: &str, manager: &str, body: &Value) -> Reply {
         let path = format!("{path}?fieldManager={manager}&force=true");
-        self.send(Method::PATCH, &path, "application/apply-patch+yaml", &body.to_string()).await
+        self.send(Method::PATCH, &path, "application/apply-patch+yaml", &body.to_string())
+            .await
     }
 
     pub async fn delete(&self, path: &str) -> Reply {
@@ -117,11 +128,13 @@ impl Cluster {
     }
 
     pub async fn delete_with(&self, path: &str, options: &Value) -> Reply {
-        self.send(Method::DELETE, path, "application/json", &options.to_string()).await
+        self.send(Method::DELETE, path, "application/json", &options.to_string())
+            .await
     }
 
     pub async fn send(&self, method: Method, path: &str, content_type: &str, body: &str) -> Reply {
-        self.send_with(method, path, &[("content-type", content_type)], body).await
+        self.send_with(method, path, &[("content-type", content_type)], body)
+            .await
     }
 
     pub async fn send_with(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
@@ -132,23 +145,46 @@ impl Cluster {
         }
         let request = request.body(Body::from(body.as_bytes().to_vec())).expect("a request");
         let exchange = async {
-            let response = self.client.send(request).await.unwrap_or_else(|e| panic!("{asked}: {e}"));
+            let response = self
+                .client
+                .send(request)
+                .await
+                .unwrap_or_else(|e| panic!("{asked}: {e}"));
             let (parts, body) = response.into_parts();
-            (parts, body.collect_bytes().await.unwrap_or_else(|e| panic!("{asked}: {e}")))
+            (
+                parts,
+                body.collect_bytes().await.unwrap_or_else(|e| panic!("{asked}: {e}")),
+            )
         };
-        let (parts, bytes): (_, Bytes) =
-            timeout(PATIENCE, exchange).await.unwrap_or_else(|_| panic!("{asked}: no answer"));
+        let (parts, bytes): (_, Bytes) = timeout(PATIENCE, exchange)
+            .await
+            .unwrap_or_else(|_| panic!("{asked}: no answer"));
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let body = serde_json::from_str(&text).unwrap_or_default();
-        Reply { asked, code: parts.status.as_u16(), headers: parts.headers, text, body }
+        Reply {
+            asked,
+            code: parts.status.as_u16(),
+            headers: parts.headers,
+            text,
+            body,
+        }
     }
 
     /// Opens a watch of a collection, with these parameters besides.
     pub async fn watch(&self, path: &str, parameters: &str) -> Watch {
         let uri = format!("{path}?watch=true&timeoutSeconds=60&{parameters}");
-        let request = Request::get(&uri).header("accept-encoding", "identity").body(Vec::new()).expect("a request");
-        let lines = self.client.request_stream(request).await.unwrap_or_else(|e| panic!("watch {uri}: {e}"));
-        Watch { lines: lines.lines().map_err(|e| e.to_string()).boxed() }
+        let request = Request::get(&uri)
+            .header("accept-encoding", "identity")
+            .body(Vec::new())
+            .expect("a request");
+        let lines = self
+            .client
+            .request_stream(request)
+            .await
+            .unwrap_or_else(|e| panic!("watch {uri}: {e}"));
+        Watch {
+            lines: lines.lines().map_err(|e| e.to_string()).boxed(),
+        }
     }
 
     /// Waits until a condition holds.
@@ -158,7 +194,9 @@ impl Cluster {
                 sleep(Duration::from_millis(50)).await;
             }
         };
-        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"));
+        timeout(PATIENCE, wait)
+            .await
+            .unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"));
     }
 }
 
@@ -177,16 +215,29 @@ impl Reply {
         assert_eq!(self.body["kind"], "Status", "{}: {}", self.asked, self.text);
         assert_eq!(self.body["status"], "Failure", "{}: {}", self.asked, self.text);
         assert_eq!(self.body["code"], code, "{}: {}", self.asked, self.text);
-        assert_eq!(self.body["reason"].as_str().unwrap_or_default(), reason, "{}: {}", self.asked, self.text);
+        assert_eq!(
+            self.body["reason"].as_str().unwrap_or_default(),
+            reason,
+            "{}: {}",
+            self.asked,
+            self.text
+        );
         let message = self.body["message"].as_str().unwrap_or_default();
-        assert!(message.contains(words), "{}: expected \"{words}\" in: {message}", self.asked);
+        assert!(
+            message.contains(words),
+            "{}: expected \"{words}\" in: {message}",
+            self.asked
+        );
     }
 
     /// The fields that an invalid object's Status names, sorted.
     pub fn fields(&self) -> Vec<String> {
         let causes = self.body.pointer("/details/causes").and_then(Value::as_array);
-        let mut fields: Vec<String> =
-            causes.into_iter().flatten().filter_map(|c| c["field"].as_str().map(str::to_owned)).collect();
+        let mut fields: Vec<String> = causes
+            .into_iter()
+            .flatten()
+            .filter_map(|c| c["field"].as_str().map(str::to_owned))
+            .collect();
         fields.sort();
         fields.dedup();
         fields
@@ -202,7 +253,10 @@ impl Watch {
     /// The next event that is no ordinary bookmark.
     pub async fn next(&mut self) -> (String, Value) {
         loop {
-            let line = timeout(PATIENCE, self.lines.next()).await.expect("an event in time").expect("no end of the watch");
+            let line = timeout(PATIENCE, self.lines.next())
+                .await
+                .expect("an event in time")
+                .expect("no end of the watch");
             let event: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
             let kind = event["type"].as_str().unwrap_or_default().to_owned();
             if kind != "BOOKMARK" || event["object"]["metadata"]["annotations"].is_object() {
@@ -215,14 +269,6 @@ impl Watch {
     pub async fn next_name(&mut self) -> String {
         let (kind, object) = self.next().await;
         format!("{kind} {}", object["metadata"]["name"].as_str().unwrap_or_default())
-    }
-
-    /// Waits for the end of the watch; panics if an event comes first.
-    pub async fn ends(mut self) {
-        while let Some(line) = timeout(PATIENCE, self.lines.next()).await.expect("an end in time") {
-            let line = line.expect("a line");
-            assert!(line.contains("BOOKMARK"), "{line}");
-        }
     }
 }
 
@@ -248,7 +294,10 @@ pub fn status_of(live: &Value, status: Value) -> Value {
 
 /// An object's resourceVersion.
 pub fn version(object: &Value) -> u64 {
-    object["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse().ok()).expect("a resourceVersion")
+    object["metadata"]["resourceVersion"]
+        .as_str()
+        .and_then(|v| v.parse().ok())
+        .expect("a resourceVersion")
 }
 
 /// A reference to an owner.
@@ -265,5 +314,8 @@ pub fn owned_by(owner: &Value, api_version: &str, kind: &str, blocks: bool) -> V
 /// The names in a list.
 pub fn names(list: &Value) -> Vec<String> {
     let items = list["items"].as_array().expect("items");
-    items.iter().map(|item| item["metadata"]["name"].as_str().unwrap_or_default().to_owned()).collect()
+    items
+        .iter()
+        .map(|item| item["metadata"]["name"].as_str().unwrap_or_default().to_owned())
+        .collect()
 }

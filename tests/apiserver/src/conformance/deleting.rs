@@ -8,7 +8,10 @@ pub async fn a_delete_says_what_is_gone(cluster: Cluster) {
     let live = cluster.create_widget("gone", json!({"size": 1})).await;
     let path = cluster.widget("gone");
     let reply = cluster.delete(&path).await.expect(200);
-    assert_eq!((&reply["kind"], &reply["status"]), (&json!("Status"), &json!("Success")));
+    assert_eq!(
+        (&reply["kind"], &reply["status"]),
+        (&json!("Status"), &json!("Success"))
+    );
     let uid = &live["metadata"]["uid"];
     let details = json!({"name": "gone", "group": "conformance.holdfast.dev", "kind": "widgets", "uid": uid});
     assert_eq!(reply["details"], details);
@@ -19,8 +22,12 @@ pub async fn a_delete_says_what_is_gone(cluster: Cluster) {
 pub async fn preconditions_hold(cluster: Cluster) {
     let live = cluster.create_widget("pre", json!({"size": 1})).await;
     let path = cluster.widget("pre");
-    let (uid, rv) = (live["metadata"]["uid"].as_str().unwrap_or_default(), version(&live).to_string());
-    let options = |preconditions: Value| json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions});
+    let (uid, rv) = (
+        live["metadata"]["uid"].as_str().unwrap_or_default(),
+        version(&live).to_string(),
+    );
+    let options =
+        |preconditions: Value| json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions});
     cluster.delete_with(&path, &options(json!({"uid": "abc"}))).await.refuses(
         409,
         "Conflict",
@@ -31,7 +38,10 @@ pub async fn preconditions_hold(cluster: Cluster) {
         "Conflict",
         &format!("the ResourceVersion in the precondition (1) does not match the ResourceVersion in record ({rv}). The object might have been modified"),
     );
-    cluster.delete_with(&path, &options(json!({"uid": uid, "resourceVersion": rv}))).await.expect(200);
+    cluster
+        .delete_with(&path, &options(json!({"uid": uid, "resourceVersion": rv})))
+        .await
+        .expect(200);
     cluster.get(&path).await.refuses(404, "NotFound", "not found");
 }
 
@@ -57,11 +67,20 @@ pub async fn finalizers_hold_an_object(cluster: Cluster) {
         "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{\"example.dev/two\"}",
     );
     let edited = cluster.merge(&path, &json!({"spec": {"size": 2}})).await.expect(200);
-    assert_eq!((&edited["spec"]["size"], &edited["metadata"]["generation"]), (&json!(2), &json!(3)));
-    let written = cluster.merge(&format!("{path}/status"), &json!({"status": {"state": "Ending"}})).await.expect(200);
+    assert_eq!(
+        (&edited["spec"]["size"], &edited["metadata"]["generation"]),
+        (&json!(2), &json!(3))
+    );
+    let written = cluster
+        .merge(&format!("{path}/status"), &json!({"status": {"state": "Ending"}}))
+        .await
+        .expect(200);
     assert_eq!(written["status"]["state"], "Ending");
 
-    let last = cluster.merge(&path, &json!({"metadata": {"finalizers": null}})).await.expect(200);
+    let last = cluster
+        .merge(&path, &json!({"metadata": {"finalizers": null}}))
+        .await
+        .expect(200);
     assert_eq!(version(&last), version(&written));
     cluster.get(&path).await.refuses(404, "NotFound", "not found");
 }
@@ -72,18 +91,27 @@ async fn owner(cluster: &Cluster, name: &str) -> Value {
 }
 
 fn owned(owners: &[&Value], blocks: bool) -> Value {
-    let references: Vec<Value> = owners.iter().map(|owner| owned_by(owner, "v1", "ConfigMap", blocks)).collect();
+    let references: Vec<Value> = owners
+        .iter()
+        .map(|owner| owned_by(owner, "v1", "ConfigMap", blocks))
+        .collect();
     json!({"ownerReferences": references})
 }
 
 async fn is_there(cluster: &Cluster, config_map: &str) -> bool {
-    cluster.get(&cluster.path(&format!("configmaps/{config_map}"))).await.code == 200
+    cluster
+        .get(&cluster.path(&format!("configmaps/{config_map}")))
+        .await
+        .code
+        == 200
 }
 
 pub async fn dependents_follow_their_owner(cluster: Cluster) {
     let top = owner(&cluster, "follow-top").await;
     let middle = cluster.create_config_map("follow-middle", owned(&[&top], true)).await;
-    cluster.create_config_map("follow-bottom", owned(&[&middle], true)).await;
+    cluster
+        .create_config_map("follow-bottom", owned(&[&middle], true))
+        .await;
     cluster.delete(&cluster.path("configmaps/follow-top")).await.expect(200);
     cluster
         .eventually("dependents go", async || {
@@ -94,20 +122,35 @@ pub async fn dependents_follow_their_owner(cluster: Cluster) {
 
 pub async fn a_dependent_of_two_owners_stays(cluster: Cluster) {
     let (one, two) = (owner(&cluster, "two-one").await, owner(&cluster, "two-two").await);
-    let alone = cluster.create_config_map("two-alone", owned(&[&one], false)).await;
+    cluster.create_config_map("two-alone", owned(&[&one], false)).await;
     cluster.create_config_map("two-both", owned(&[&one, &two], false)).await;
     cluster.delete(&cluster.path("configmaps/two-one")).await.expect(200);
-    cluster.eventually("the first's own dependent goes", async || !is_there(&cluster, "two-alone").await).await;
-    assert!(is_there(&cluster, "two-both").await);
+    cluster
+        .eventually("the first's own dependent goes", async || {
+            !is_there(&cluster, "two-alone").await
+        })
+        .await;
+    let both = cluster.path("configmaps/two-both");
+    cluster
+        .eventually("the reference to the first goes", async || {
+            let owners = cluster.get(&both).await.expect(200)["metadata"]["ownerReferences"].clone();
+            owners.as_array().map(Vec::len) == Some(1)
+        })
+        .await;
     cluster.delete(&cluster.path("configmaps/two-two")).await.expect(200);
-    cluster.eventually("the common dependent goes", async || !is_there(&cluster, "two-both").await).await;
-    assert!(version(&alone) > 0);
+    cluster
+        .eventually("the common dependent goes", async || {
+            !is_there(&cluster, "two-both").await
+        })
+        .await;
 }
 
 pub async fn a_dependent_of_nobody_goes(cluster: Cluster) {
     let never = json!({"metadata": {"name": "never", "uid": "11111111-2222-3333-4444-555555555555"}});
     cluster.create_config_map("nobodys", owned(&[&never], false)).await;
-    cluster.eventually("it goes", async || !is_there(&cluster, "nobodys").await).await;
+    cluster
+        .eventually("it goes", async || !is_there(&cluster, "nobodys").await)
+        .await;
 }
 
 pub async fn foreground_deletion_waits_for_dependents(cluster: Cluster) {
@@ -116,7 +159,10 @@ pub async fn foreground_deletion_waits_for_dependents(cluster: Cluster) {
     held["finalizers"] = json!(["example.dev/hold"]);
     cluster.create_config_map("fore-held", held).await;
     let path = cluster.path("configmaps/fore-top");
-    let marked = cluster.delete_with(&path, &json!({"propagationPolicy": "Foreground"})).await.expect(200);
+    let marked = cluster
+        .delete_with(&path, &json!({"propagationPolicy": "Foreground"}))
+        .await
+        .expect(200);
     assert_eq!(marked["metadata"]["finalizers"], json!(["foregroundDeletion"]));
     let child = cluster.path("configmaps/fore-held");
     cluster
@@ -125,16 +171,26 @@ pub async fn foreground_deletion_waits_for_dependents(cluster: Cluster) {
         })
         .await;
     assert!(is_there(&cluster, "fore-top").await);
-    cluster.merge(&child, &json!({"metadata": {"finalizers": null}})).await.expect(200);
-    cluster.eventually("the owner goes", async || !is_there(&cluster, "fore-top").await).await;
+    cluster
+        .merge(&child, &json!({"metadata": {"finalizers": null}}))
+        .await
+        .expect(200);
+    cluster
+        .eventually("the owner goes", async || !is_there(&cluster, "fore-top").await)
+        .await;
 }
 
 pub async fn orphans_stay(cluster: Cluster) {
     let top = owner(&cluster, "orphan-top").await;
     cluster.create_config_map("orphan-child", owned(&[&top], true)).await;
     let path = cluster.path("configmaps/orphan-top");
-    cluster.delete_with(&path, &json!({"propagationPolicy": "Orphan"})).await.expect(200);
-    cluster.eventually("the owner goes", async || !is_there(&cluster, "orphan-top").await).await;
+    cluster
+        .delete_with(&path, &json!({"propagationPolicy": "Orphan"}))
+        .await
+        .expect(200);
+    cluster
+        .eventually("the owner goes", async || !is_there(&cluster, "orphan-top").await)
+        .await;
     let child = cluster.get(&cluster.path("configmaps/orphan-child")).await.expect(200);
     assert!(child["metadata"]["ownerReferences"].is_null(), "{child}");
 }
@@ -147,14 +203,68 @@ pub async fn jobs_orphan_by_default(cluster: Cluster) {
     let labels = &created["spec"]["template"]["metadata"]["labels"];
     assert_eq!(labels["batch.kubernetes.io/job-name"], "job");
     assert_eq!(labels["batch.kubernetes.io/controller-uid"], uid);
-    assert_eq!(created["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"], uid);
+    assert_eq!(
+        created["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"],
+        uid
+    );
     let path = cluster.path("batch/v1:jobs/job");
     let child = json!({"ownerReferences": [owned_by(&created, "batch/v1", "Job", false)]});
     cluster.create_config_map("job-child", child).await;
     let marked = cluster.delete(&path).await.expect(200);
-    assert!(marked["metadata"]["finalizers"].to_string().contains("orphan"), "{marked}");
-    cluster.eventually("the job goes", async || cluster.get(&path).await.code == 404).await;
+    assert!(
+        marked["metadata"]["finalizers"].to_string().contains("orphan"),
+        "{marked}"
+    );
+    cluster
+        .eventually("the job goes", async || cluster.get(&path).await.code == 404)
+        .await;
     assert!(is_there(&cluster, "job-child").await);
+}
+
+pub async fn a_terminating_namespace_takes_nothing_new(cluster: Cluster) {
+    let ending = format!("{}-ending", cluster.namespace);
+    let namespace = format!("/api/v1/namespaces/{ending}");
+    let created = cluster
+        .post("/api/v1/namespaces", &json!({"metadata": {"name": ending}}))
+        .await
+        .expect(201);
+    assert_eq!(created["status"], json!({"phase": "Active"}));
+    assert_eq!(
+        created["metadata"]["labels"],
+        json!({"kubernetes.io/metadata.name": ending})
+    );
+    let maps = format!("{namespace}/configmaps");
+    let held = json!({"metadata": {"name": "held", "finalizers": ["example.dev/hold"]}});
+    cluster.post(&maps, &held).await.expect(201);
+    cluster
+        .post(&maps, &json!({"metadata": {"name": "free"}}))
+        .await
+        .expect(201);
+
+    let marked = cluster.delete(&namespace).await.expect(200);
+    assert_eq!(
+        (&marked["kind"], &marked["status"]["phase"]),
+        (&json!("Namespace"), &json!("Terminating"))
+    );
+    cluster
+        .eventually("content goes", async || {
+            cluster.get(&format!("{maps}/free")).await.code == 404
+        })
+        .await;
+    let late = cluster.post(&maps, &json!({"metadata": {"name": "late"}})).await;
+    let words = format!(
+        "configmaps \"late\" is forbidden: unable to create new content in namespace {ending} because it is being terminated"
+    );
+    late.refuses(403, "Forbidden", &words);
+    assert_eq!(late.body["details"]["causes"][0]["reason"], "NamespaceTerminating");
+
+    cluster
+        .merge(&format!("{maps}/held"), &json!({"metadata": {"finalizers": null}}))
+        .await
+        .expect(200);
+    cluster
+        .eventually("the namespace goes", async || cluster.get(&namespace).await.code == 404)
+        .await;
 }
 
 pub async fn collections_are_deleted(cluster: Cluster) {
@@ -165,8 +275,14 @@ pub async fn collections_are_deleted(cluster: Cluster) {
     }
     let path = format!("{}?labelSelector=collection%3Dyes", cluster.widgets());
     let deleted = cluster.delete(&path).await.expect(200);
-    assert_eq!((&deleted["kind"], names(&deleted)), (&json!("WidgetList"), vec!["c1".to_owned(), "c2".to_owned()]));
-    let left = cluster.get(&format!("{}?labelSelector=collection", cluster.widgets())).await.expect(200);
+    assert_eq!(
+        (&deleted["kind"], names(&deleted)),
+        (&json!("WidgetList"), vec!["c1".to_owned(), "c2".to_owned()])
+    );
+    let left = cluster
+        .get(&format!("{}?labelSelector=collection", cluster.widgets()))
+        .await
+        .expect(200);
     assert_eq!(names(&left), ["c3"]);
 }
 
@@ -178,5 +294,9 @@ pub async fn a_name_can_be_used_again(cluster: Cluster) {
     assert!(version(&second) > version(&first) + 1);
     let mut stale = first.clone();
     stale["spec"]["size"] = 2.into();
-    cluster.put(&cluster.widget("again"), &stale).await.refuses(409, "Conflict", "Precondition failed: UID in precondition");
+    cluster.put(&cluster.widget("again"), &stale).await.refuses(
+        409,
+        "Conflict",
+        "Precondition failed: UID in precondition",
+    );
 }
