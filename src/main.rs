@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use holdfast::activities::http::{ReqwestTransport, TargetPolicy};
+use holdfast::activities::http::{Never, Rule, TargetPolicy, Wire};
 use holdfast::controllers::{self, Config, Environment, Health, SystemClock};
 use kube::Client;
 use tokio::net::TcpListener;
@@ -54,7 +54,7 @@ struct OperatorArgs {
     /// What `http` steps may call beyond public addresses and their own namespace's Services: addresses, CIDR ranges
     /// and host names, separated by commas. The only way to allow loopback.
     #[arg(long, value_delimiter = ',')]
-    allow_http: Vec<String>,
+    allow_http: Vec<Rule>,
     /// The cluster's DNS domain.
     #[arg(long, default_value = "cluster.local")]
     cluster_domain: String,
@@ -90,8 +90,6 @@ enum CommandError {
     Client(#[from] kube::Error),
     #[error("{address} can't be listened on: {error}")]
     Listen { address: SocketAddr, error: std::io::Error },
-    #[error("--allow-http: {0}")]
-    Targets(holdfast::activities::http::TargetError),
     #[error("{0}")]
     Output(#[from] std::io::Error),
     #[error("the CRDs can't be printed: {0}")]
@@ -136,13 +134,11 @@ async fn operate(arguments: OperatorArgs) -> Result<(), CommandError> {
     let mut cluster = kube::Config::infer().await?;
     cluster.default_retry = false; // retries inside the client would hide faults, and the outcome of writes
     let default_namespace = cluster.default_namespace.clone();
-    let targets = TargetPolicy::new(
-        &arguments.allow_http,
-        arguments.cluster_domain,
-        arguments.pod_ip,
-        &cluster.cluster_url,
-    )
-    .map_err(CommandError::Targets)?;
+    let targets = TargetPolicy {
+        cluster_domain: arguments.cluster_domain,
+        allowed: arguments.allow_http,
+        never: never(&cluster.cluster_url, arguments.pod_ip).await,
+    };
     let client = Client::try_from(cluster)?;
 
     let health = Arc::new(Health::default());
@@ -187,9 +183,31 @@ async fn operate(arguments: OperatorArgs) -> Result<(), CommandError> {
     let environment = Environment {
         client,
         clock: Arc::new(SystemClock),
-        transport: Arc::new(ReqwestTransport::new()),
+        transport: Arc::new(Wire::new()),
     };
     controllers::run(config, environment, health, shutdown).await;
     info!("stopped");
     Ok(())
+}
+
+/// What `http` steps may never call: the API server, by every address that it has, and this process.
+async fn never(cluster: &http::Uri, pod_ip: Option<std::net::IpAddr>) -> Vec<Never> {
+    let host = cluster.host().unwrap_or_default().trim_matches(['[', ']']);
+    let port = cluster.port_u16().unwrap_or(443);
+    // A name that doesn't resolve now is no way to the API server either.
+    let addresses = tokio::net::lookup_host((host, port))
+        .await
+        .map(Iterator::collect::<Vec<_>>)
+        .unwrap_or_default();
+    let api_server = addresses.into_iter().map(|address| Never {
+        what: "the API server".into(),
+        address: address.ip(),
+        port: Some(port),
+    });
+    let own = pod_ip.map(|address| Never {
+        what: "the operator".into(),
+        address,
+        port: None,
+    });
+    api_server.chain(own).collect()
 }

@@ -380,7 +380,7 @@ fn wrong_specs_are_refused_before_any_effect_and_name_the_field() {
         (
             "{order: Graph, steps: [{name: a, needs: [b], set: {}}, {name: b, needs: [a], set: {}}]}",
             "spec.steps",
-            "wait for each other: a, b",
+            "or for one that does: a, b",
         ),
         (
             "steps: [{name: a, needs: [a], set: {}}]",

@@ -87,6 +87,11 @@ pub enum Fault {
     RefuseConnection,
     /// Applied, but the connection breaks before the answer.
     LoseAnswer,
+    /// Applied, yet answered with this HTTP status: a server that gives up waiting for its own storage.
+    FailAfterwards { code: u16 },
+    /// Applied twice, answered with the second answer: something on the way has sent it again. An update that landed is
+    /// answered with a conflict, a create with AlreadyExists, a delete with NotFound.
+    Repeat,
     /// Applied so much later, *also when the client has given up by then*: the request was on its way.
     Delay(Duration),
     /// Applied at once, answered so much later.

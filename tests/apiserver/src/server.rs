@@ -91,6 +91,7 @@ enum Answer {
 }
 
 /// What a request asks for: a resource, or one of the server's own pages.
+#[derive(Clone)]
 enum Asked {
     Resource(Call),
     Page(Page),
@@ -161,6 +162,14 @@ impl ApiServer {
             Fault::LoseAnswer => {
                 drop(self.respond(&info, asked));
                 Err(reset())
+            }
+            Fault::FailAfterwards { code } => {
+                drop(self.respond(&info, asked));
+                Ok(self.response(Err(Fault::status(code, None))))
+            }
+            Fault::Repeat => {
+                drop(self.respond(&info, asked.clone()));
+                Ok(self.respond(&info, asked))
             }
             Fault::Delay(by) => {
                 // A task of its own, so that the request arrives even if nobody waits for it any more.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::StatusCause, jiff::Timestamp};
 use serde_json::Value;
 
 use crate::{
@@ -267,7 +267,15 @@ impl State {
             Some(found) if objects::is_terminating(&found.object) => {
                 let why =
                     format!("unable to create new content in namespace {namespace} because it is being terminated");
-                Err(status::forbidden(resource, name, why))
+                let mut refusal = status::forbidden(resource, name, why);
+                if let Some(details) = &mut refusal.details {
+                    details.causes = Some(vec![StatusCause {
+                        reason: Some("NamespaceTerminating".into()),
+                        message: Some(format!("namespace {namespace} is being terminated")),
+                        field: Some("metadata.namespace".into()),
+                    }]);
+                }
+                Err(refusal)
             }
             Some(_) => Ok(()),
         }
