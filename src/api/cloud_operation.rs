@@ -23,6 +23,7 @@ use super::{Duration, OperationStatus, Retry, Step, Time, any_object};
     category = "holdfast",
     namespaced,
     status = "OperationStatus",
+    annotation("holdfast.dev/schema", "1"),
     derive = "PartialEq",
     doc = "A CloudOperation is a durable run of a workflow: its steps call clouds and clusters, its progress is recorded step by step in its status, and it resumes exactly where it left off after any crash.",
     selectable = ".status.state",
@@ -32,17 +33,19 @@ use super::{Duration, OperationStatus, Retry, Step, Time, any_object};
     printcolumn(name = "Step", type_ = "string", json_path = ".status.currentStep", description = "The step that is under way"),
     printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Succeeded")].message"#, description = "What it waits for, or why it ended"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since it was created"),
-    validation = Rule::new("size(self.metadata.name) <= 200").message("metadata.name must have at most 200 characters"),
-    validation = Rule::new("has(self.spec) || !has(oldSelf.spec)").message("spec can't be removed")
+    validation = Rule::new("size(self.metadata.name) <= 200").message("metadata.name must have at most 200 characters")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(oldSelf.cancel) || has(self.cancel)").message("spec.cancel can't be unset: what was cancelled stays cancelled"))]
-#[x_kube(validation = Rule::new("self.steps.size() == oldSelf.steps.size() && self.steps.map(s, s.name) == oldSelf.steps.map(s, s.name)").message("spec.steps is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("[self.steps.map(s, s.name)].all(names, self.steps.all(s, !has(s.needs) || s.needs.all(n, n in names)))").message("needs of a step names a step that isn't there").field_path(".steps"))]
+#[x_kube(validation = Rule::new("self.steps.map(s, s.name) == oldSelf.steps.map(s, s.name)").message("spec.steps is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("has(self.input) == has(oldSelf.input) && (!has(self.input) || self.input == oldSelf.input)").message("spec.input is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("has(self.output) == has(oldSelf.output) && (!has(self.output) || self.output == oldSelf.output)").message("spec.output is immutable: create another CloudOperation"))]
 #[x_kube(validation = Rule::new("has(self.order) == has(oldSelf.order) && (!has(self.order) || self.order == oldSelf.order)").message("spec.order is immutable: create another CloudOperation"))]
-#[x_kube(validation = Rule::new("has(self.serviceAccountName) == has(oldSelf.serviceAccountName) && (!has(self.serviceAccountName) || self.serviceAccountName == oldSelf.serviceAccountName)").message("spec.serviceAccountName is immutable: create another CloudOperation"))]
-#[x_kube(validation = Rule::new("has(self.timeout) == has(oldSelf.timeout) && (!has(self.timeout) || self.timeout == oldSelf.timeout)").message("spec.timeout is immutable: create another CloudOperation"))]
-#[x_kube(validation = Rule::new("has(self.startDeadline) == has(oldSelf.startDeadline) && (!has(self.startDeadline) || self.startDeadline == oldSelf.startDeadline)").message("spec.startDeadline is immutable: create another CloudOperation"))]
 #[x_kube(validation = Rule::new("has(self.retry) == has(oldSelf.retry) && (!has(self.retry) || self.retry == oldSelf.retry)").message("spec.retry is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("has(self.serviceAccountName) == has(oldSelf.serviceAccountName) && (!has(self.serviceAccountName) || self.serviceAccountName == oldSelf.serviceAccountName)").message("spec.serviceAccountName is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("has(self.startDeadline) == has(oldSelf.startDeadline) && (!has(self.startDeadline) || self.startDeadline == oldSelf.startDeadline)").message("spec.startDeadline is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("has(self.timeout) == has(oldSelf.timeout) && (!has(self.timeout) || self.timeout == oldSelf.timeout)").message("spec.timeout is immutable: create another CloudOperation"))]
 pub struct CloudOperationSpec {
     /// The service account, in the operation's namespace, as which its steps act: Kubernetes changes, Secrets,
     /// Jobs and tokens. `default` if absent.
@@ -62,10 +65,12 @@ pub struct CloudOperationSpec {
     /// An operation that the operator sees for the first time after this moment ends as `Expired`, with nothing
     /// executed. For objects that something may apply again after a person deleted them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(
+        pattern = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-](0[0-9]|1[0-9]|2[0-3]):[0-5][0-9])$"
+    ))]
     pub start_deadline: Option<Time>,
 
-    /// In which order the steps run. `Sequence` (the default): each after the one above it. `Graph`: each as soon as
-    /// the steps that it names in `needs`, or reads in an expression, have ended.
+    /// In which order the steps run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<Order>,
 
@@ -95,11 +100,12 @@ pub struct CloudOperationSpec {
     /// So many seconds after its end, an operation that nothing can apply again (it has a `generateName` or an owner)
     /// is deleted; any other is compacted: its details go, its outcome stays. Neither happens if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
     pub ttl_seconds_after_finished: Option<i32>,
 }
 
-/// In which order steps run.
+/// In which order the steps run. `Sequence` (the default): each after the one above it. `Graph`: each as soon as the
+/// steps that it names in `needs`, or reads in an expression, have ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum Order {
     /// Each step after the one above it.

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::any_value;
+use super::{any_value, expression};
 
 /// One call of an HTTP service. Every request carries the step's `Idempotency-Key`; retries carry the same one.
 ///
@@ -20,6 +20,7 @@ pub struct Http {
 
     /// The address, `http://` or `https://`. Templates fill it in, percent-encoding is the writer's.
     #[schemars(length(min = 1, max = 8192))]
+    #[x_kube(validation = Rule::new("self.startsWith('http://') || self.startsWith('https://') || self.startsWith('${')").message("must begin with http:// or https://, or be computed by a ${...} template"))]
     pub url: String,
 
     /// Headers to send.
@@ -39,7 +40,7 @@ pub struct Http {
 
     /// The call succeeded if this expression over `result.{status,headers,body}` is true. Default: a 2xx status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(schema_with = "expression")]
     pub success: Option<String>,
 
     /// The largest answer that is read, in bytes; a larger one is a failure. Default: 1 MiB.

@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{SecretSource, any_object};
+use super::{SecretSource, any_object, pod_template};
 
 /// A container that runs to its end, as a batch/v1 Job that the operation's service account creates and the operation
 /// owns. A Job never restarts by itself: a failed one is retried as the step's `retry` says, under another name.
@@ -42,7 +42,7 @@ pub struct Job {
     /// A whole pod template (`metadata`, `spec`), in place of `image`. Strings in it are `${...}` templates. Its first
     /// container's termination message is the result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "any_object")]
+    #[schemars(schema_with = "pod_template")]
     pub template: Option<Map<String, Value>>,
 }
 

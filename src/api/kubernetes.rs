@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{IntOrTemplate, any_object, any_value};
+use super::{IntOrTemplate, any_value, expression, manifest};
 
 /// One request about objects of any kind that the API server knows, made as the operation's service account.
 /// `result` is the object that the API server answered; for `list` an object with `items`.
@@ -66,7 +66,7 @@ pub struct ResourceRef {
 #[serde(rename_all = "camelCase")]
 pub struct Apply {
     /// The object. Strings in it are `${...}` templates.
-    #[schemars(schema_with = "any_object")]
+    #[schemars(schema_with = "manifest")]
     pub manifest: Map<String, Value>,
     /// Takes over fields that another manager owns. Default: false, they are a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,7 +78,7 @@ pub struct Apply {
 #[serde(rename_all = "camelCase")]
 pub struct Create {
     /// The object. Strings in it are `${...}` templates.
-    #[schemars(schema_with = "any_object")]
+    #[schemars(schema_with = "manifest")]
     pub manifest: Map<String, Value>,
 }
 
@@ -88,7 +88,7 @@ pub struct Create {
 pub struct PatchObject {
     /// The object.
     pub resource: ResourceRef,
-    /// The form of the patch. Default: Merge.
+    /// The form of the patch.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub patch_type: Option<PatchType>,
     /// The patch: an object (Merge) or a list of operations (JSON). Strings in it are `${...}` templates.
@@ -96,7 +96,7 @@ pub struct PatchObject {
     pub patch: Value,
 }
 
-/// The form of a patch.
+/// The form of the patch. Default: Merge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PatchType {
     /// JSON merge patch (RFC 7386).
@@ -123,12 +123,12 @@ pub struct Scale {
 pub struct Delete {
     /// The object.
     pub resource: ResourceRef,
-    /// What becomes of what the object owns. Default: Background.
+    /// What becomes of what the object owns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub propagation_policy: Option<Propagation>,
 }
 
-/// What becomes of what a deleted object owns.
+/// What becomes of what a deleted object owns. Default: Background.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Propagation {
     /// It is deleted afterwards.
@@ -184,24 +184,25 @@ pub struct List {
 /// A wait for an object: exactly one of `for` and `until` says for what.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.until) != has(self.for__)").message("wait has exactly one of for, until"))]
+#[x_kube(validation = Rule::new("has(self.until) != has(self.__for__)").message("wait has exactly one of for, until"))]
 pub struct WaitFor {
     /// The object. One that doesn't exist yet is waited for.
     pub resource: ResourceRef,
-    /// The status to wait for, in kstatus' sense; an object whose status is `Failed` fails the step at once.
+    /// The status to wait for.
     #[serde(rename = "for", default, skip_serializing_if = "Option::is_none")]
     pub wait_for: Option<WaitStatus>,
     /// Waits until this expression over `object` is true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(schema_with = "expression")]
     pub until: Option<String>,
     /// Fails the step as soon as this expression over `object` is true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(schema_with = "expression")]
     pub fail_when: Option<String>,
 }
 
-/// The status of an object, in kstatus' sense (sigs.k8s.io/cli-utils/pkg/kstatus).
+/// The status to wait for, in kstatus' sense (sigs.k8s.io/cli-utils/pkg/kstatus); an object whose status is `Failed`
+/// fails the step at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum WaitStatus {
     /// The object is as its spec says.

@@ -108,14 +108,23 @@ impl std::str::FromStr for Duration {
     type Err = DurationError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parsed: Result<kube::core::Duration, _> = text.parse();
-        match parsed {
-            Ok(value) if !value.is_negative() && !text.is_empty() => Ok(Self {
-                text: text.to_owned(),
-                value: value.into(),
-            }),
-            _ => Err(DurationError { text: text.to_owned() }),
+        let error = || DurationError { text: text.to_owned() };
+        // kube's parser panics where a number overflows: the limits are those of the schema.
+        let bounded = text.len() <= 32
+            && text
+                .split(|c: char| !c.is_ascii_digit())
+                .all(|number| number.len() <= 9);
+        if !bounded || text.is_empty() {
+            return Err(error());
         }
+        let value: kube::core::Duration = text.parse().map_err(|_| error())?;
+        if value.is_negative() {
+            return Err(error());
+        }
+        Ok(Self {
+            text: text.to_owned(),
+            value: value.into(),
+        })
     }
 }
 
@@ -145,7 +154,7 @@ impl JsonSchema for Duration {
             "type": "string",
             "maxLength": 32,
             "x-kubernetes-validations": [{
-                "rule": r"self.matches('^([0-9]+([.][0-9]+)?(ns|us|ms|s|m|h))+$')",
+                "rule": r"self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(ns|us|ms|s|m|h))+$')",
                 "message": "must be a duration such as 500ms, 30s, 5m or 24h (hours are the largest unit)",
             }],
         })
@@ -170,7 +179,7 @@ impl JsonSchema for IntOrTemplate {
         true
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"x-kubernetes-int-or-string": true, "maxLength": 1024})
+        json_schema!({"x-kubernetes-int-or-string": true, "maxLength": 1024, "minimum": 0, "maximum": 2_147_483_647})
     }
 }
 
@@ -182,6 +191,61 @@ pub(super) fn any_value(_: &mut SchemaGenerator) -> Schema {
 /// The schema of a field that takes any JSON object.
 pub(super) fn any_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// The schema of an object of any kind: the API server keeps it as it is, but refuses one without a kind or name.
+pub(super) fn manifest(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": true,
+        "required": ["apiVersion", "kind", "metadata"],
+        "properties": {
+            "apiVersion": {"type": "string", "minLength": 1},
+            "kind": {"type": "string", "minLength": 1},
+            "metadata": {
+                "type": "object",
+                "x-kubernetes-preserve-unknown-fields": true,
+                "required": ["name"],
+                "properties": {"name": {"type": "string", "minLength": 1}},
+            },
+        },
+    })
+}
+
+/// The schema of a pod template: the API server keeps it as it is, but refuses one without a container.
+pub(super) fn pod_template(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": true,
+        "required": ["spec"],
+        "properties": {
+            "spec": {
+                "type": "object",
+                "x-kubernetes-preserve-unknown-fields": true,
+                "required": ["containers"],
+                "properties": {
+                    "containers": {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                    },
+                },
+            },
+        },
+    })
+}
+
+/// The schema of a field that is an expression by itself.
+pub(super) fn expression(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 4096,
+        "x-kubernetes-validations": [{
+            "rule": "!self.startsWith('${')",
+            "message": "is an expression by itself: write it without ${...}",
+        }],
+    })
 }
 
 /// The schema of a list that is replaced as a whole: an entry's fields are not tracked one by one in managedFields.

@@ -205,6 +205,10 @@ pub struct StepStatus {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub failures: i64,
 
+    /// How many attempts were lost with their process: the retry policy doesn't count them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost: i64,
+
     /// True after an attempt of which it isn't known whether it had its effect.
     #[serde(default, skip_serializing_if = "is_false")]
     pub maybe_done: bool,
@@ -300,7 +304,7 @@ impl StepState {
 }
 
 /// An object that an attempt created and that goes on by itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalRef {
     /// The object's kind.

@@ -7,14 +7,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Duration, Http, Job, Kubernetes, any_object};
+use super::{Duration, Http, Job, Kubernetes, any_object, expression};
 
 /// One step. Exactly one of `http`, `kubernetes`, `job`, `wait`, `set` and `assert` says what it does.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self == oldSelf").message("a step is immutable: create another CloudOperation"))]
 #[x_kube(validation = Rule::new("[has(self.http), has(self.kubernetes), has(self.job), has(self.wait), has(self.set), has(self.assert)].filter(t, t).size() == 1").message("a step has exactly one of http, kubernetes, job, wait, set, assert"))]
-#[x_kube(validation = Rule::new("!(self.name in ['true', 'false', 'null', 'in', 'as', 'break', 'const', 'continue', 'else', 'for', 'function', 'if', 'import', 'let', 'loop', 'package', 'namespace', 'return', 'var', 'void', 'while'])").message("name is a reserved word of the expression language: choose another"))]
-#[x_kube(validation = Rule::new("!has(self.idempotent) || has(self.http)").message("idempotent can only be said of an http step"))]
+#[x_kube(validation = Rule::new("!(self.name in ['true', 'false', 'null', 'in', 'as', 'break', 'const', 'continue', 'else', 'for', 'function', 'if', 'import', 'let', 'loop', 'package', 'namespace', 'return', 'var', 'void', 'while'])").message("is a reserved word of the expression language: choose another").field_path(".name"))]
+#[x_kube(validation = Rule::new("!has(self.needs) || !(self.name in self.needs)").message("a step can't need itself").field_path(".needs"))]
+#[x_kube(validation = Rule::new("!has(self.idempotent) || has(self.http)").message("can only be said of an http step").field_path(".idempotent"))]
 pub struct Step {
     /// The step's name, by which expressions read its output: `steps.<name>.output`. A letter in lower case, then up
     /// to 39 letters and digits.
@@ -23,7 +25,7 @@ pub struct Step {
 
     /// The step is skipped unless this expression is true. A skipped step has no output, and what needs it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(schema_with = "expression")]
     pub when: Option<String>,
 
     /// Steps that must have ended before this one starts, beyond those that `order` and expressions imply.
@@ -83,7 +85,7 @@ pub struct Step {
 
     /// Fails the operation unless this expression is true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(schema_with = "expression")]
     pub assert: Option<String>,
 }
 
@@ -140,7 +142,7 @@ pub struct OutputSecret {
     pub name: String,
 
     /// The Secret's keys and, as `${...}` templates that may read `result`, their values.
-    #[schemars(length(min = 1, max = 32))]
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 32))]
     pub data: BTreeMap<String, String>,
 }
 
@@ -152,7 +154,7 @@ pub struct Wait {
     /// How long, from the step's start: a duration such as `90s`, or a `${...}` template that gives one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
-    #[x_kube(validation = Rule::new("self.contains('${') || self.matches('^([0-9]+([.][0-9]+)?(ns|us|ms|s|m|h))+$')").message("must be a duration such as 500ms, 30s, 5m or 24h (hours are the largest unit), or a ${...} template"))]
+    #[x_kube(validation = Rule::new("self.contains('${') || self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(ns|us|ms|s|m|h))+$')").message("must be a duration such as 500ms, 30s, 5m or 24h (hours are the largest unit), or a ${...} template"))]
     pub duration: Option<String>,
 
     /// Until when: a time such as `2026-11-24T03:00:00Z`, or a `${...}` template that gives one.
