@@ -19,7 +19,7 @@ struct Vector {
     error: bool,
     #[serde(default)]
     #[allow(dead_code)]
-    untyped: bool,
+    beyond: bool,
 }
 
 /// Tells a null from nothing.
@@ -32,7 +32,10 @@ fn the_evaluator_gives_what_the_vectors_say() {
     let vectors: Vec<Vector> = serde_yaml::from_str(include_str!("../../../../tests/vectors/cel.yaml")).unwrap();
     let mut wrong = Vec::new();
     for vector in &vectors {
-        let scope = vector.scope.iter().fold(Scope::new(), |scope, (name, value)| scope.with(name, value.clone()));
+        let scope = vector
+            .scope
+            .iter()
+            .fold(Scope::new(), |scope, (name, value)| scope.with(name, value.clone()));
         let result = Expression::parse(&vector.expr).and_then(|expression| expression.evaluate(&scope));
         match (&result, &vector.value, vector.error) {
             (Ok(result), Some(value), false) if result == value => {}
@@ -42,5 +45,11 @@ fn the_evaluator_gives_what_the_vectors_say() {
         }
     }
     assert!(vectors.len() > 500, "only {} vectors", vectors.len());
-    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), vectors.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {} differ:\n{}",
+        wrong.len(),
+        vectors.len(),
+        wrong.join("\n")
+    );
 }
