@@ -1,1 +1,11 @@
+//! Holdfast: a Kubernetes operator that runs cloud operations durably.
+//!
+//! Dependencies point one way: [`controllers`] → [`engine`], [`activities`] → [`api`]. The engine is pure: it decides,
+//! the controllers and activities act.
 #![forbid(unsafe_code)]
+
+pub mod activities;
+pub mod api;
+pub mod controllers;
+pub mod engine;
+pub mod server;

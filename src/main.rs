@@ -1,1 +1,213 @@
-fn main() {}
+//! The `holdfast` command: the operator, and what it is installed with.
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use holdfast::activities::http::{Never, Rule, TargetPolicy, Wire};
+use holdfast::controllers::{self, Config, Environment, Health, SystemClock};
+use kube::Client;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+/// Runs cloud operations durably, with nothing but a Kubernetes cluster.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the operator, in a cluster or on a laptop against the current kubeconfig context.
+    Operator(OperatorArgs),
+    /// Prints the custom resource definitions, for `kubectl apply -f -`.
+    Crds,
+}
+
+#[derive(Args)]
+struct OperatorArgs {
+    /// Serve this namespace alone; all namespaces if absent.
+    #[arg(long, env = "HOLDFAST_NAMESPACE")]
+    namespace: Option<String>,
+    /// The namespace of the Lease by which one of several operators leads. Default: the served namespace, else the
+    /// kubeconfig's.
+    #[arg(long, env = "POD_NAMESPACE")]
+    lease_namespace: Option<String>,
+    /// For how long leadership lasts after a renewal: how long a crash goes unnoticed, at most.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    lease_duration: Duration,
+    /// Where /healthz, /readyz and /metrics are served.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// How log lines are written.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// What `http` steps may call beyond public addresses and their own namespace's Services: addresses, CIDR ranges
+    /// and host names, separated by commas. The only way to allow loopback.
+    #[arg(long, value_delimiter = ',')]
+    allow_http: Vec<Rule>,
+    /// The cluster's DNS domain.
+    #[arg(long, default_value = "cluster.local")]
+    cluster_domain: String,
+    /// The operator's own address, which `http` steps may never call.
+    #[arg(long, env = "POD_IP")]
+    pod_ip: Option<std::net::IpAddr>,
+    /// How long attempts under way may take to end after SIGTERM.
+    #[arg(long, default_value = "25s", value_parser = duration)]
+    shutdown_timeout: Duration,
+    /// Hold every operation: for a look around after a restore of the cluster's etcd.
+    #[arg(long)]
+    hold_all: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+fn duration(text: &str) -> Result<Duration, holdfast::api::DurationError> {
+    text.parse::<holdfast::api::Duration>().map(|duration| duration.get())
+}
+
+/// Why the command could not do its work.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error("no cluster to talk to: {0}")]
+    Config(#[from] kube::config::InferConfigError),
+    #[error("the cluster's configuration can't be used: {0}")]
+    Client(#[from] kube::Error),
+    #[error("{address} can't be listened on: {error}")]
+    Listen { address: SocketAddr, error: std::io::Error },
+    #[error("{0}")]
+    Output(#[from] std::io::Error),
+    #[error("the CRDs can't be printed: {0}")]
+    Yaml(#[from] serde_yaml::Error),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Crds => print_crds(),
+        Command::Operator(arguments) => operate(arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("holdfast: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_crds() -> Result<(), CommandError> {
+    let mut out = std::io::stdout().lock();
+    for crd in holdfast::api::crds() {
+        write!(out, "---\n{}", serde_yaml::to_string(&crd)?)?;
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn operate(arguments: OperatorArgs) -> Result<(), CommandError> {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_runtime=error,kube_client=error"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_writer(std::io::stderr);
+    match arguments.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+
+    let mut cluster = kube::Config::infer().await?;
+    cluster.default_retry = false; // retries inside the client would hide faults, and the outcome of writes
+    let default_namespace = cluster.default_namespace.clone();
+    let targets = TargetPolicy {
+        cluster_domain: arguments.cluster_domain,
+        allowed: arguments.allow_http,
+        never: never(&cluster.cluster_url, arguments.pod_ip).await,
+    };
+    let client = Client::try_from(cluster)?;
+
+    let health = Arc::new(Health::default());
+    let address = arguments.listen;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| CommandError::Listen { address, error })?;
+    info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "holdfast");
+    tokio::spawn({
+        let router = holdfast::server::router(health.clone());
+        async move {
+            if let Err(error) = axum::serve(listener, router).await {
+                error!(%error, "the HTTP server ended");
+            }
+        }
+    });
+
+    let (stop, shutdown) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.send_replace(true);
+    });
+
+    let lease_namespace = arguments
+        .lease_namespace
+        .or(arguments.namespace.clone())
+        .unwrap_or(default_namespace);
+    let config = Config {
+        namespace: arguments.namespace,
+        lease_namespace,
+        lease_duration: arguments.lease_duration,
+        shutdown_timeout: arguments.shutdown_timeout,
+        targets,
+        hold_all: arguments.hold_all,
+        host: std::env::var("HOSTNAME").unwrap_or_else(|_| "holdfast".into()),
+    };
+    let environment = Environment {
+        client,
+        clock: Arc::new(SystemClock),
+        transport: Arc::new(Wire::new()),
+    };
+    controllers::run(config, environment, health, shutdown).await;
+    info!("stopped");
+    Ok(())
+}
+
+/// What `http` steps may never call: the API server, by every address that it has, and this process.
+async fn never(cluster: &http::Uri, pod_ip: Option<std::net::IpAddr>) -> Vec<Never> {
+    let host = cluster.host().unwrap_or_default().trim_matches(['[', ']']);
+    let port = cluster.port_u16().unwrap_or(443);
+    // A name that doesn't resolve now is no way to the API server either.
+    let addresses = tokio::net::lookup_host((host, port))
+        .await
+        .map(Iterator::collect::<Vec<_>>)
+        .unwrap_or_default();
+    let api_server = addresses.into_iter().map(|address| Never {
+        what: "the API server".into(),
+        address: address.ip(),
+        port: Some(port),
+    });
+    let own = pod_ip.map(|address| Never {
+        what: "the operator".into(),
+        address,
+        port: None,
+    });
+    api_server.chain(own).collect()
+}

@@ -1,1 +1,8 @@
+//! What the end-to-end tests, the demo and the benchmark share: a service to call, an operator to run and kill, and a
+//! namespace of one's own on a real cluster.
 #![forbid(unsafe_code)]
+
+pub mod inventory;
+pub mod kubectl;
+pub mod operator;
+pub mod world;

@@ -1,0 +1,265 @@
+//! A service to call: an inventory of server groups that honours idempotency keys, and misbehaves when asked to.
+//!
+//! - `GET /groups/{group}`: its size. `POST /groups/{group}/resize {"size": n}`: sets it, once a key.
+//! - `ANY /status/{code}?times=n`: answers with the code, the first n times a key (always without `times`), then with 200.
+//! - `ANY /slow/{ms}`: has its effect, then answers so much later.
+//! - `ANY /silent?times=n`: has its effect, then closes the connection without an answer, the first n times a key.
+//! - `GET /effects`: every effect, in order: `[{"key", "path", "body", "headers"}]`. One a key, however often it was sent.
+//! - `GET /requests`: every request, in order, repeated ones too.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
+
+/// One request, as it came.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Seen {
+    /// Its `Idempotency-Key`.
+    pub key: String,
+    /// Its method.
+    pub method: String,
+    /// Its path.
+    pub path: String,
+    /// Its body.
+    pub body: Value,
+    /// Its headers.
+    pub headers: BTreeMap<String, String>,
+}
+
+#[derive(Default)]
+struct Book {
+    groups: HashMap<String, i64>,
+    requests: Vec<Seen>,
+    effects: Vec<Seen>,
+    keys: HashSet<(String, String)>,
+}
+
+/// A running inventory. Stops when it is dropped.
+pub struct Inventory {
+    /// Where it listens: a free port on loopback.
+    pub address: SocketAddr,
+    shared: Shared,
+    task: AbortHandle,
+}
+
+type Shared = Arc<Mutex<Book>>;
+
+impl Inventory {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// If no port can be had.
+    pub async fn start() -> std::io::Result<Self> {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    /// Starts one at an address.
+    ///
+    /// # Errors
+    /// If it can't be had.
+    pub async fn start_at(address: SocketAddr) -> std::io::Result<Self> {
+        let shared = Shared::default();
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let router = router(shared.clone());
+        let task = tokio::spawn(async move {
+            // Ends only with the test.
+            let _ = axum::serve(listener, router).await;
+        });
+        Ok(Self {
+            address,
+            shared,
+            task: task.abort_handle(),
+        })
+    }
+
+    /// The address of a path in it.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Every request so far to paths that start so.
+    pub fn requests(&self, path: &str) -> Vec<Seen> {
+        let book = lock(&self.shared);
+        book.requests
+            .iter()
+            .filter(|r| r.path.starts_with(path))
+            .cloned()
+            .collect()
+    }
+
+    /// Every effect so far of paths that start so: one a key.
+    pub fn effects(&self, path: &str) -> Vec<Seen> {
+        let book = lock(&self.shared);
+        book.effects
+            .iter()
+            .filter(|r| r.path.starts_with(path))
+            .cloned()
+            .collect()
+    }
+}
+
+impl Drop for Inventory {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn lock(shared: &Shared) -> MutexGuard<'_, Book> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn router(shared: Shared) -> Router {
+    Router::new()
+        .route("/groups/{group}", get(group))
+        .route("/groups/{group}/resize", post(resize))
+        .route("/status/{code}", any(status))
+        .route("/slow/{ms}", any(slow))
+        .route("/silent", any(silent))
+        .route(
+            "/effects",
+            get(async |State(shared): State<Shared>| axum_json(&lock(&shared).effects)),
+        )
+        .route(
+            "/requests",
+            get(async |State(shared): State<Shared>| axum_json(&lock(&shared).requests)),
+        )
+        .fallback(any(anything))
+        .with_state(shared)
+}
+
+fn axum_json(value: &impl Serialize) -> Response {
+    let text = serde_json::to_string(value).unwrap_or_default();
+    ([("content-type", "application/json")], text).into_response()
+}
+
+/// Writes a request down. Answers how many of its key came before it, and whether its effect is new.
+fn note(shared: &Shared, method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> (usize, bool) {
+    let headers: BTreeMap<String, String> = headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .collect();
+    let seen = Seen {
+        key: headers.get("idempotency-key").cloned().unwrap_or_default(),
+        method: method.to_string(),
+        path: uri.path().to_owned(),
+        body: serde_json::from_slice(body)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned())),
+        headers,
+    };
+    let mut book = lock(shared);
+    let before = book
+        .requests
+        .iter()
+        .filter(|r| r.key == seen.key && r.path == seen.path)
+        .count();
+    book.requests.push(seen.clone());
+    let new = book.keys.insert((seen.key.clone(), seen.path.clone()));
+    if new {
+        book.effects.push(seen);
+    }
+    (before, new)
+}
+
+async fn anything(State(shared): State<Shared>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    note(&shared, &method, &uri, &headers, &body);
+    axum_json(&json!({"ok": true}))
+}
+
+async fn group(State(shared): State<Shared>, Path(group): Path<String>) -> Response {
+    let size = lock(&shared).groups.get(&group).copied().unwrap_or(3);
+    axum_json(&json!({"name": group, "size": size}))
+}
+
+async fn resize(
+    State(shared): State<Shared>,
+    Path(group): Path<String>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let (_, new) = note(&shared, &method, &uri, &headers, &body);
+    let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let Some(size) = asked.get("size").and_then(Value::as_i64) else {
+        return (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            [("content-type", "application/json")],
+            json!({"message": "size is missing"}).to_string(),
+        )
+            .into_response();
+    };
+    if new {
+        lock(&shared).groups.insert(group.clone(), size);
+    }
+    axum_json(&json!({"name": group, "size": size}))
+}
+
+#[derive(Deserialize)]
+struct Times {
+    times: Option<usize>,
+}
+
+async fn status(
+    State(shared): State<Shared>,
+    Path(code): Path<u16>,
+    Query(Times { times }): Query<Times>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let (before, _) = note(&shared, &method, &uri, &headers, &body);
+    if times.is_some_and(|times| before >= times) {
+        return axum_json(&json!({"ok": true, "after": before}));
+    }
+    let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (
+        code,
+        [("content-type", "application/json")],
+        json!({"message": format!("the inventory says {code}")}).to_string(),
+    )
+        .into_response()
+}
+
+async fn slow(
+    State(shared): State<Shared>,
+    Path(ms): Path<u64>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    note(&shared, &method, &uri, &headers, &body);
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    axum_json(&json!({"ok": true}))
+}
+
+async fn silent(
+    State(shared): State<Shared>,
+    Query(Times { times }): Query<Times>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let (before, _) = note(&shared, &method, &uri, &headers, &body);
+    if times.is_some_and(|times| before >= times) {
+        return axum_json(&json!({"ok": true}));
+    }
+    // A body that breaks off: the connection is closed before an answer can be read.
+    let broken = futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("closed")) });
+    Response::new(Body::from_stream(broken))
+}

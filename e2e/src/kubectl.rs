@@ -1,0 +1,63 @@
+//! kubectl, as a user runs it.
+
+use std::process::Stdio;
+
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+/// What a command printed, and whether it succeeded.
+#[derive(Debug)]
+pub struct Printed {
+    /// True if its exit code was 0.
+    pub ok: bool,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+/// Runs kubectl on the cluster of `KUBECONFIG`, with what is given on its standard input.
+///
+/// # Panics
+/// If it can't be run.
+pub async fn kubectl_with(input: &str, arguments: &[&str]) -> Printed {
+    run(
+        &std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".into()),
+        input,
+        arguments,
+    )
+    .await
+}
+
+/// Runs kubectl on the cluster of `KUBECONFIG`.
+pub async fn kubectl(arguments: &[&str]) -> Printed {
+    kubectl_with("", arguments).await
+}
+
+/// Runs a program.
+///
+/// # Panics
+/// If it can't be run.
+pub async fn run(program: &str, input: &str, arguments: &[&str]) -> Printed {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program} can't be run: {error}"));
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that doesn't read its input may end before it was written.
+        let _ = stdin.write_all(input.as_bytes()).await;
+    }
+    let output = child
+        .wait_with_output()
+        .await
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    Printed {
+        ok: output.status.success(),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}

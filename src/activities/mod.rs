@@ -1,0 +1,128 @@
+//! The effects: one file a kind of activity. Each is a function from a rendered request to an [`Outcome`]; it knows
+//! nothing of journals, retries or other steps.
+
+mod clients;
+pub mod http;
+mod output_secret;
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+pub use self::clients::Clients;
+use self::http::{HttpActivity, TargetPolicy, Transport};
+use crate::api::{ExternalRef, OutputSecret, StepType};
+use crate::engine::expression::Scope;
+use crate::engine::{AttemptFailure, IdempotencyKey, Outcome};
+
+/// Every activity, with what they share.
+pub struct Activities {
+    /// Kubernetes, as any operation's service account.
+    pub clients: Clients,
+    http: HttpActivity,
+    targets: Arc<TargetPolicy>,
+}
+
+impl Activities {
+    /// What activities share, on the operator's own access to the API server.
+    pub fn new(client: kube::Client, transport: Arc<dyn Transport>, targets: TargetPolicy) -> Self {
+        Self {
+            clients: Clients::new(client),
+            http: HttpActivity::new(transport),
+            targets: Arc::new(targets),
+        }
+    }
+
+    /// Makes one attempt at a request whose templates are filled in. `http_targets` is what the namespace's annotation
+    /// lets `http` steps call.
+    pub async fn run(
+        &self,
+        context: &AttemptContext,
+        step_type: StepType,
+        request: Value,
+        http_targets: Option<&str>,
+    ) -> Outcome {
+        match step_type {
+            StepType::Http => match read(request) {
+                Ok(request) => {
+                    let targets = self.targets.for_namespace(&context.namespace, http_targets);
+                    self.http.run(context, &request, &targets).await
+                }
+                Err(failure) => Outcome::Failed(failure),
+            },
+            StepType::Kubernetes | StepType::Job => Outcome::Failed(AttemptFailure::definite("Unsupported", "not yet")),
+            StepType::Wait | StepType::Set | StepType::Assert => {
+                Outcome::Failed(AttemptFailure::definite("Bug", format!("{step_type:?} is no activity")))
+            }
+        }
+    }
+
+    /// Follows what an attempt started.
+    pub async fn follow(&self, _context: &AttemptContext, _external: &ExternalRef) -> Outcome {
+        Outcome::Failed(AttemptFailure::definite("Unsupported", "not yet"))
+    }
+
+    /// Stops what an attempt started, or may have.
+    pub async fn stop(&self, _context: &AttemptContext, _external: Option<&ExternalRef>) -> Result<(), AttemptFailure> {
+        Ok(())
+    }
+
+    /// Writes parts of a result into a Secret.
+    pub async fn write_output_secret(
+        &self,
+        context: &AttemptContext,
+        index: usize,
+        secret: &OutputSecret,
+        scope: &Scope,
+    ) -> Result<(), AttemptFailure> {
+        output_secret::write(context, index, secret, scope).await
+    }
+}
+
+/// Reads a filled-in request as its type: a template may have given a value of the wrong one.
+fn read<T: DeserializeOwned>(request: Value) -> Result<T, AttemptFailure> {
+    serde_json::from_value(request).map_err(|error| {
+        AttemptFailure::definite(
+            "InvalidRequest",
+            format!("with its templates filled in, the request can't be read: {error}"),
+        )
+    })
+}
+
+/// What every activity is given beside its request: for whom it acts, under which key, and with what.
+#[derive(Clone)]
+pub struct AttemptContext {
+    /// The operation's namespace.
+    pub namespace: String,
+    /// The operation's name.
+    pub operation: String,
+    /// The operation's service account: what `kubernetes` acts as.
+    pub service_account: String,
+    /// The operation's uid: the owner of what is created.
+    pub operation_uid: String,
+    /// The step's path.
+    pub step: String,
+    /// The number of the attempt.
+    pub attempt: i64,
+    /// The key that every attempt carries to the other side.
+    pub key: IdempotencyKey,
+    /// How many attempts under this key failed definitely: with the key it names what is created.
+    pub failures: i64,
+    /// True if an earlier attempt under this key may have had its effect.
+    pub maybe_done: bool,
+    /// True if nothing of the answer may be recorded (`sensitive`).
+    pub sensitive: bool,
+    /// What the step's expressions may read, beside the result.
+    pub scope: Scope,
+    /// Kubernetes, as the operation's service account.
+    pub kubernetes: kube::Client,
+    /// Leadership: asked before every effect.
+    pub claim: Arc<dyn Claim>,
+}
+
+/// The right to act. Asked right before anything is sent, as a process that was paused may no longer lead.
+pub trait Claim: Send + Sync {
+    /// False once another process may have taken over. Nothing may be sent then.
+    fn is_held(&self) -> bool;
+}

@@ -1,0 +1,133 @@
+//! `CloudOperation`: one run of a workflow.
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Duration, OperationStatus, Retry, Step, Time, any_object};
+
+/// A durable operation: its steps call clouds and clusters, its progress is recorded step by step in
+/// its status, and it resumes exactly where it left off after any crash.
+///
+/// Everything but `suspend`, `cancel` and `ttlSecondsAfterFinished` is fixed once it is created: to run
+/// something else, create another.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "holdfast.dev",
+    version = "v1alpha1",
+    kind = "CloudOperation",
+    plural = "cloudoperations",
+    singular = "cloudoperation",
+    shortname = "cop",
+    shortname = "cops",
+    category = "holdfast",
+    namespaced,
+    status = "OperationStatus",
+    annotation("holdfast.dev/schema", "1"),
+    derive = "PartialEq",
+    doc = "A CloudOperation is a durable run of a workflow: its steps call clouds and clusters, its progress is recorded step by step in its status, and it resumes exactly where it left off after any crash.",
+    selectable = ".status.state",
+    selectable = ".spec.serviceAccountName",
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state", description = "What the operation is doing, or how it ended"),
+    printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress", description = "Steps that have ended, of all steps"),
+    printcolumn(name = "Step", type_ = "string", json_path = ".status.currentStep", description = "The step that is under way"),
+    printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Succeeded")].message"#, description = "What it waits for, or why it ended"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since it was created"),
+    validation = Rule::new("size(self.metadata.name) <= 200").message("metadata.name must have at most 200 characters")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(oldSelf.cancel) || has(self.cancel)").message("spec.cancel can't be unset: what was cancelled stays cancelled"))]
+#[x_kube(validation = Rule::new("[self.steps.map(s, s.name)].all(names, self.steps.all(s, !has(s.needs) || s.needs.all(n, n in names)))").message("needs of a step names a step that isn't there").field_path(".steps"))]
+#[x_kube(validation = Rule::new("self.steps.map(s, s.name) == oldSelf.steps.map(s, s.name)").message("spec.steps is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("has(self.input) == has(oldSelf.input) && (!has(self.input) || self.input == oldSelf.input)").message("spec.input is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("has(self.output) == has(oldSelf.output) && (!has(self.output) || self.output == oldSelf.output)").message("spec.output is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("has(self.order) == has(oldSelf.order) && (!has(self.order) || self.order == oldSelf.order)").message("spec.order is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("has(self.retry) == has(oldSelf.retry) && (!has(self.retry) || self.retry == oldSelf.retry)").message("spec.retry is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("has(self.serviceAccountName) == has(oldSelf.serviceAccountName) && (!has(self.serviceAccountName) || self.serviceAccountName == oldSelf.serviceAccountName)").message("spec.serviceAccountName is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("has(self.startDeadline) == has(oldSelf.startDeadline) && (!has(self.startDeadline) || self.startDeadline == oldSelf.startDeadline)").message("spec.startDeadline is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("has(self.timeout) == has(oldSelf.timeout) && (!has(self.timeout) || self.timeout == oldSelf.timeout)").message("spec.timeout is immutable: create another CloudOperation"))]
+pub struct CloudOperationSpec {
+    /// The service account, in the operation's namespace, as which its steps act: Kubernetes changes, Secrets,
+    /// Jobs and tokens. `default` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub service_account_name: Option<String>,
+
+    /// What the operation works on: read in expressions as `input`.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(schema_with = "any_object")]
+    pub input: Map<String, Value>,
+
+    /// How long the whole operation may take, from its start; no limit if absent. Suspended time doesn't count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+
+    /// An operation that the operator sees for the first time after this moment ends as `Expired`, with nothing
+    /// executed. For objects that something may apply again after a person deleted them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(
+        pattern = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-](0[0-9]|1[0-9]|2[0-3]):[0-5][0-9])$"
+    ))]
+    pub start_deadline: Option<Time>,
+
+    /// In which order the steps run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
+
+    /// How steps are retried that don't say it themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+
+    /// The steps.
+    #[schemars(length(min = 1, max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub steps: Vec<Step>,
+
+    /// What the operation answers, computed when it succeeds: values with `${...}` templates, recorded in
+    /// `status.output`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub output: Option<Map<String, Value>>,
+
+    /// Holds the operation: no attempt starts while it is true. What is under way ends and is recorded; timeouts stand still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+
+    /// Ends the operation before its time. Can't be taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<Cancel>,
+
+    /// So many seconds after its end, an operation that nothing can apply again (it has a `generateName` or an owner)
+    /// is deleted; any other is compacted: its details go, its outcome stays. Neither happens if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
+    pub ttl_seconds_after_finished: Option<i32>,
+}
+
+/// In which order the steps run. `Sequence` (the default): each after the one above it. `Graph`: each as soon as the
+/// steps that it names in `needs`, or reads in an expression, have ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum Order {
+    /// Each step after the one above it.
+    #[default]
+    Sequence,
+    /// Each step as soon as what it needs has ended.
+    Graph,
+}
+
+/// A request to end an operation before its time.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cancel {
+    /// Why, for whoever reads the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub reason: Option<String>,
+}
+
+impl CloudOperationSpec {
+    /// The service account as which the steps act.
+    pub fn service_account(&self) -> &str {
+        self.service_account_name.as_deref().unwrap_or("default")
+    }
+}

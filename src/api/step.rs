@@ -1,0 +1,207 @@
+//! A step of a workflow: what it does, when, and how it is retried.
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Duration, Http, Job, Kubernetes, any_object, expression};
+
+/// One step. Exactly one of `http`, `kubernetes`, `job`, `wait`, `set` and `assert` says what it does.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self == oldSelf").message("a step is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("[has(self.http), has(self.kubernetes), has(self.job), has(self.wait), has(self.set), has(self.assert)].filter(t, t).size() == 1").message("a step has exactly one of http, kubernetes, job, wait, set, assert"))]
+#[x_kube(validation = Rule::new("!(self.name in ['true', 'false', 'null', 'in', 'as', 'break', 'const', 'continue', 'else', 'for', 'function', 'if', 'import', 'let', 'loop', 'package', 'namespace', 'return', 'var', 'void', 'while'])").message("is a reserved word of the expression language: choose another").field_path(".name"))]
+#[x_kube(validation = Rule::new("!has(self.needs) || !(self.name in self.needs)").message("a step can't need itself").field_path(".needs"))]
+#[x_kube(validation = Rule::new("!has(self.idempotent) || has(self.http)").message("can only be said of an http step").field_path(".idempotent"))]
+pub struct Step {
+    /// The step's name, by which expressions read its output: `steps.<name>.output`. A letter in lower case, then up
+    /// to 39 letters and digits.
+    #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z][a-zA-Z0-9]{0,39}$"))]
+    pub name: String,
+
+    /// The step is skipped unless this expression is true. A skipped step has no output, and what needs it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "expression")]
+    pub when: Option<String>,
+
+    /// Steps that must have ended before this one starts, beyond those that `order` and expressions imply.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(max = 40)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub needs: Vec<String>,
+
+    /// What is recorded of the step's result, under the names given: values with `${...}` templates that may read
+    /// `result`. Only what is named here is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub output: Option<Map<String, Value>>,
+
+    /// Writes parts of the result into a Secret in place of the status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_secret: Option<OutputSecret>,
+
+    /// Nothing that the other side answers is recorded, not even in the message of a failure: only `output` and the
+    /// status code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sensitive: Option<bool>,
+
+    /// False says that the call may not be made twice: after an attempt whose outcome is unknown, the step waits for a
+    /// person. Default: true, the other side knows an `Idempotency-Key` or the call can be repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotent: Option<bool>,
+
+    /// How the step is retried; what is absent here is taken from the operation's `retry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+
+    /// How long the step and its attempts may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
+
+    /// Calls an HTTP service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<Box<Http>>,
+
+    /// Reads, changes or waits for Kubernetes objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Box<Kubernetes>>,
+
+    /// Runs a container to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Box<Job>>,
+
+    /// Waits for a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Box<Wait>>,
+
+    /// Computes values, with `${...}` templates: they become the step's output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub set: Option<Map<String, Value>>,
+
+    /// Fails the operation unless this expression is true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "expression")]
+    pub assert: Option<String>,
+}
+
+/// How a failed attempt is retried, in Temporal's terms.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Retry {
+    /// The wait before the second attempt. Default: 1s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_interval: Option<Duration>,
+
+    /// By what each wait is longer than the one before it: at least 1. Default: 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1.0, max = 100.0))]
+    pub backoff_coefficient: Option<f64>,
+
+    /// The longest wait. Default: 100 times the initial one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maximum_interval: Option<Duration>,
+
+    /// How many attempts are made at most; 0 (the default): as many as fit in `timeouts.scheduleToClose`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub maximum_attempts: Option<i32>,
+
+    /// Reasons of failure that are not retried, such as `AccessDenied`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 64)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub non_retryable_errors: Vec<String>,
+}
+
+/// How long a step may take, in Temporal's terms.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeouts {
+    /// One attempt, from its start. Default: 1m for calls; none for a `job` and for waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_to_close: Option<Duration>,
+
+    /// All attempts and the waits between them. Default: 2h for `http` and `kubernetes`, so that a cause can be fixed
+    /// while users see a slow operation in place of a failed one; none for `job`, `wait` and `kubernetes.wait`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule_to_close: Option<Duration>,
+}
+
+/// A Secret that takes parts of a result.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutputSecret {
+    /// The Secret's name, in the operation's namespace. It is applied as the operation's service account and owned by
+    /// the operation.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+
+    /// The Secret's keys and, as `${...}` templates that may read `result`, their values.
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 32))]
+    pub data: BTreeMap<String, String>,
+}
+
+/// A wait for a time.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.duration) != has(self.untilTime)").message("wait has exactly one of duration, untilTime"))]
+pub struct Wait {
+    /// How long, from the step's start: a duration such as `90s`, or a `${...}` template that gives one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    #[x_kube(validation = Rule::new("self.contains('${') || self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(ns|us|ms|s|m|h))+$')").message("must be a duration such as 500ms, 30s, 5m or 24h (hours are the largest unit), or a ${...} template"))]
+    pub duration: Option<String>,
+
+    /// Until when: a time such as `2026-11-24T03:00:00Z`, or a `${...}` template that gives one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    #[x_kube(validation = Rule::new("self.contains('${') || self.matches('^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}')").message("must be a time such as 2026-11-24T03:00:00Z, or a ${...} template"))]
+    pub until_time: Option<String>,
+}
+
+/// What a step does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum StepType {
+    /// Calls an HTTP service.
+    Http,
+    /// Reads, changes or waits for Kubernetes objects.
+    Kubernetes,
+    /// Runs a container to its end.
+    Job,
+    /// Waits for a time.
+    Wait,
+    /// Computes values.
+    Set,
+    /// Fails the operation unless something is true.
+    Assert,
+}
+
+impl Step {
+    /// What the step does. The schema lets exactly one be given; `None` is an object that got past it.
+    pub fn step_type(&self) -> Option<StepType> {
+        let types = [
+            (self.http.is_some(), StepType::Http),
+            (self.kubernetes.is_some(), StepType::Kubernetes),
+            (self.job.is_some(), StepType::Job),
+            (self.wait.is_some(), StepType::Wait),
+            (self.set.is_some(), StepType::Set),
+            (self.assert.is_some(), StepType::Assert),
+        ];
+        let mut given = types
+            .into_iter()
+            .filter_map(|(given, step_type)| given.then_some(step_type));
+        given.next().filter(|_| given.next().is_none())
+    }
+
+    /// True where the step only waits for objects, without an effect of its own.
+    pub fn is_kubernetes_wait(&self) -> bool {
+        self.kubernetes
+            .as_ref()
+            .is_some_and(|kubernetes| kubernetes.wait.is_some())
+    }
+}

@@ -1,0 +1,267 @@
+//! One pass over one operation: read, decide, write, act. The order is the guarantee: nothing is done that an accepted
+//! write doesn't say.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kube::api::{DeleteParams, Preconditions};
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use kube::{Api, Client, ResourceExt};
+use tracing::{debug, info, warn};
+
+use super::clock::Clock;
+use super::events::Events;
+use super::executor::Executor;
+use super::journal::{Appended, Journal, JournalError};
+use super::metrics::Metrics;
+use super::namespaces::Namespaces;
+use crate::activities::Claim;
+use crate::api::{CloudOperation, OperationState, OperationStatus};
+use crate::engine::{self, Decision, Identity, Inputs, InvalidSpec, Workflow};
+
+/// An operation as the cache holds it: one that doesn't parse waits for a change, and holds up no other.
+pub type Operation = DeserializeGuard<CloudOperation>;
+
+/// The label that Velero puts on what it restores.
+const RESTORED_LABEL: &str = "velero.io/restore-name";
+/// How often a pass is decided anew, at most, as its object changes under it.
+const MAX_ROUNDS: usize = 8;
+
+/// All that a pass needs.
+pub struct Context {
+    /// The operator's own access to the API server.
+    pub client: Client,
+    /// The clocks.
+    pub clock: Arc<dyn Clock>,
+    /// The right to act.
+    pub claim: Arc<dyn Claim>,
+    /// Where transitions become durable.
+    pub journal: Journal,
+    /// What is under way.
+    pub executor: Arc<Executor>,
+    /// What namespaces say.
+    pub namespaces: Arc<Namespaces>,
+    /// Where Events go.
+    pub events: Events,
+    /// Where numbers go.
+    pub metrics: Arc<Metrics>,
+    /// The name of this process in `runner`.
+    pub runner: String,
+    /// True once this process shuts down.
+    pub draining: tokio::sync::watch::Receiver<bool>,
+    /// Compiled specs.
+    pub workflows: Workflows,
+}
+
+/// Why a pass could not be completed. It is made again, later each time.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The journal could not be written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The object changed faster than it could be decided on.
+    #[error("{0} changed {MAX_ROUNDS} times while it was decided on")]
+    Busy(String),
+    /// The object could not be deleted.
+    #[error("{name} could not be deleted when its ttlSecondsAfterFinished had passed: {error}")]
+    Delete {
+        /// The object.
+        name: String,
+        /// What the API server said.
+        error: kube::Error,
+    },
+    /// This process no longer leads.
+    #[error("leadership was lost")]
+    NotLeading,
+}
+
+/// Brings one operation as far as it gets now.
+///
+/// # Errors
+/// When the API server can't be reached, refuses, or another writer is always faster.
+pub async fn reconcile(cached: Arc<Operation>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let (mut current, results) = context.executor.freshest(cached);
+    for _ in 0..MAX_ROUNDS {
+        let operation = match &current.0 {
+            Ok(operation) => operation,
+            Err(invalid) => {
+                warn!(
+                    namespace = invalid.metadata.namespace,
+                    name = invalid.metadata.name,
+                    error = invalid.error,
+                    "this object can't be read: it waits for a change"
+                );
+                return Ok(Action::await_change());
+            }
+        };
+        if operation.metadata.deletion_timestamp.is_some() {
+            context.executor.forget(&operation.uid().unwrap_or_default());
+            return Ok(Action::await_change());
+        }
+        let status = operation.status.clone().unwrap_or_default();
+        let digest = engine::spec_digest(&operation.spec);
+        let workflow = context.workflows.get(&digest, operation);
+        let now = context.clock.now();
+        let decision = engine::decide(
+            &status,
+            &Inputs {
+                identity: &identity(operation),
+                spec: &operation.spec,
+                spec_digest: &digest,
+                workflow: workflow.as_ref().as_ref().map(Arc::as_ref),
+                results: &results,
+                namespace_hold: context.namespaces.hold(&operation.namespace().unwrap_or_default()),
+                draining: *context.draining.borrow(),
+                runner: &context.runner,
+                now,
+            },
+        );
+        if !context.claim.is_held() {
+            return Err(ReconcileError::NotLeading);
+        }
+        if decision.delete {
+            return delete(operation, &context).await;
+        }
+        let Decision {
+            status: next,
+            work,
+            wake,
+            ..
+        } = decision;
+        let durable = if next == status {
+            current.clone()
+        } else {
+            match context
+                .journal
+                .append(operation, next)
+                .await
+                .inspect_err(|_| context.metrics.lost_answer())?
+            {
+                Appended::Durable(written) => {
+                    context.metrics.written();
+                    announce(&status, &written, &context);
+                    Arc::new(DeserializeGuard(Ok(*written)))
+                }
+                Appended::Superseded(found) => {
+                    context.metrics.conflict();
+                    debug!(
+                        namespace = found.namespace(),
+                        name = found.name_any(),
+                        "it had changed: deciding anew"
+                    );
+                    current = Arc::new(DeserializeGuard(Ok(*found)));
+                    context.executor.recorded(current.clone(), 0);
+                    continue;
+                }
+                Appended::Gone => {
+                    context.executor.forget(&operation.uid().unwrap_or_default());
+                    return Ok(Action::await_change());
+                }
+            }
+        };
+        let Ok(operation) = &durable.0 else {
+            return Ok(Action::await_change());
+        };
+        let changed = !Arc::ptr_eq(&durable, &current);
+        if changed || !results.is_empty() {
+            context.executor.recorded(durable.clone(), results.len());
+        }
+        context.executor.run(operation, workflow.as_ref().as_ref().ok(), work);
+        return Ok(wake.map_or_else(Action::await_change, |at| {
+            Action::requeue(at.since(context.clock.now()) + Duration::from_millis(1))
+        }));
+    }
+    Err(ReconcileError::Busy(current.name_any()))
+}
+
+/// Which operation, as the engine needs to know it.
+pub fn identity(operation: &CloudOperation) -> Identity {
+    let meta = &operation.metadata;
+    Identity {
+        namespace: operation.namespace().unwrap_or_default(),
+        name: operation.name_any(),
+        uid: operation.uid().unwrap_or_default(),
+        generation: meta.generation,
+        disposable: meta.generate_name.is_some() || meta.owner_references.as_ref().is_some_and(|o| !o.is_empty()),
+        restored: operation.labels().contains_key(RESTORED_LABEL),
+    }
+}
+
+async fn delete(operation: &CloudOperation, context: &Context) -> Result<Action, ReconcileError> {
+    let api: Api<CloudOperation> = Api::namespaced(context.client.clone(), &operation.namespace().unwrap_or_default());
+    let preconditions = Preconditions {
+        uid: operation.uid(),
+        resource_version: operation.resource_version(),
+    };
+    let params = DeleteParams {
+        preconditions: Some(preconditions),
+        ..DeleteParams::background()
+    };
+    match api.delete(&operation.name_any(), &params).await {
+        Ok(_) => {
+            info!(
+                namespace = operation.namespace(),
+                name = operation.name_any(),
+                "deleted: its ttlSecondsAfterFinished passed"
+            );
+            Ok(Action::await_change())
+        }
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(Action::await_change()),
+        Err(error) => Err(ReconcileError::Delete {
+            name: operation.name_any(),
+            error,
+        }),
+    }
+}
+
+/// Tells people and Prometheus what was just recorded.
+fn announce(before: &OperationStatus, operation: &CloudOperation, context: &Context) {
+    let Some(status) = &operation.status else { return };
+    context.events.publish(operation, before.seq);
+    let ended = status
+        .state
+        .filter(|s| s.is_finished() && !before.state.is_some_and(OperationState::is_finished));
+    if let Some(state) = ended {
+        let took = status
+            .completion_time
+            .zip(status.start_time)
+            .map(|(end, start)| end.since(start))
+            .unwrap_or_default();
+        context.metrics.finished(state, took);
+        info!(namespace = operation.namespace(), name = operation.name_any(), %state, ?took, "operation ended");
+    }
+}
+
+/// What follows a pass that failed: another, soon.
+pub fn on_error(operation: Arc<Operation>, error: &ReconcileError, _: Arc<Context>) -> Action {
+    warn!(namespace = operation.namespace(), name = operation.name_any(), %error, "the pass is made again");
+    Action::requeue(Duration::from_secs(1))
+}
+
+/// Compiled specs by their digest: many operations run the same workflow, and each is decided on many times.
+#[derive(Default)]
+pub struct Workflows {
+    compiled: Mutex<HashMap<String, Compiled>>,
+}
+
+type Compiled = Arc<Result<Arc<Workflow>, InvalidSpec>>;
+
+/// How many compiled specs are kept.
+const MAX_COMPILED: usize = 512;
+
+impl Workflows {
+    fn get(&self, digest: &str, operation: &CloudOperation) -> Compiled {
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = compiled.get(digest) {
+            return known.clone();
+        }
+        let fresh: Compiled = Arc::new(Workflow::compile(&operation.spec).map(Arc::new));
+        if compiled.len() >= MAX_COMPILED {
+            compiled.clear(); // rare, and compiling anew costs a millisecond
+        }
+        compiled.insert(digest.to_owned(), fresh.clone());
+        fresh
+    }
+}

@@ -1,0 +1,388 @@
+//! What is under way in this process: the decided work, each piece a task of its own.
+//!
+//! The engine says what should be under way; this starts what is missing and aborts what is too much. A piece that has
+//! ended stays known until the journal has moved past it, so that nothing is started twice. Results wait here until the
+//! write that records them was accepted.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::FutureExt;
+use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use super::cloud_operation::{Operation, identity};
+use super::metrics::Metrics;
+use super::namespaces::Namespaces;
+use crate::activities::{Activities, AttemptContext, Claim};
+use crate::api::{CloudOperation, Step, StepType};
+use crate::engine::{
+    self, AttemptFailure, AttemptOutcome, AttemptResult, IdempotencyKey, Outcome, Work, WorkKind, Workflow,
+};
+
+/// How many calls are made at once. Waits, which cost nothing, don't count.
+const MAX_CALLS: usize = 256;
+
+/// Asks for another pass over an operation.
+pub type Trigger = futures::channel::mpsc::UnboundedSender<ObjectRef<Operation>>;
+
+/// The work under way in this process.
+pub struct Executor {
+    activities: Arc<Activities>,
+    claim: Arc<dyn Claim>,
+    namespaces: Arc<Namespaces>,
+    metrics: Arc<Metrics>,
+    trigger: Trigger,
+    calls: Arc<Semaphore>,
+    operations: Mutex<HashMap<String, Entry>>,
+}
+
+/// What is known of one operation beyond the cache, by its uid.
+#[derive(Default)]
+struct Entry {
+    /// The object as this process last wrote it, while the cache may not have it yet.
+    latest: Option<Arc<Operation>>,
+    /// What arrived and isn't recorded yet.
+    inbox: Vec<AttemptResult>,
+    flights: HashMap<Work, Flight>,
+}
+
+enum Flight {
+    UnderWay(AbortHandle),
+    /// It ended: its result is in the inbox, or recorded.
+    Landed,
+}
+
+impl Executor {
+    /// Nothing is under way yet.
+    pub fn new(
+        activities: Arc<Activities>,
+        claim: Arc<dyn Claim>,
+        namespaces: Arc<Namespaces>,
+        metrics: Arc<Metrics>,
+        trigger: Trigger,
+    ) -> Self {
+        let calls = Arc::new(Semaphore::new(MAX_CALLS));
+        Self {
+            activities,
+            claim,
+            namespaces,
+            metrics,
+            trigger,
+            calls,
+            operations: Mutex::default(),
+        }
+    }
+
+    fn operations(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        // Nothing in here panics half-way through a change.
+        self.operations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newer of what the cache has and what this process last wrote, with what arrived since.
+    pub fn freshest(&self, cached: Arc<Operation>) -> (Arc<Operation>, Vec<AttemptResult>) {
+        let mut operations = self.operations();
+        let Some(entry) = operations.get_mut(&cached.uid().unwrap_or_default()) else {
+            return (cached, vec![]);
+        };
+        if entry
+            .latest
+            .as_ref()
+            .is_some_and(|latest| version(latest) <= version(&cached))
+        {
+            entry.latest = None;
+        }
+        (entry.latest.clone().unwrap_or(cached), entry.inbox.clone())
+    }
+
+    /// Notes the object as it was just read or written, and that so many results are recorded in it.
+    pub fn recorded(&self, operation: Arc<Operation>, results: usize) {
+        let mut operations = self.operations();
+        let entry = operations.entry(operation.uid().unwrap_or_default()).or_default();
+        entry.inbox.drain(..results);
+        entry.latest = Some(operation);
+    }
+
+    /// Brings what is under way to what should be.
+    pub fn run(self: &Arc<Self>, operation: &CloudOperation, workflow: Option<&Arc<Workflow>>, work: Vec<Work>) {
+        let uid = operation.uid().unwrap_or_default();
+        let mut operations = self.operations();
+        if work.is_empty() && !operations.contains_key(&uid) {
+            return;
+        }
+        let entry = operations.entry(uid).or_default();
+        entry.flights.retain(|known, flight| {
+            let wanted = work.contains(known);
+            if let (false, Flight::UnderWay(handle)) = (wanted, flight) {
+                handle.abort();
+            }
+            wanted
+        });
+        for piece in work {
+            if let (false, Some(workflow)) = (entry.flights.contains_key(&piece), workflow) {
+                let task = self.clone().launch(operation, workflow, piece.clone());
+                entry.flights.insert(piece, Flight::UnderWay(task));
+            }
+        }
+    }
+
+    fn launch(self: Arc<Self>, operation: &CloudOperation, workflow: &Arc<Workflow>, piece: Work) -> AbortHandle {
+        let span = info_span!(
+            "attempt",
+            namespace = operation.namespace(),
+            name = operation.name_any(),
+            step = piece.step,
+            attempt = piece.attempt
+        );
+        let uid = operation.uid().unwrap_or_default();
+        let reference =
+            ObjectRef::<Operation>::new(&operation.name_any()).within(&operation.namespace().unwrap_or_default());
+        let prepared = self.prepare(operation, workflow, &piece);
+        let task = async move {
+            let outcome = match prepared {
+                Ok(prepared) => {
+                    // A bug in an activity must not look like one that never ends.
+                    let caught = std::panic::AssertUnwindSafe(self.perform(prepared))
+                        .catch_unwind()
+                        .await;
+                    caught.unwrap_or_else(|_| {
+                        AttemptOutcome::Failed(AttemptFailure::unknown(
+                            "Panic",
+                            "the operator has a bug: the attempt panicked; see its log",
+                        ))
+                    })
+                }
+                Err(failure) => AttemptOutcome::Failed(failure),
+            };
+            debug!(?outcome, "the attempt ended");
+            let result = AttemptResult {
+                step: piece.step.clone(),
+                epoch: piece.epoch,
+                attempt: piece.attempt,
+                outcome,
+            };
+            if let Some(entry) = self.operations().get_mut(&uid) {
+                entry.inbox.push(result);
+                entry.flights.insert(piece, Flight::Landed);
+            }
+            // Only fails while the operator ends, and then nobody waits for it.
+            let _ = self.trigger.unbounded_send(reference);
+        };
+        tokio::spawn(task.instrument(span)).abort_handle()
+    }
+
+    /// Gathers all that an attempt needs, so that a wait of days holds on to nothing else.
+    fn prepare(
+        &self,
+        operation: &CloudOperation,
+        workflow: &Arc<Workflow>,
+        piece: &Work,
+    ) -> Result<Prepared, AttemptFailure> {
+        let status = operation.status.clone().unwrap_or_default();
+        let identity = identity(operation);
+        let key = IdempotencyKey::new(&identity.uid, &piece.step, piece.epoch);
+        let invalid = |message: String| AttemptFailure::definite("InvalidExpression", message);
+        let (i, flow) = workflow
+            .step(&piece.step)
+            .ok_or_else(|| invalid(format!("there is no step {}", piece.step)))?;
+        let entry = status.steps.iter().find(|s| s.name == piece.step);
+        let scope = engine::scope(workflow, flow, &identity, &operation.spec, &status);
+        let request = engine::request(i, flow, &scope, &key).map_err(|e| invalid(e.to_string()))?;
+        let context = AttemptContext {
+            namespace: identity.namespace.clone(),
+            operation: identity.name.clone(),
+            operation_uid: identity.uid.clone(),
+            service_account: operation.spec.service_account().to_owned(),
+            step: piece.step.clone(),
+            attempt: piece.attempt,
+            key,
+            failures: entry.map_or(0, |s| s.failures),
+            maybe_done: entry.is_some_and(|s| s.maybe_done),
+            sensitive: operation.spec.steps[i].sensitive == Some(true),
+            scope,
+            kubernetes: self
+                .activities
+                .clients
+                .as_service_account(&identity.namespace, operation.spec.service_account()),
+            claim: self.claim.clone(),
+        };
+        Ok(Prepared {
+            index: i,
+            context,
+            request: request.value,
+            step: Box::new(slim(&operation.spec.steps[i])),
+            step_type: flow.step_type,
+            kind: piece.kind.clone(),
+        })
+    }
+
+    async fn perform(&self, prepared: Prepared) -> AttemptOutcome {
+        if !self.claim.is_held() {
+            warn!("leadership was lost before the attempt: it is left to who leads now");
+            return std::future::pending().await; // aborted with everything else of this term
+        }
+        let Prepared {
+            context,
+            step,
+            step_type,
+            kind,
+            ..
+        } = &prepared;
+        let started = tokio::time::Instant::now();
+        let outcome = match kind {
+            WorkKind::Stop(external) => {
+                return match self.activities.stop(context, external.as_ref()).await {
+                    Ok(()) => AttemptOutcome::Stopped,
+                    Err(failure) => AttemptOutcome::StopFailed(failure),
+                };
+            }
+            WorkKind::Follow(external) => self.activities.follow(context, external).await,
+            WorkKind::Attempt => {
+                let _permit = if step.is_kubernetes_wait() {
+                    None
+                } else {
+                    self.calls.acquire().await.ok()
+                };
+                let targets = self.namespaces.http_targets(&context.namespace);
+                let attempt = self
+                    .activities
+                    .run(context, *step_type, prepared.request.clone(), targets.as_deref());
+                match engine::start_to_close(step) {
+                    None => attempt.await,
+                    Some(limit) => timeout(limit, attempt).await.unwrap_or_else(|_| {
+                        Outcome::Failed(AttemptFailure::unknown(
+                            "StartToClose",
+                            format!("no answer within timeouts.startToClose ({limit:?})"),
+                        ))
+                    }),
+                }
+            }
+        };
+        let outcome = self.record(&prepared, outcome).await;
+        self.metrics.attempt(*step_type, &outcome, started.elapsed());
+        match &outcome {
+            AttemptOutcome::Failed(failure) => {
+                info!(reason = failure.reason, message = failure.message, "attempt failed")
+            }
+            _ => info!("attempt succeeded"),
+        }
+        outcome
+    }
+
+    /// Turns an outcome into what the journal takes: of a result, only what the step names.
+    async fn record(&self, prepared: &Prepared, outcome: Outcome) -> AttemptOutcome {
+        let Prepared {
+            index, context, step, ..
+        } = prepared;
+        let result = match outcome {
+            Outcome::Failed(failure) => return AttemptOutcome::Failed(failure),
+            Outcome::Accepted { external } => return AttemptOutcome::Accepted { external },
+            Outcome::Succeeded { result } => result,
+        };
+        if let Some(secret) = &step.output_secret {
+            let scope = engine::result_scope(&context.scope, &result, context.attempt, &context.key);
+            if let Err(failure) = self
+                .activities
+                .write_output_secret(context, *index, secret, &scope)
+                .await
+            {
+                return AttemptOutcome::Failed(failure);
+            }
+        }
+        match engine::output(
+            *index,
+            step.output.as_ref(),
+            &context.scope,
+            &result,
+            context.attempt,
+            &context.key,
+        ) {
+            // What a Job writes on its own account is what it wants recorded.
+            Ok(None) if step.job.is_some() => AttemptOutcome::Succeeded {
+                output: result.as_object().cloned(),
+            },
+            Ok(output) => AttemptOutcome::Succeeded { output },
+            Err(error) => AttemptOutcome::Failed(AttemptFailure::definite("InvalidExpression", error.to_string())),
+        }
+    }
+
+    /// How many attempts with an effect are under way.
+    pub fn under_way(&self) -> usize {
+        let operations = self.operations();
+        let flights = operations.values().flat_map(|entry| &entry.flights);
+        flights
+            .filter(|(work, flight)| work.kind == WorkKind::Attempt && matches!(flight, Flight::UnderWay(_)))
+            .count()
+    }
+
+    /// How many results wait to be recorded.
+    pub fn unrecorded(&self) -> usize {
+        self.operations().values().map(|entry| entry.inbox.len()).sum()
+    }
+
+    /// Stops what is under way for an operation that is gone.
+    pub fn forget(&self, uid: &str) {
+        if let Some(entry) = self.operations().remove(uid) {
+            entry.abort();
+        }
+    }
+
+    /// Stops what is under way for every operation but these.
+    pub fn forget_all_but(&self, uids: &HashSet<String>) {
+        self.operations().retain(|uid, entry| {
+            let known = uids.contains(uid);
+            if !known {
+                entry.abort();
+            }
+            known
+        });
+    }
+}
+
+impl Entry {
+    fn abort(&self) {
+        for flight in self.flights.values() {
+            if let Flight::UnderWay(handle) = flight {
+                handle.abort();
+            }
+        }
+    }
+}
+
+/// Everything ends with the term of leadership that started it.
+impl Drop for Executor {
+    fn drop(&mut self) {
+        for entry in self.operations().values() {
+            entry.abort();
+        }
+    }
+}
+
+struct Prepared {
+    index: usize,
+    context: AttemptContext,
+    request: serde_json::Value,
+    step: Box<Step>,
+    step_type: StepType,
+    kind: WorkKind,
+}
+
+/// A step without its request, which is rendered already.
+fn slim(step: &Step) -> Step {
+    let mut slim = step.clone();
+    if let Some(http) = &mut slim.http {
+        **http = crate::api::Http::default();
+    }
+    if let Some(job) = &mut slim.job {
+        **job = crate::api::Job::default();
+    }
+    slim
+}
+
+/// The order of an object's versions. Kubernetes' resourceVersions are decimal and grow.
+fn version(operation: &Operation) -> u64 {
+    operation.resource_version().and_then(|v| v.parse().ok()).unwrap_or(0)
+}

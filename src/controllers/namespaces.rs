@@ -1,0 +1,128 @@
+//! What namespaces say of the operations in them: that they are held, and what they may call.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::core::PartialObjectMeta;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, ResourceExt};
+
+use super::clock::Clock;
+use crate::api::{HTTP_TARGETS_ANNOTATION, SUSPENDED_LABEL, Time};
+use crate::engine::Hold;
+
+/// The namespaces, as last seen.
+pub struct Namespaces {
+    clock: Arc<dyn Clock>,
+    known: Mutex<HashMap<String, Known>>,
+    hold_all: Option<Hold>,
+}
+
+#[derive(Default)]
+struct Known {
+    hold: Option<Hold>,
+    http_targets: Option<String>,
+}
+
+impl Namespaces {
+    /// None is known yet. `hold_all` holds every operation, whatever its namespace says.
+    pub fn new(clock: Arc<dyn Clock>, hold_all: bool) -> Self {
+        let hold_all = hold_all.then(|| Hold {
+            since: clock.now(),
+            until: None,
+        });
+        Self {
+            clock,
+            known: Mutex::default(),
+            hold_all,
+        }
+    }
+
+    /// The namespace's last hold. One that isn't known is not held: every one is known before the first operation is
+    /// looked at.
+    pub fn hold(&self, namespace: &str) -> Option<Hold> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        self.hold_all
+            .or_else(|| known.get(namespace).and_then(|known| known.hold))
+    }
+
+    /// What the namespace's `http` steps may call beyond the default, as its annotation says it.
+    pub fn http_targets(&self, namespace: &str) -> Option<String> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(namespace).and_then(|known| known.http_targets.clone())
+    }
+
+    /// Takes in a namespace. Answers whether it is newly held or released.
+    fn see(&self, namespace: &PartialObjectMeta<Namespace>) -> bool {
+        let held = namespace
+            .labels()
+            .get(SUSPENDED_LABEL)
+            .is_some_and(|value| value == "true");
+        let now = self.clock.now();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = known.entry(namespace.name_any()).or_default();
+        entry.http_targets = namespace.annotations().get(HTTP_TARGETS_ANNOTATION).cloned();
+        let was = entry.hold.is_some_and(|hold| hold.until.is_none());
+        match (was, held) {
+            (false, true) => {
+                entry.hold = Some(Hold {
+                    since: labelled_at(namespace).unwrap_or(now),
+                    until: None,
+                })
+            }
+            (true, false) => {
+                entry.hold = entry.hold.map(|hold| Hold {
+                    until: Some(now),
+                    ..hold
+                })
+            }
+            _ => {}
+        }
+        was != held
+    }
+
+    /// Follows the namespaces. Yields each one's name when it is newly held or released, and an empty name once all are
+    /// known.
+    pub fn follow(
+        self: Arc<Self>,
+        client: Client,
+        only: Option<&str>,
+    ) -> impl Stream<Item = Result<String, watcher::Error>> + use<> {
+        let config = only.map_or_else(watcher::Config::default, |name| {
+            watcher::Config::default().fields(&format!("metadata.name={name}"))
+        });
+        let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
+        watcher(api, config).default_backoff().filter_map(move |event| {
+            let changed = match event {
+                Ok(watcher::Event::Apply(namespace) | watcher::Event::InitApply(namespace)) => {
+                    self.see(&namespace).then(|| Ok(namespace.name_any()))
+                }
+                Ok(watcher::Event::InitDone) => Some(Ok(String::new())),
+                Ok(watcher::Event::Init | watcher::Event::Delete(_)) => None,
+                Err(error) => Some(Err(error)),
+            };
+            std::future::ready(changed)
+        })
+    }
+}
+
+/// When the label was set: its manager's entry in managedFields says it, so that a process that starts later knows, too.
+fn labelled_at(namespace: &PartialObjectMeta<Namespace>) -> Option<Time> {
+    let path = format!(
+        "/f:metadata/f:labels/f:{}",
+        SUSPENDED_LABEL.replace('~', "~0").replace('/', "~1")
+    );
+    let entries = namespace.metadata.managed_fields.iter().flatten();
+    let owner = entries.filter(|entry| {
+        entry
+            .fields_v1
+            .as_ref()
+            .is_some_and(|fields| fields.0.pointer(&path).is_some())
+    });
+    owner
+        .filter_map(|entry| entry.time.as_ref())
+        .map(|time| Time::new(time.0))
+        .max()
+}

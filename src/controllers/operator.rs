@@ -1,0 +1,310 @@
+//! The operator as a whole: it waits for its CRD, seeks leadership, and while it leads, runs the controller. What a term
+//! of leadership starts ends with it.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt, TryStreamExt, pin_mut};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::runtime::controller::{self, Controller};
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, CustomResourceExt, Resource, ResourceExt};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::clock::Clock;
+use super::cloud_operation::{Context, Operation, Workflows, on_error, reconcile};
+use super::events::Events;
+use super::executor::Executor;
+use super::journal::Journal;
+use super::leadership::{Candidate, Leadership};
+use super::metrics::Metrics;
+use super::namespaces::Namespaces;
+use crate::activities::Activities;
+use crate::activities::http::{TargetPolicy, Transport};
+use crate::api::{CloudOperation, OperationState, SCHEMA_ANNOTATION};
+
+/// How many operations are decided on, and so how many statuses are written, at once: about as many as an API server
+/// takes before they only wait for each other.
+const CONCURRENCY: u16 = 16;
+
+/// How the operator is run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The namespace that is served; all if absent.
+    pub namespace: Option<String>,
+    /// The namespace of the Lease.
+    pub lease_namespace: String,
+    /// For how long leadership lasts after a renewal.
+    pub lease_duration: Duration,
+    /// How long attempts that are under way may take to end when the operator is stopped.
+    pub shutdown_timeout: Duration,
+    /// What `http` steps may call, whatever their namespace says.
+    pub targets: TargetPolicy,
+    /// Holds every operation: for a look after a restore.
+    pub hold_all: bool,
+    /// The name of this process, for people: its Pod's or host's.
+    pub host: String,
+}
+
+/// What the operator runs on: a cluster and a machine, or a simulation of them.
+#[derive(Clone)]
+pub struct Environment {
+    /// The operator's own access to the API server. Its own retries are off.
+    pub client: Client,
+    /// The clocks.
+    pub clock: Arc<dyn Clock>,
+    /// What `http` steps call through.
+    pub transport: Arc<dyn Transport>,
+}
+
+/// What health checks and metrics read of a running operator.
+#[derive(Default)]
+pub struct Health {
+    ready: AtomicBool,
+    metrics: Arc<Metrics>,
+    term: Mutex<Option<Term>>,
+}
+
+struct Term {
+    store: Store<Operation>,
+    executor: Arc<Executor>,
+}
+
+impl Health {
+    /// True once the operator can serve: it leads, or stands by to.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Every metric, as Prometheus reads them.
+    pub fn metrics(&self) -> String {
+        let term = self.term.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(term) = &*term else {
+            return self.metrics.print([], 0, 0);
+        };
+        let states = term.store.state().into_iter().filter_map(|operation| {
+            operation
+                .0
+                .as_ref()
+                .ok()
+                .and_then(|o| o.status.as_ref())
+                .and_then(|s| s.state)
+        });
+        let states: Vec<OperationState> = states.collect();
+        self.metrics
+            .print(states, term.executor.unrecorded(), term.executor.under_way())
+    }
+
+    fn set_term(&self, term: Option<Term>) {
+        self.metrics.set_leading(term.is_some());
+        *self.term.lock().unwrap_or_else(PoisonError::into_inner) = term;
+    }
+}
+
+/// Runs the operator until `shutdown` turns true: then it starts nothing more, lets attempts end, and hands over.
+pub async fn run(config: Config, environment: Environment, health: Arc<Health>, shutdown: watch::Receiver<bool>) {
+    let stop = async |mut shutdown: watch::Receiver<bool>| {
+        // An error means that nobody can ask any more: then it never is asked.
+        if shutdown.wait_for(|stop| *stop).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = crd_is_current(&environment.client) => {}
+        () = stop(shutdown.clone()) => return,
+    }
+    health.ready.store(true, Ordering::Relaxed);
+    while !*shutdown.borrow() {
+        let identity = format!("{}_{}", config.host, &uuid::Uuid::new_v4().simple().to_string()[..8]);
+        let candidate = Candidate {
+            client: environment.client.clone(),
+            namespace: config.lease_namespace.clone(),
+            identity: identity.clone(),
+            duration: config.lease_duration,
+            clock: environment.clock.clone(),
+        };
+        let leadership = tokio::select! {
+            leadership = candidate.acquire() => leadership,
+            () = stop(shutdown.clone()) => return,
+        };
+        tokio::select! {
+            // The term ends by itself only when it was asked to stop.
+            () = term(&config, &environment, &health, &identity, leadership.clone(), shutdown.clone()) => candidate.release().await,
+            () = candidate.keep(&leadership) => warn!("everything under way is aborted: another process takes over"),
+        }
+        health.set_term(None);
+    }
+}
+
+/// Waits until the cluster's CRD is at least as new as the operator: a status that the API server would prune is not a journal.
+async fn crd_is_current(client: &Client) {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let wanted = schema_number(&CloudOperation::crd());
+    let name = CloudOperation::crd_name();
+    loop {
+        match timeout(Duration::from_secs(10), api.get(name)).await {
+            Ok(Ok(crd)) if schema_number(&crd) >= wanted => return,
+            Ok(Ok(crd)) => warn!(
+                crd = name,
+                found = schema_number(&crd),
+                wanted,
+                "the CRD is older than the operator: apply the CRDs of this version"
+            ),
+            Ok(Err(error)) => warn!(crd = name, %error, "the CRD can't be read: is it installed?"),
+            Err(_) => warn!(crd = name, "the API server does not answer"),
+        }
+        sleep(Duration::from_secs(2)).await;
+    }
+}
+
+fn schema_number(crd: &CustomResourceDefinition) -> u32 {
+    crd.annotations()
+        .get(SCHEMA_ANNOTATION)
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
+}
+
+/// One term of leadership.
+async fn term(
+    config: &Config,
+    environment: &Environment,
+    health: &Health,
+    runner: &str,
+    claim: Arc<Leadership>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let Environment {
+        client,
+        clock,
+        transport,
+    } = environment;
+    let metrics = health.metrics.clone();
+    let namespaces = Arc::new(Namespaces::new(clock.clone(), config.hold_all));
+    let activities = Activities::new(client.clone(), transport.clone(), config.targets.clone());
+    let (trigger, triggered) = futures::channel::mpsc::unbounded::<ObjectRef<Operation>>();
+    let executor = Arc::new(Executor::new(
+        Arc::new(activities),
+        claim.clone(),
+        namespaces.clone(),
+        metrics.clone(),
+        trigger.clone(),
+    ));
+    let (events, write_events) = Events::new(client.clone(), runner, metrics.clone());
+    let (drain, draining) = watch::channel(false);
+    let context = Arc::new(Context {
+        client: client.clone(),
+        clock: clock.clone(),
+        claim,
+        journal: Journal::new(client.clone(), runner),
+        executor: executor.clone(),
+        namespaces: namespaces.clone(),
+        events,
+        metrics,
+        runner: runner.to_owned(),
+        draining,
+        workflows: Workflows::default(),
+    });
+
+    let api: Api<Operation> = config
+        .namespace
+        .as_deref()
+        .map_or_else(|| Api::all(client.clone()), |ns| Api::namespaced(client.clone(), ns));
+    let (store, writer) = reflector::store();
+    let watched = operations(api, writer, store.clone(), executor.clone());
+    health.set_term(Some(Term {
+        store: store.clone(),
+        executor: executor.clone(),
+    }));
+
+    // Namespaces first: an operation in a held one must not be looked at before that is known.
+    let followed = namespaces
+        .follow(client.clone(), config.namespace.as_deref())
+        .inspect_err(|error| warn!(%error, "the namespaces can't be watched: operations wait"));
+    let mut followed = Box::pin(followed.filter_map(async |name| name.ok()));
+    while let Some(name) = followed.next().await {
+        if name.is_empty() {
+            break;
+        }
+    }
+    let wake_namespace = {
+        let store = store.clone();
+        async move {
+            while let Some(name) = followed.next().await {
+                for operation in store.state().iter().filter(|o| o.namespace().as_deref() == Some(&name)) {
+                    // Fails only once the controller has ended, and this with it.
+                    let _ = trigger.unbounded_send(ObjectRef::from_obj(&**operation));
+                }
+            }
+        }
+    };
+
+    let controller = Controller::for_stream(watched, store)
+        .with_config(controller::Config::default().concurrency(CONCURRENCY))
+        .reconcile_on(triggered)
+        .run(reconcile, on_error, context)
+        .for_each(async |result| {
+            if let Err(error) = result
+                && !matches!(error, controller::Error::ObjectNotFound(_))
+            {
+                tracing::debug!(%error, "controller");
+            }
+        });
+    info!(runner, namespace = config.namespace, "serving operations");
+    let stopped = async {
+        if shutdown.wait_for(|stop| *stop).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        drain.send_replace(true);
+        let patience = config.shutdown_timeout;
+        info!(
+            under_way = executor.under_way(),
+            ?patience,
+            "shutting down: nothing more is started"
+        );
+        let finished = async {
+            while executor.under_way() + executor.unrecorded() > 0 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if timeout(patience, finished).await.is_err() {
+            warn!(under_way = executor.under_way(), "attempts are left to the next leader");
+        }
+    };
+    pin_mut!(stopped);
+    tokio::select! {
+        () = controller => warn!("the controller ended by itself"),
+        () = write_events => {}
+        () = wake_namespace.then(|()| std::future::pending()) => {}
+        () = stopped => {}
+    }
+}
+
+/// The stream of operations that feeds the cache, and drops the work of those that are gone.
+fn operations(
+    api: Api<Operation>,
+    writer: reflector::store::Writer<Operation>,
+    store: Store<Operation>,
+    executor: Arc<Executor>,
+) -> impl futures::Stream<Item = Result<Operation, watcher::Error>> + Send + 'static {
+    watcher(api, watcher::Config::default())
+        .default_backoff()
+        .modify(|operation| {
+            operation.meta_mut().managed_fields = None; // of no use here, and a third of the memory
+        })
+        .reflect(writer)
+        .inspect(move |event| match event {
+            Ok(watcher::Event::Delete(operation)) => executor.forget(&operation.uid().unwrap_or_default()),
+            Ok(watcher::Event::InitDone) => {
+                let uids: HashSet<String> = store.state().iter().filter_map(|operation| operation.uid()).collect();
+                executor.forget_all_but(&uids);
+            }
+            Ok(_) => {}
+            Err(error) => warn!(%error, "the watch of operations was interrupted"),
+        })
+        .touched_objects()
+}

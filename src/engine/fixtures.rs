@@ -1,0 +1,225 @@
+//! A case for the engine's tests: an operation, its accepted status, a clock, and a process that may die.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::api::{CloudOperationSpec, ExternalRef, OperationState, OperationStatus, StepState, StepStatus, Time};
+
+/// One operation and all that happens to it.
+pub struct Case {
+    pub identity: Identity,
+    pub spec: CloudOperationSpec,
+    pub status: OperationStatus,
+    pub now: Time,
+    pub runner: String,
+    pub hold: Option<Hold>,
+    pub draining: bool,
+    pub work: Vec<Work>,
+    pub wake: Option<Time>,
+    pub deleted: bool,
+    /// How many statuses were written.
+    pub writes: usize,
+    compiled: RefCell<Option<Compiled>>,
+}
+
+/// A compiled spec, with its digest.
+type Compiled = (String, Rc<Result<Workflow, InvalidSpec>>);
+
+pub fn case(spec: &str) -> Case {
+    let spec: CloudOperationSpec = serde_yaml::from_str(spec).unwrap();
+    Case {
+        identity: Identity {
+            namespace: "prod".into(),
+            name: "resize".into(),
+            uid: "u1".into(),
+            generation: Some(1),
+            ..Identity::default()
+        },
+        spec,
+        status: OperationStatus::default(),
+        now: Time::new("2026-11-24T03:00:00Z".parse().unwrap()),
+        runner: "a".into(),
+        hold: None,
+        draining: false,
+        work: vec![],
+        wake: None,
+        deleted: false,
+        writes: 0,
+        compiled: RefCell::default(),
+    }
+}
+
+impl Case {
+    /// What would be decided now.
+    pub fn decision(&self, results: &[AttemptResult]) -> Decision {
+        let digest = spec_digest(&self.spec);
+        let mut compiled = self.compiled.borrow_mut();
+        let known = compiled.take().filter(|(of, _)| *of == digest);
+        let known = known.unwrap_or_else(|| (digest.clone(), Rc::new(Workflow::compile(&self.spec))));
+        let workflow = compiled.insert(known).1.clone();
+        decide(
+            &self.status,
+            &Inputs {
+                identity: &self.identity,
+                spec: &self.spec,
+                spec_digest: &digest,
+                workflow: (*workflow).as_ref(),
+                results,
+                namespace_hold: self.hold,
+                draining: self.draining,
+                runner: &self.runner,
+                now: self.now,
+            },
+        )
+    }
+
+    /// Decides, and accepts the write.
+    pub fn visit_with(&mut self, results: &[AttemptResult]) -> &mut Self {
+        let decision = self.decision(results);
+        self.writes += usize::from(decision.status != self.status);
+        self.work = decision.work;
+        self.wake = decision.wake;
+        self.deleted = decision.delete;
+        // As through the API server: only what survives JSON is accepted.
+        self.status = serde_json::from_value(serde_json::to_value(&decision.status).unwrap()).unwrap();
+        assert_eq!(self.status, decision.status, "a status reads back as it was written");
+        self
+    }
+
+    pub fn visit(&mut self) -> &mut Self {
+        self.visit_with(&[])
+    }
+
+    pub fn result(&self, step: &str, outcome: AttemptOutcome) -> AttemptResult {
+        let entry = self.step(step);
+        AttemptResult {
+            step: step.into(),
+            epoch: entry.epoch,
+            attempt: entry.attempt,
+            outcome,
+        }
+    }
+
+    pub fn answer(&mut self, step: &str, outcome: AttemptOutcome) -> &mut Self {
+        let result = self.result(step, outcome);
+        self.visit_with(&[result])
+    }
+
+    pub fn succeed(&mut self, step: &str, output: Value) -> &mut Self {
+        self.answer(
+            step,
+            AttemptOutcome::Succeeded {
+                output: output.as_object().cloned(),
+            },
+        )
+    }
+
+    pub fn fail(&mut self, step: &str, failure: AttemptFailure) -> &mut Self {
+        self.answer(step, AttemptOutcome::Failed(failure))
+    }
+
+    pub fn accept(&mut self, step: &str) -> &mut Self {
+        self.answer(step, AttemptOutcome::Accepted { external: external() })
+    }
+
+    /// Time passes, and the operation is looked at when it asked to be.
+    pub fn later(&mut self, duration: Duration) -> &mut Self {
+        self.now = self.now.plus(duration);
+        self.visit()
+    }
+
+    /// The process dies; another takes over.
+    pub fn crash(&mut self) -> &mut Self {
+        self.runner.push('\'');
+        self.work.clear();
+        self
+    }
+
+    #[track_caller]
+    pub fn step(&self, name: &str) -> &StepStatus {
+        self.status
+            .steps
+            .iter()
+            .find(|s| s.name == name)
+            .unwrap_or_else(|| panic!("step {name} was not started"))
+    }
+
+    #[track_caller]
+    pub fn assert_step(&self, name: &str, state: StepState, attempt: i64) -> &Self {
+        assert_eq!(
+            (self.step(name).state, self.step(name).attempt),
+            (state, attempt),
+            "{name}"
+        );
+        self
+    }
+
+    #[track_caller]
+    pub fn assert_state(&self, state: OperationState) -> &Self {
+        assert_eq!(self.status.state, Some(state), "{}", self.message());
+        self
+    }
+
+    pub fn message(&self) -> String {
+        self.condition("Succeeded").1
+    }
+
+    /// A condition's value and message.
+    pub fn condition(&self, kind: &str) -> (String, String) {
+        let condition = self.status.conditions.iter().find(|c| c.type_ == kind).unwrap();
+        (condition.status.clone(), condition.message.clone())
+    }
+
+    pub fn events(&self) -> Vec<String> {
+        self.status
+            .history
+            .iter()
+            .map(|e| {
+                format!(
+                    "{:?}{}",
+                    e.event,
+                    e.step.as_ref().map(|s| format!(" {s}")).unwrap_or_default()
+                )
+            })
+            .collect()
+    }
+}
+
+pub fn external() -> ExternalRef {
+    ExternalRef {
+        kind: "Job".into(),
+        name: "resize-1".into(),
+        uid: "j1".into(),
+    }
+}
+
+/// The workflow of the design's example: three calls in a row.
+pub const THREE_CALLS: &str = "
+steps:
+- {name: describe, http: {url: 'http://inventory'}, output: {size: '${result.body.size}'}}
+- {name: resize, http: {method: POST, url: 'http://inventory/resize', body: {was: '${steps.describe.output.size}'}}}
+- {name: check, http: {url: 'http://inventory'}}
+";
+
+pub fn busy() -> AttemptFailure {
+    AttemptFailure {
+        effect: Effect::None,
+        ..AttemptFailure::retryable("HttpStatus", "503 Service Unavailable")
+    }
+}
+
+pub fn refused() -> AttemptFailure {
+    AttemptFailure::definite("HttpStatus", "422: the group is frozen")
+}
+
+pub fn no_answer() -> AttemptFailure {
+    AttemptFailure::unknown("NoAnswer", "the connection was closed")
+}
+
+pub fn nothing() -> Value {
+    json!({})
+}

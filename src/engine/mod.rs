@@ -1,0 +1,159 @@
+//! The pure core: from a spec, a journal and what arrived to the next journal. No I/O, clock, randomness or log inside.
+//!
+//! [`decide`] is the whole of it: the controllers call it with what they know, write the status that it answers, and
+//! only once that write was accepted do the work that it names.
+
+mod decide;
+pub mod expression;
+#[cfg(test)]
+mod fixtures;
+mod history;
+mod key;
+mod outcome;
+#[cfg(test)]
+mod properties;
+mod request;
+mod retry;
+#[cfg(test)]
+mod scenarios;
+mod summary;
+mod transitions;
+mod workflow;
+
+pub use decide::decide;
+pub use history::shorten;
+pub use key::IdempotencyKey;
+pub use outcome::{AttemptFailure, Effect, Outcome, RetryAdvice};
+pub use request::{ExpressionFailure, Request, output, request, result_scope, scope};
+pub use retry::start_to_close;
+pub use summary::MAX_STATUS;
+pub use transitions::{StepEvent, TRANSITIONS};
+pub use workflow::{InvalidSpec, Workflow, WorkflowStep, spec_digest};
+
+use serde_json::{Map, Value};
+
+use crate::api::{CloudOperationSpec, ExternalRef, OperationStatus, Time};
+
+/// The number of the rules in this module. Semantics change only under a new number: an operation is decided by the
+/// rules under which it was started, and one from the future is left untouched.
+pub const ENGINE: i32 = 1;
+
+/// Which operation is decided on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid: what keys are made of.
+    pub uid: String,
+    /// The generation of its spec.
+    pub generation: Option<i64>,
+    /// True if nothing can apply it again: it was made by `generateName`, or another object owns it.
+    pub disposable: bool,
+    /// True if it came back from a backup.
+    pub restored: bool,
+}
+
+/// When a namespace was held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Since when.
+    pub since: Time,
+    /// Until when; `None` while it is.
+    pub until: Option<Time>,
+}
+
+/// What a decision is made from, beside the status.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// Which operation.
+    pub identity: &'a Identity,
+    /// Its spec.
+    pub spec: &'a CloudOperationSpec,
+    /// The digest of that spec.
+    pub spec_digest: &'a str,
+    /// That spec, compiled.
+    pub workflow: Result<&'a Workflow, &'a InvalidSpec>,
+    /// What arrived since the last accepted write, in the order of its arrival.
+    pub results: &'a [AttemptResult],
+    /// The namespace's last hold.
+    pub namespace_hold: Option<Hold>,
+    /// True while this process shuts down: what arrives is recorded, nothing is started.
+    pub draining: bool,
+    /// The process that would execute what is started.
+    pub runner: &'a str,
+    /// The time.
+    pub now: Time,
+}
+
+/// What an attempt came to, as the journal takes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttemptResult {
+    /// The step.
+    pub step: String,
+    /// The epoch of the key that the attempt used.
+    pub epoch: i64,
+    /// The attempt.
+    pub attempt: i64,
+    /// What it came to.
+    pub outcome: AttemptOutcome,
+}
+
+/// How an attempt ended, with what is recorded of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AttemptOutcome {
+    /// It did what it should.
+    Succeeded {
+        /// What is recorded of its result.
+        output: Option<Map<String, Value>>,
+    },
+    /// The other side took the work.
+    Accepted {
+        /// What goes on there.
+        external: ExternalRef,
+    },
+    /// It failed.
+    Failed(AttemptFailure),
+    /// What it had started was stopped.
+    Stopped,
+    /// What it had started could not be stopped.
+    StopFailed(AttemptFailure),
+}
+
+/// What is decided.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// The next status. Equal to the last one where nothing is to be written.
+    pub status: OperationStatus,
+    /// Everything that should be under way in this process once that status is durable.
+    pub work: Vec<Work>,
+    /// When to decide again, if nothing arrives before.
+    pub wake: Option<Time>,
+    /// True if the object is to be deleted: its time to live is over.
+    pub delete: bool,
+}
+
+/// Something that should be under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Work {
+    /// The step.
+    pub step: String,
+    /// The epoch of its key.
+    pub epoch: i64,
+    /// The attempt.
+    pub attempt: i64,
+    /// What is to be done.
+    pub kind: WorkKind,
+}
+
+/// What is to be done for a step.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum WorkKind {
+    /// Execute the attempt.
+    Attempt,
+    /// Follow what the attempt started at the other side.
+    Follow(ExternalRef),
+    /// Stop what it started, where that is known; else what it may have started.
+    Stop(Option<ExternalRef>),
+}

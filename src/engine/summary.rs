@@ -1,0 +1,191 @@
+//! What people and tools read of an operation: state, conditions, progress. Derived from the journal, never decided on.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time as MetaTime};
+
+use super::history::{MAX_MESSAGE, shorten};
+use crate::api::{OperationState, OperationStatus, StepState, StepStatus, Time};
+
+/// Brings `state`, `conditions`, `progress` and `currentStep` up to what the journal says. `state` is given where the
+/// journal alone doesn't say it: an end, a hold.
+pub fn summarise(
+    status: &mut OperationStatus,
+    state: Option<(OperationState, String)>,
+    total: usize,
+    generation: Option<i64>,
+    now: Time,
+) {
+    let (state, message) = state.unwrap_or_else(|| active(status));
+    let message = shorten(&message, MAX_MESSAGE);
+    let closed = status.steps.iter().filter(|s| s.state.satisfies()).count();
+    status.observed_generation = generation;
+    status.state = Some(state);
+    status.progress = Some(format!("{closed}/{total}"));
+    status.current_step = current(status).map(|s| s.name.clone());
+    use OperationState::*;
+    let finished = state.is_finished();
+    let stalled = finished && state != Succeeded;
+    let reason = state.to_string();
+    let mut set = |kind: &str, value: &str, reason: &str, message: &str| {
+        condition(status, kind, value, reason, message, generation, now);
+    };
+    set(
+        "Finished",
+        truth(finished),
+        if finished { &reason } else { "Active" },
+        "",
+    );
+    set(
+        "Succeeded",
+        if !finished {
+            "Unknown"
+        } else {
+            truth(state == Succeeded)
+        },
+        &reason,
+        &message,
+    );
+    set(
+        "Reconciling",
+        truth(!finished),
+        if finished { "Finished" } else { &reason },
+        "",
+    );
+    set(
+        "Stalled",
+        truth(stalled),
+        if stalled { &reason } else { "AsExpected" },
+        if stalled { &message } else { "" },
+    );
+}
+
+/// Notes that a spec was seen whose change (of a control field) changes nothing else.
+pub fn observe(status: &mut OperationStatus, generation: Option<i64>) {
+    if status.observed_generation != generation {
+        status.observed_generation = generation;
+        for condition in &mut status.conditions {
+            condition.observed_generation = generation;
+        }
+    }
+}
+
+fn truth(value: bool) -> &'static str {
+    if value { "True" } else { "False" }
+}
+
+/// Sets a condition; the time of its transition moves only when its value does.
+fn condition(
+    status: &mut OperationStatus,
+    kind: &str,
+    value: &str,
+    reason: &str,
+    message: &str,
+    generation: Option<i64>,
+    now: Time,
+) {
+    let old = status.conditions.iter().position(|c| c.type_ == kind);
+    let since = old
+        .map(|i| &status.conditions[i])
+        .filter(|c| c.status == value)
+        .map(|c| c.last_transition_time.clone());
+    // Whole seconds, as metav1.Time has: what is read back must equal what was written.
+    let whole = k8s_openapi::jiff::Timestamp::from_second(now.timestamp().as_second()).unwrap_or(now.timestamp());
+    let condition = Condition {
+        type_: kind.into(),
+        status: value.into(),
+        reason: reason.into(),
+        message: message.into(),
+        observed_generation: generation,
+        last_transition_time: since.unwrap_or(MetaTime(whole)),
+    };
+    match old {
+        Some(i) => status.conditions[i] = condition,
+        None => status.conditions.push(condition),
+    }
+}
+
+/// The step that is under way: the first open one that most needs attention.
+fn current(status: &OperationStatus) -> Option<&StepStatus> {
+    status
+        .steps
+        .iter()
+        .filter(|s| !s.state.is_closed())
+        .min_by_key(|s| urgency(s.state))
+}
+
+/// Which of several open steps tells the operation's state: one that needs a person, then one that fails.
+fn urgency(state: StepState) -> u8 {
+    match state {
+        StepState::Undecided => 0,
+        StepState::BackingOff => 1,
+        StepState::Cancelling => 2,
+        StepState::Running => 3,
+        _ => 4,
+    }
+}
+
+fn active(status: &OperationStatus) -> (OperationState, String) {
+    let Some(step) = current(status) else {
+        return (OperationState::Running, String::new());
+    };
+    let state = match step.state {
+        StepState::Undecided => OperationState::Stuck,
+        StepState::BackingOff => OperationState::BackingOff,
+        StepState::Waiting => OperationState::Waiting,
+        _ => OperationState::Running,
+    };
+    (state, describe(step))
+}
+
+/// What an open step does or waits for, in a sentence.
+fn describe(step: &StepStatus) -> String {
+    let StepStatus { name, attempt, .. } = step;
+    let failed = step
+        .failure
+        .as_ref()
+        .map(|f| format!("{}: {}", f.reason, f.message))
+        .unwrap_or_default();
+    let said = step.message.clone().unwrap_or_default();
+    match step.state {
+        StepState::Running if step.failure.is_some() => {
+            format!("step {name}: attempt {attempt} is under way; before it: {failed}")
+        }
+        StepState::Running => format!("step {name}: attempt {attempt} is under way"),
+        StepState::BackingOff => {
+            let at = step
+                .next_attempt_time
+                .map(|t| format!("; the next one starts at {t}"))
+                .unwrap_or_default();
+            format!("step {name}: attempt {attempt} failed{at}: {failed}")
+        }
+        StepState::Undecided => format!("step {name} needs a person: {failed}"),
+        StepState::Cancelling if step.failure.is_some() => format!("step {name} is being stopped: {failed}"),
+        StepState::Cancelling => format!("step {name} is being stopped"),
+        _ => format!("step {name}: {said}"),
+    }
+}
+
+/// Keeps a status below [`MAX_STATUS`] whatever its operation does: first long messages go, then old attempts.
+pub fn bound(status: &mut OperationStatus) {
+    for most in [400, 160, 80] {
+        if serde_json::to_string(status).map_or(0, |text| text.len()) <= MAX_STATUS {
+            return;
+        }
+        for step in &mut status.steps {
+            step.message = step.message.take().map(|m| shorten(&m, most));
+            if let Some(failure) = &mut step.failure {
+                failure.message = shorten(&failure.message, most);
+            }
+        }
+        for entry in &mut status.history {
+            entry.message = entry.message.take().map(|m| shorten(&m, most / 2));
+        }
+    }
+    while serde_json::to_string(status).map_or(0, |text| text.len()) > MAX_STATUS && !status.history.is_empty() {
+        let drop = status.history.len().div_ceil(4);
+        status.history.drain(..drop);
+        status.history_dropped += drop as i64;
+    }
+}
+
+/// The largest status, in bytes of JSON.
+pub const MAX_STATUS: usize = 128 * 1024;

@@ -1,0 +1,129 @@
+//! The life of a step: every state and every legal transition, in one table.
+//!
+//! ```text
+//!  (start) ─→ Running ──── FailRetryably ───→ BackingOff ── Retry ─→ Running
+//!     │        │  │ └───── Doubt ──→ Undecided    └─ Observe ─→ Waiting
+//!     │        │  └ Accept ─→ Waiting ── Stop ─→ Cancelling
+//!     ▼        ▼                │                    │
+//!  Waiting    Succeed / Fail / Expire / Cancel: the ends
+//! ```
+
+use crate::api::StepState::{self, *};
+
+/// What happens to a step that was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StepEvent {
+    /// It did what it should, or the time it waited for came.
+    Succeed,
+    /// The attempt failed, and another will follow.
+    FailRetryably,
+    /// The attempt was lost with its process, and this process takes over at once.
+    TakeOver,
+    /// It failed for good.
+    Fail,
+    /// It isn't known whether the attempt had its effect, and it may not be repeated.
+    Doubt,
+    /// The other side took the work.
+    Accept,
+    /// The next attempt is due.
+    Retry,
+    /// The next attempt to wait for an object is due.
+    Observe,
+    /// Its `scheduleToClose` passed.
+    Expire,
+    /// It is ended before its time, with nothing left to stop.
+    Cancel,
+    /// It is ended before its time; what it started is to be stopped first.
+    Stop,
+    /// What it started could not be stopped yet.
+    StopAgain,
+}
+
+use StepEvent::*;
+
+/// Every legal transition.
+pub const TRANSITIONS: &[(StepState, StepEvent, StepState)] = &[
+    (Running, Succeed, Succeeded),
+    (Running, FailRetryably, BackingOff),
+    (Running, TakeOver, Running),
+    (Running, Fail, Failed),
+    (Running, Doubt, Undecided),
+    (Running, Accept, Waiting),
+    (Running, Expire, TimedOut),
+    (Running, Cancel, Cancelled),
+    (Running, Stop, Cancelling),
+    (Waiting, Succeed, Succeeded),
+    (Waiting, FailRetryably, BackingOff),
+    (Waiting, Fail, Failed),
+    (Waiting, Doubt, Undecided),
+    (Waiting, Expire, TimedOut),
+    (Waiting, Cancel, Cancelled),
+    (Waiting, Stop, Cancelling),
+    (BackingOff, Retry, Running),
+    (BackingOff, Observe, Waiting),
+    (BackingOff, Stop, Cancelling),
+    (BackingOff, Fail, Failed),
+    (BackingOff, Expire, TimedOut),
+    (BackingOff, Cancel, Cancelled),
+    (Undecided, Expire, TimedOut),
+    (Undecided, Cancel, Cancelled),
+    (Cancelling, StopAgain, Cancelling),
+    (Cancelling, Expire, TimedOut),
+    (Cancelling, Cancel, Cancelled),
+];
+
+/// The state that follows, if the transition is legal.
+pub fn next(state: StepState, event: StepEvent) -> Option<StepState> {
+    #[cfg(test)]
+    coverage::record(state, event);
+    TRANSITIONS
+        .iter()
+        .find(|(from, on, _)| (*from, *on) == (state, event))
+        .map(|(_, _, to)| *to)
+}
+
+/// Which transitions the tests of this thread have taken.
+#[cfg(test)]
+pub mod coverage {
+    use std::{cell::RefCell, collections::BTreeSet};
+
+    use super::{StepEvent, StepState};
+
+    thread_local!(static TAKEN: RefCell<BTreeSet<(StepState, StepEvent)>> = const { RefCell::new(BTreeSet::new()) });
+
+    pub fn record(state: StepState, event: StepEvent) {
+        TAKEN.with_borrow_mut(|taken| taken.insert((state, event)));
+    }
+
+    pub fn taken() -> BTreeSet<(StepState, StepEvent)> {
+        TAKEN.with_borrow(Clone::clone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_final_and_every_other_state_leads_to_one() {
+        for (from, event, _) in TRANSITIONS {
+            assert!(!from.is_closed(), "{from:?} is an end but {event:?} leads on");
+        }
+        for state in [Running, Waiting, BackingOff, Undecided, Cancelling] {
+            assert!(
+                TRANSITIONS.iter().any(|(from, _, to)| *from == state && to.is_closed()),
+                "{state:?} never ends"
+            );
+        }
+    }
+
+    #[test]
+    fn no_transition_is_listed_twice() {
+        for (i, (from, event, _)) in TRANSITIONS.iter().enumerate() {
+            assert!(
+                !TRANSITIONS[i + 1..].iter().any(|(f, e, _)| (f, e) == (from, event)),
+                "{from:?} on {event:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! A spec made ready to run: expressions parsed, dependencies resolved, everything that can be known to be wrong refused
+//! before any effect.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::expression::{self, Expression, References};
+use super::retry::RetryPolicy;
+use crate::api::{CloudOperationSpec, Duration, Order, Step, StepType};
+
+/// A workflow that can be decided on.
+#[derive(Debug)]
+pub struct Workflow {
+    /// The steps, in the order of the spec.
+    pub steps: Vec<WorkflowStep>,
+    /// What the operation answers.
+    pub output: Option<Value>,
+}
+
+/// A step that can be decided on.
+#[derive(Debug)]
+pub struct WorkflowStep {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub step_type: StepType,
+    /// Its `when`.
+    pub when: Option<Expression>,
+    /// The steps, by index, that must have ended before it starts.
+    pub needs: BTreeSet<usize>,
+    /// All steps that its expressions may read: what it needs, and what that needs.
+    pub ancestors: BTreeSet<usize>,
+    /// Its retry policy.
+    pub retry: RetryPolicy,
+    /// The request as the spec has it, with its templates.
+    pub request: Value,
+    /// Its `assert`.
+    pub assert: Option<Expression>,
+}
+
+/// Why a spec can't be executed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct InvalidSpec {
+    /// The field, as a path from the object's root: `spec.steps[2].http.url`.
+    pub field: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl InvalidSpec {
+    fn new(field: impl Into<String>, message: impl ToString) -> Self {
+        Self {
+            field: field.into(),
+            message: message.to_string(),
+        }
+    }
+}
+
+/// The fields of a request that hold an expression of their own, which an activity evaluates: they are not templates.
+/// With what each may read beside the step's usual scope.
+const CONDITION_FIELDS: &[(&[&str], &str)] = &[
+    (&["success"], "result"),
+    (&["wait", "until"], "object"),
+    (&["wait", "failWhen"], "object"),
+];
+
+/// What an expression of a step may read: what a request sends, it must send again.
+const STEP_SCOPE: &[&str] = &["input", "steps", "operation"];
+
+impl Workflow {
+    /// Compiles a spec.
+    ///
+    /// # Errors
+    /// The first thing that can't be executed, by its field.
+    pub fn compile(spec: &CloudOperationSpec) -> Result<Self, InvalidSpec> {
+        let mut index = BTreeMap::new();
+        for (i, step) in spec.steps.iter().enumerate() {
+            if expression::is_cel_word(&step.name) {
+                return Err(InvalidSpec::new(
+                    format!("spec.steps[{i}].name"),
+                    format!("{:?} is a reserved word", step.name),
+                ));
+            }
+            if index.insert(step.name.as_str(), i).is_some() {
+                return Err(InvalidSpec::new(
+                    format!("spec.steps[{i}].name"),
+                    format!("a step named {:?} exists already", step.name),
+                ));
+            }
+        }
+        if spec.steps.is_empty() {
+            return Err(InvalidSpec::new(
+                "spec.steps",
+                "there is nothing to do: at least one step is needed",
+            ));
+        }
+        let compiler = Compiler { spec, index: &index };
+        let mut steps = Vec::with_capacity(spec.steps.len());
+        for i in 0..spec.steps.len() {
+            steps.push(compiler.step(i)?);
+        }
+        resolve_ancestors(&mut steps)?;
+        let output = spec.output.clone().map(Value::Object);
+        if let Some(output) = &output {
+            let found = compiler.templates("spec.output", output, STEP_SCOPE)?;
+            compiler.steps_read("spec.output", &found)?;
+        }
+        Ok(Self { steps, output })
+    }
+
+    /// The step of this name.
+    pub fn step(&self, name: &str) -> Option<(usize, &WorkflowStep)> {
+        self.steps.iter().enumerate().find(|(_, step)| step.name == name)
+    }
+}
+
+struct Compiler<'a> {
+    spec: &'a CloudOperationSpec,
+    index: &'a BTreeMap<&'a str, usize>,
+}
+
+impl Compiler<'_> {
+    fn step(&self, i: usize) -> Result<WorkflowStep, InvalidSpec> {
+        let step = &self.spec.steps[i];
+        let at = |field: &str| format!("spec.steps[{i}].{field}");
+        let step_type = step.step_type().ok_or_else(|| {
+            InvalidSpec::new(
+                format!("spec.steps[{i}]"),
+                "a step has exactly one of http, kubernetes, job, wait, set, assert",
+            )
+        })?;
+        let mut needs = BTreeSet::new();
+        if self.spec.order.unwrap_or_default() == Order::Sequence && i > 0 {
+            needs.insert(i - 1);
+        }
+        for (n, name) in step.needs.iter().enumerate() {
+            needs.insert(self.known_step(&at(&format!("needs[{n}]")), name)?);
+        }
+        let mut reads = |field: &str, found: &References| {
+            needs.extend(self.steps_read(&at(field), found)?);
+            Ok(())
+        };
+
+        let when = step
+            .when
+            .as_deref()
+            .map(|source| self.condition(&at("when"), source, STEP_SCOPE))
+            .transpose()?;
+        if let Some(when) = &when {
+            reads("when", &when.references())?;
+        }
+        let assert = step
+            .assert
+            .as_deref()
+            .map(|source| self.condition(&at("assert"), source, STEP_SCOPE))
+            .transpose()?;
+        if let Some(assert) = &assert {
+            reads("assert", &assert.references())?;
+        }
+        let (field, request) = request_of(step, step_type);
+        self.check_wait(i, step)?;
+        reads(field, &self.request(&at(field), &request)?)?;
+        if let Some(output) = &step.output {
+            let mut scope = STEP_SCOPE.to_vec();
+            scope.extend(["step", "result"]);
+            reads(
+                "output",
+                &self.templates(&at("output"), &Value::Object(output.clone()), &scope)?,
+            )?;
+        }
+        if let Some(secret) = &step.output_secret {
+            let mut scope = STEP_SCOPE.to_vec();
+            scope.extend(["step", "result"]);
+            reads(
+                "outputSecret",
+                &self.templates(&at("outputSecret"), &to_value(secret), &scope)?,
+            )?;
+        }
+        if needs.contains(&i) {
+            return Err(InvalidSpec::new(
+                at("needs"),
+                format!("step {:?} can't need or read itself", step.name),
+            ));
+        }
+        Ok(WorkflowStep {
+            name: step.name.clone(),
+            step_type,
+            when,
+            needs,
+            ancestors: BTreeSet::new(),
+            retry: RetryPolicy::new(step.retry.as_ref(), self.spec.retry.as_ref()),
+            request,
+            assert,
+        })
+    }
+
+    fn known_step(&self, field: &str, name: &str) -> Result<usize, InvalidSpec> {
+        self.index.get(name).copied().ok_or_else(|| {
+            let names: Vec<&str> = self.spec.steps.iter().map(|s| s.name.as_str()).collect();
+            InvalidSpec::new(
+                field,
+                format!("there is no step named {name:?}; there are {}", names.join(", ")),
+            )
+        })
+    }
+
+    fn steps_read(&self, field: &str, found: &References) -> Result<BTreeSet<usize>, InvalidSpec> {
+        if found.dynamic_steps {
+            return Err(InvalidSpec::new(
+                field,
+                "steps can only be read by name, as steps.<name>: what a step reads must be known before it starts",
+            ));
+        }
+        found.steps.iter().map(|name| self.known_step(field, name)).collect()
+    }
+
+    fn in_scope(&self, field: &str, found: &References, scope: &[&str]) -> Result<(), InvalidSpec> {
+        match found.roots.iter().find(|root| !scope.contains(&root.as_str())) {
+            None => Ok(()),
+            Some(root) => Err(InvalidSpec::new(
+                field,
+                format!("{root:?} is not defined here; there are {}", scope.join(", ")),
+            )),
+        }
+    }
+
+    fn condition(&self, field: &str, source: &str, scope: &[&str]) -> Result<Expression, InvalidSpec> {
+        let parsed = Expression::parse(source).map_err(|error| InvalidSpec::new(field, error))?;
+        self.in_scope(field, &parsed.references(), scope)?;
+        Ok(parsed)
+    }
+
+    /// Checks every template in a value, each under its own field.
+    fn templates(&self, field: &str, value: &Value, scope: &[&str]) -> Result<References, InvalidSpec> {
+        let mut all = References::default();
+        let mut leaves = vec![(field.to_owned(), value)];
+        while let Some((field, value)) = leaves.pop() {
+            match value {
+                Value::Object(map) => leaves.extend(map.iter().map(|(key, value)| (join(&field, key), value))),
+                Value::Array(list) => {
+                    leaves.extend(
+                        list.iter()
+                            .enumerate()
+                            .map(|(i, value)| (format!("{field}[{i}]"), value)),
+                    );
+                }
+                Value::String(_) => {
+                    let found =
+                        expression::references_in(value).map_err(|error| InvalidSpec::new(&field, error.error))?;
+                    self.in_scope(&field, &found, scope)?;
+                    self.steps_read(&field, &found)?;
+                    all.steps.extend(found.steps);
+                }
+                _ => {}
+            }
+        }
+        Ok(all)
+    }
+
+    /// Checks the request's templates, and its condition fields apart from them.
+    fn request(&self, field: &str, request: &Value) -> Result<References, InvalidSpec> {
+        let (templates, conditions) = split_conditions(request);
+        let mut scope = STEP_SCOPE.to_vec();
+        scope.push("step");
+        let mut found = self.templates(field, &templates, &scope)?;
+        for (path, root, source) in conditions {
+            let field = join(field, &path.join("."));
+            let mut scope = STEP_SCOPE.to_vec();
+            scope.push(root);
+            let references = self.condition(&field, &source, &scope)?.references();
+            found
+                .steps
+                .extend(self.steps_read(&field, &references).map(|_| references.steps)?);
+        }
+        Ok(found)
+    }
+
+    fn check_wait(&self, i: usize, step: &Step) -> Result<(), InvalidSpec> {
+        let Some(wait) = &step.wait else { return Ok(()) };
+        if let Some(duration) = wait.duration.as_deref().filter(|d| !d.contains("${")) {
+            duration
+                .parse::<Duration>()
+                .map_err(|e| InvalidSpec::new(format!("spec.steps[{i}].wait.duration"), e))?;
+        }
+        if let Some(time) = wait.until_time.as_deref().filter(|t| !t.contains("${")) {
+            super::request::parse_time(time)
+                .map_err(|e| InvalidSpec::new(format!("spec.steps[{i}].wait.untilTime"), e))?;
+        }
+        Ok(())
+    }
+}
+
+/// The part of a step that says what it does, and that field's name.
+fn request_of(step: &Step, step_type: StepType) -> (&'static str, Value) {
+    match step_type {
+        StepType::Http => ("http", to_value(&step.http)),
+        StepType::Kubernetes => ("kubernetes", to_value(&step.kubernetes)),
+        StepType::Job => ("job", to_value(&step.job)),
+        StepType::Wait => ("wait", to_value(&step.wait)),
+        StepType::Set => ("set", to_value(&step.set)),
+        StepType::Assert => ("assert", Value::Null), // an expression, not a template
+    }
+}
+
+fn to_value(value: &impl Serialize) -> Value {
+    // Can't fail: these types have string keys alone and come from JSON.
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+type Condition = (&'static [&'static str], &'static str, String);
+
+/// A request without its condition fields, and these: each with its path and what it reads.
+pub(super) fn split_conditions(request: &Value) -> (Value, Vec<Condition>) {
+    let mut templates = request.clone();
+    let mut conditions = Vec::new();
+    for (path, root) in CONDITION_FIELDS {
+        if let Some(Value::String(source)) = take(&mut templates, path) {
+            conditions.push((*path, *root, source));
+        }
+    }
+    (templates, conditions)
+}
+
+/// Puts condition fields back where they were.
+pub(super) fn join_conditions(mut request: Value, conditions: Vec<Condition>) -> Value {
+    for (path, _, source) in conditions {
+        if let Some((last, parents)) = path.split_last()
+            && let Some(Value::Object(map)) = parents.iter().try_fold(&mut request, |value, key| value.get_mut(*key))
+        {
+            map.insert((*last).to_owned(), Value::String(source));
+        }
+    }
+    request
+}
+
+fn take(value: &mut Value, path: &[&str]) -> Option<Value> {
+    let (last, parents) = path.split_last()?;
+    parents
+        .iter()
+        .try_fold(value, |value, key| value.get_mut(*key))?
+        .as_object_mut()?
+        .remove(*last)
+}
+
+fn join(field: &str, rest: &str) -> String {
+    match rest {
+        "" => field.to_owned(),
+        rest if rest.starts_with('[') => format!("{field}{rest}"),
+        rest => format!("{field}.{rest}"),
+    }
+}
+
+/// Fills in the transitive closure of `needs`, and refuses cycles.
+fn resolve_ancestors(steps: &mut [WorkflowStep]) -> Result<(), InvalidSpec> {
+    let mut done: BTreeSet<usize> = BTreeSet::new();
+    while done.len() < steps.len() {
+        let Some(i) = (0..steps.len()).find(|i| !done.contains(i) && steps[*i].needs.is_subset(&done)) else {
+            let stuck: Vec<&str> = (0..steps.len())
+                .filter(|i| !done.contains(i))
+                .map(|i| steps[i].name.as_str())
+                .collect();
+            return Err(InvalidSpec::new(
+                "spec.steps",
+                format!(
+                    "these steps wait for each other, or for one that does: {} (see needs, and what their expressions read)",
+                    stuck.join(", ")
+                ),
+            ));
+        };
+        let ancestors = steps[i]
+            .needs
+            .iter()
+            .flat_map(|n| steps[*n].ancestors.iter().copied().chain([*n]))
+            .collect();
+        steps[i].ancestors = ancestors;
+        done.insert(i);
+    }
+    Ok(())
+}
+
+/// The digest of a spec, control fields left out: what an operation runs can't be changed under it.
+pub fn spec_digest(spec: &CloudOperationSpec) -> String {
+    let mut value = to_value(spec);
+    if let Value::Object(map) = &mut value {
+        for control in ["suspend", "cancel", "ttlSecondsAfterFinished"] {
+            map.remove(control);
+        }
+    }
+    super::request::digest(&value)
+}
+
+/// `input` as expressions read it.
+pub(super) fn input(spec: &CloudOperationSpec) -> Map<String, Value> {
+    spec.input.clone()
+}
