@@ -1,7 +1,14 @@
 //! The effects: one file a kind of activity. Each is a function from a rendered request to an [`Outcome`]; it knows
 //! nothing of journals, retries or other steps.
 
+pub mod call;
+pub mod clients;
+pub mod discovery;
 pub mod http;
+pub mod kubernetes;
+pub mod labels;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 
