@@ -6,4 +6,6 @@
 
 pub mod activities;
 pub mod api;
+pub mod controllers;
 pub mod engine;
+pub mod server;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use holdfast::activities::http::{ReqwestTransport, TargetPolicy};
+use holdfast::activities::http::{Never, Rule, TargetPolicy, Wire};
 use holdfast::controllers::{self, Config, Environment, Health, SystemClock};
 use kube::Client;
 use tokio::net::TcpListener;
@@ -54,7 +54,7 @@ struct OperatorArgs {
     /// What `http` steps may call beyond public addresses and their own namespace's Services: addresses, CIDR ranges
     /// and host names, separated by commas. The only way to allow loopback.
     #[arg(long, value_delimiter = ',')]
-    allow_http: Vec<String>,
+    allow_http: Vec<Rule>,
     /// The cluster's DNS domain.
     #[arg(long, default_value = "cluster.local")]
     cluster_domain: String,
@@ -90,8 +90,6 @@ enum CommandError {
     Client(#[from] kube::Error),
     #[error("{address} can't be listened on: {error}")]
     Listen { address: SocketAddr, error: std::io::Error },
-    #[error("--allow-http: {0}")]
-    Targets(holdfast::activities::http::TargetError),
     #[error("{0}")]
     Output(#[from] std::io::Error),
     #[error("the CRDs can't be printed: {0}")]
@@ -122,8 +120,12 @@ fn print_crds() -> Result<(), CommandError> {
 
 #[tokio::main]
 async fn operate(arguments: OperatorArgs) -> Result<(), CommandError> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_runtime=error,kube_client=error"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_runtime=error,kube_client=error"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_writer(std::io::stderr);
     match arguments.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
@@ -132,12 +134,18 @@ async fn operate(arguments: OperatorArgs) -> Result<(), CommandError> {
     let mut cluster = kube::Config::infer().await?;
     cluster.default_retry = false; // retries inside the client would hide faults, and the outcome of writes
     let default_namespace = cluster.default_namespace.clone();
-    let targets = TargetPolicy::new(&arguments.allow_http, arguments.cluster_domain, arguments.pod_ip, &cluster.cluster_url).map_err(CommandError::Targets)?;
+    let targets = TargetPolicy {
+        cluster_domain: arguments.cluster_domain,
+        allowed: arguments.allow_http,
+        never: never(&cluster.cluster_url, arguments.pod_ip).await,
+    };
     let client = Client::try_from(cluster)?;
 
     let health = Arc::new(Health::default());
     let address = arguments.listen;
-    let listener = TcpListener::bind(address).await.map_err(|error| CommandError::Listen { address, error })?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| CommandError::Listen { address, error })?;
     info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "holdfast");
     tokio::spawn({
         let router = holdfast::server::router(health.clone());
@@ -159,7 +167,10 @@ async fn operate(arguments: OperatorArgs) -> Result<(), CommandError> {
         stop.send_replace(true);
     });
 
-    let lease_namespace = arguments.lease_namespace.or(arguments.namespace.clone()).unwrap_or(default_namespace);
+    let lease_namespace = arguments
+        .lease_namespace
+        .or(arguments.namespace.clone())
+        .unwrap_or(default_namespace);
     let config = Config {
         namespace: arguments.namespace,
         lease_namespace,
@@ -169,8 +180,34 @@ async fn operate(arguments: OperatorArgs) -> Result<(), CommandError> {
         hold_all: arguments.hold_all,
         host: std::env::var("HOSTNAME").unwrap_or_else(|_| "holdfast".into()),
     };
-    let environment = Environment { client, clock: Arc::new(SystemClock), transport: Arc::new(ReqwestTransport::new()) };
+    let environment = Environment {
+        client,
+        clock: Arc::new(SystemClock),
+        transport: Arc::new(Wire::new()),
+    };
     controllers::run(config, environment, health, shutdown).await;
     info!("stopped");
     Ok(())
+}
+
+/// What `http` steps may never call: the API server, by every address that it has, and this process.
+async fn never(cluster: &http::Uri, pod_ip: Option<std::net::IpAddr>) -> Vec<Never> {
+    let host = cluster.host().unwrap_or_default().trim_matches(['[', ']']);
+    let port = cluster.port_u16().unwrap_or(443);
+    // A name that doesn't resolve now is no way to the API server either.
+    let addresses = tokio::net::lookup_host((host, port))
+        .await
+        .map(Iterator::collect::<Vec<_>>)
+        .unwrap_or_default();
+    let api_server = addresses.into_iter().map(|address| Never {
+        what: "the API server".into(),
+        address: address.ip(),
+        port: Some(port),
+    });
+    let own = pod_ip.map(|address| Never {
+        what: "the operator".into(),
+        address,
+        port: None,
+    });
+    api_server.chain(own).collect()
 }

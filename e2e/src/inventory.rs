@@ -78,7 +78,11 @@ impl Inventory {
             // Ends only with the test.
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Self { address, shared, task: task.abort_handle() })
+        Ok(Self {
+            address,
+            shared,
+            task: task.abort_handle(),
+        })
     }
 
     /// The address of a path in it.
@@ -89,13 +93,21 @@ impl Inventory {
     /// Every request so far to paths that start so.
     pub fn requests(&self, path: &str) -> Vec<Seen> {
         let book = lock(&self.shared);
-        book.requests.iter().filter(|r| r.path.starts_with(path)).cloned().collect()
+        book.requests
+            .iter()
+            .filter(|r| r.path.starts_with(path))
+            .cloned()
+            .collect()
     }
 
     /// Every effect so far of paths that start so: one a key.
     pub fn effects(&self, path: &str) -> Vec<Seen> {
         let book = lock(&self.shared);
-        book.effects.iter().filter(|r| r.path.starts_with(path)).cloned().collect()
+        book.effects
+            .iter()
+            .filter(|r| r.path.starts_with(path))
+            .cloned()
+            .collect()
     }
 }
 
@@ -116,8 +128,14 @@ fn router(shared: Shared) -> Router {
         .route("/status/{code}", any(status))
         .route("/slow/{ms}", any(slow))
         .route("/silent", any(silent))
-        .route("/effects", get(async |State(shared): State<Shared>| axum_json(&lock(&shared).effects)))
-        .route("/requests", get(async |State(shared): State<Shared>| axum_json(&lock(&shared).requests)))
+        .route(
+            "/effects",
+            get(async |State(shared): State<Shared>| axum_json(&lock(&shared).effects)),
+        )
+        .route(
+            "/requests",
+            get(async |State(shared): State<Shared>| axum_json(&lock(&shared).requests)),
+        )
         .fallback(any(anything))
         .with_state(shared)
 }
@@ -129,17 +147,24 @@ fn axum_json(value: &impl Serialize) -> Response {
 
 /// Writes a request down. Answers how many of its key came before it, and whether its effect is new.
 fn note(shared: &Shared, method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> (usize, bool) {
-    let headers: BTreeMap<String, String> =
-        headers.iter().map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())).collect();
+    let headers: BTreeMap<String, String> = headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .collect();
     let seen = Seen {
         key: headers.get("idempotency-key").cloned().unwrap_or_default(),
         method: method.to_string(),
         path: uri.path().to_owned(),
-        body: serde_json::from_slice(body).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned())),
+        body: serde_json::from_slice(body)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned())),
         headers,
     };
     let mut book = lock(shared);
-    let before = book.requests.iter().filter(|r| r.key == seen.key && r.path == seen.path).count();
+    let before = book
+        .requests
+        .iter()
+        .filter(|r| r.key == seen.key && r.path == seen.path)
+        .count();
     book.requests.push(seen.clone());
     let new = book.keys.insert((seen.key.clone(), seen.path.clone()));
     if new {
@@ -158,11 +183,23 @@ async fn group(State(shared): State<Shared>, Path(group): Path<String>) -> Respo
     axum_json(&json!({"name": group, "size": size}))
 }
 
-async fn resize(State(shared): State<Shared>, Path(group): Path<String>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+async fn resize(
+    State(shared): State<Shared>,
+    Path(group): Path<String>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let (_, new) = note(&shared, &method, &uri, &headers, &body);
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
     let Some(size) = asked.get("size").and_then(Value::as_i64) else {
-        return (StatusCode::UNPROCESSABLE_ENTITY, [("content-type", "application/json")], json!({"message": "size is missing"}).to_string()).into_response();
+        return (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            [("content-type", "application/json")],
+            json!({"message": "size is missing"}).to_string(),
+        )
+            .into_response();
     };
     if new {
         lock(&shared).groups.insert(group.clone(), size);
@@ -175,22 +212,49 @@ struct Times {
     times: Option<usize>,
 }
 
-async fn status(State(shared): State<Shared>, Path(code): Path<u16>, Query(Times { times }): Query<Times>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+async fn status(
+    State(shared): State<Shared>,
+    Path(code): Path<u16>,
+    Query(Times { times }): Query<Times>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let (before, _) = note(&shared, &method, &uri, &headers, &body);
     if times.is_some_and(|times| before >= times) {
         return axum_json(&json!({"ok": true, "after": before}));
     }
     let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (code, [("content-type", "application/json")], json!({"message": format!("the inventory says {code}")}).to_string()).into_response()
+    (
+        code,
+        [("content-type", "application/json")],
+        json!({"message": format!("the inventory says {code}")}).to_string(),
+    )
+        .into_response()
 }
 
-async fn slow(State(shared): State<Shared>, Path(ms): Path<u64>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+async fn slow(
+    State(shared): State<Shared>,
+    Path(ms): Path<u64>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     note(&shared, &method, &uri, &headers, &body);
     tokio::time::sleep(Duration::from_millis(ms)).await;
     axum_json(&json!({"ok": true}))
 }
 
-async fn silent(State(shared): State<Shared>, Query(Times { times }): Query<Times>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+async fn silent(
+    State(shared): State<Shared>,
+    Query(Times { times }): Query<Times>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let (before, _) = note(&shared, &method, &uri, &headers, &body);
     if times.is_some_and(|times| before >= times) {
         return axum_json(&json!({"ok": true}));

@@ -21,7 +21,12 @@ pub struct Printed {
 /// # Panics
 /// If it can't be run.
 pub async fn kubectl_with(input: &str, arguments: &[&str]) -> Printed {
-    run(&std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".into()), input, arguments).await
+    run(
+        &std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".into()),
+        input,
+        arguments,
+    )
+    .await
 }
 
 /// Runs kubectl on the cluster of `KUBECONFIG`.
@@ -46,7 +51,10 @@ pub async fn run(program: &str, input: &str, arguments: &[&str]) -> Printed {
         // A program that doesn't read its input may end before it was written.
         let _ = stdin.write_all(input.as_bytes()).await;
     }
-    let output = child.wait_with_output().await.unwrap_or_else(|error| panic!("{program}: {error}"));
+    let output = child
+        .wait_with_output()
+        .await
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
     Printed {
         ok: output.status.success(),
         out: String::from_utf8_lossy(&output.stdout).into_owned(),

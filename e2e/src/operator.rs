@@ -81,7 +81,11 @@ impl Operator {
     /// # Panics
     /// If it ends before it says so.
     pub async fn address(&mut self) -> String {
-        let address = self.address.wait_for(Option::is_some).await.expect("the operator says where it listens");
+        let address = self
+            .address
+            .wait_for(Option::is_some)
+            .await
+            .expect("the operator says where it listens");
         address.clone().unwrap_or_default()
     }
 
@@ -103,6 +107,8 @@ impl Operator {
     pub async fn stop(mut self) -> bool {
         self.signal("TERM").await;
         let ended = tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await;
-        ended.expect("the operator ends after SIGTERM").is_ok_and(|status| status.success())
+        ended
+            .expect("the operator ends after SIGTERM")
+            .is_ok_and(|status| status.success())
     }
 }

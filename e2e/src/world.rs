@@ -51,7 +51,13 @@ impl World {
         std::fs::write(&kubeconfig, serde_json::to_string(&config).unwrap()).unwrap();
         let client = Client::try_default().await.unwrap();
         let inventory = Inventory::start().await.unwrap();
-        Self { namespace, inventory, client, kubeconfig, _directory: directory }
+        Self {
+            namespace,
+            inventory,
+            client,
+            kubeconfig,
+            _directory: directory,
+        }
     }
 
     /// Starts an operator that serves this namespace.
@@ -61,7 +67,16 @@ impl World {
 
     /// Starts an operator that serves this namespace, with further arguments.
     pub fn operator_with(&self, arguments: &[&str]) -> Operator {
-        let mut all = vec!["--namespace", &self.namespace, "--lease-namespace", &self.namespace, "--lease-duration", "4s", "--allow-http", "127.0.0.1"];
+        let mut all = vec![
+            "--namespace",
+            &self.namespace,
+            "--lease-namespace",
+            &self.namespace,
+            "--lease-duration",
+            "4s",
+            "--allow-http",
+            "127.0.0.1",
+        ];
         all.extend(arguments);
         Operator::start(&self.kubeconfig, &all)
     }
@@ -110,22 +125,35 @@ impl World {
     ///
     /// # Panics
     /// If it isn't in time: with what it is.
-    pub async fn until(&self, name: &str, what: &str, mut wanted: impl FnMut(&CloudOperation) -> bool) -> CloudOperation {
+    pub async fn until(
+        &self,
+        name: &str,
+        what: &str,
+        mut wanted: impl FnMut(&CloudOperation) -> bool,
+    ) -> CloudOperation {
         let started = Instant::now();
         loop {
-            let operation = self.operations().get(name).await.unwrap_or_else(|e| panic!("{name}: {e}"));
+            let operation = self
+                .operations()
+                .get(name)
+                .await
+                .unwrap_or_else(|e| panic!("{name}: {e}"));
             if wanted(&operation) {
                 return operation;
             }
             let status = serde_yaml::to_string(&operation.status).unwrap_or_default();
-            assert!(started.elapsed() < PATIENCE, "{name} is not {what} after {PATIENCE:?}:\n{status}");
+            assert!(
+                started.elapsed() < PATIENCE,
+                "{name} is not {what} after {PATIENCE:?}:\n{status}"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
     /// Waits until an operation has this state.
     pub async fn until_state(&self, name: &str, state: OperationState) -> CloudOperation {
-        self.until(name, &state.to_string(), |operation| state_of(operation) == Some(state)).await
+        self.until(name, &state.to_string(), |operation| state_of(operation) == Some(state))
+            .await
     }
 
     /// Waits until an operation has ended, and checks that it ended so.
@@ -133,8 +161,17 @@ impl World {
     /// # Panics
     /// If it ended otherwise.
     pub async fn ends(&self, name: &str, state: OperationState) -> CloudOperation {
-        let ended = self.until(name, "finished", |operation| state_of(operation).is_some_and(OperationState::is_finished)).await;
-        assert_eq!(state_of(&ended), Some(state), "{}", serde_yaml::to_string(&ended.status).unwrap());
+        let ended = self
+            .until(name, "finished", |operation| {
+                state_of(operation).is_some_and(OperationState::is_finished)
+            })
+            .await;
+        assert_eq!(
+            state_of(&ended),
+            Some(state),
+            "{}",
+            serde_yaml::to_string(&ended.status).unwrap()
+        );
         ended
     }
 
@@ -144,10 +181,16 @@ impl World {
     /// If it is refused.
     pub async fn create<K>(&self, object: &K)
     where
-        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + serde::Serialize + serde::de::DeserializeOwned + std::fmt::Debug,
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + serde::Serialize
+            + serde::de::DeserializeOwned
+            + std::fmt::Debug,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
-        api.create(&PostParams::default(), object).await.unwrap_or_else(|e| panic!("{}: {e}", object.name_any()));
+        api.create(&PostParams::default(), object)
+            .await
+            .unwrap_or_else(|e| panic!("{}: {e}", object.name_any()));
     }
 
     /// Removes the namespace with all that is in it.
@@ -164,8 +207,16 @@ pub fn state_of(operation: &CloudOperation) -> Option<OperationState> {
 
 /// What people read of an operation: the message of its condition `Succeeded`.
 pub fn message_of(operation: &CloudOperation) -> String {
-    let conditions = operation.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
-    conditions.iter().find(|c| c.type_ == "Succeeded").map(|c| c.message.clone()).unwrap_or_default()
+    let conditions = operation
+        .status
+        .as_ref()
+        .map(|s| s.conditions.as_slice())
+        .unwrap_or_default();
+    conditions
+        .iter()
+        .find(|c| c.type_ == "Succeeded")
+        .map(|c| c.message.clone())
+        .unwrap_or_default()
 }
 
 /// Applies manifests.

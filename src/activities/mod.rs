@@ -7,12 +7,94 @@ pub mod discovery;
 pub mod http;
 pub mod kubernetes;
 pub mod labels;
+mod output_secret;
 #[cfg(test)]
 mod testing;
 
 use std::sync::Arc;
 
-use crate::engine::{IdempotencyKey, Outcome};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+pub use self::clients::Clients;
+use self::http::{HttpActivity, TargetPolicy, Transport};
+use crate::api::{ExternalRef, OutputSecret, StepType};
+use crate::engine::expression::Scope;
+use crate::engine::{AttemptFailure, IdempotencyKey, Outcome};
+
+/// Every activity, with what they share.
+pub struct Activities {
+    /// Kubernetes, as any operation's service account.
+    pub clients: Clients,
+    http: HttpActivity,
+    targets: Arc<TargetPolicy>,
+}
+
+impl Activities {
+    /// What activities share, on the operator's own access to the API server.
+    pub fn new(client: kube::Client, transport: Arc<dyn Transport>, targets: TargetPolicy) -> Self {
+        Self {
+            clients: Clients::new(client),
+            http: HttpActivity::new(transport),
+            targets: Arc::new(targets),
+        }
+    }
+
+    /// Makes one attempt at a request whose templates are filled in. `http_targets` is what the namespace's annotation
+    /// lets `http` steps call.
+    pub async fn run(
+        &self,
+        context: &AttemptContext,
+        step_type: StepType,
+        request: Value,
+        http_targets: Option<&str>,
+    ) -> Outcome {
+        match step_type {
+            StepType::Http => match read(request) {
+                Ok(request) => {
+                    let targets = self.targets.for_namespace(&context.namespace, http_targets);
+                    self.http.run(context, &request, &targets).await
+                }
+                Err(failure) => Outcome::Failed(failure),
+            },
+            StepType::Kubernetes | StepType::Job => Outcome::Failed(AttemptFailure::definite("Unsupported", "not yet")),
+            StepType::Wait | StepType::Set | StepType::Assert => {
+                Outcome::Failed(AttemptFailure::definite("Bug", format!("{step_type:?} is no activity")))
+            }
+        }
+    }
+
+    /// Follows what an attempt started.
+    pub async fn follow(&self, _context: &AttemptContext, _external: &ExternalRef) -> Outcome {
+        Outcome::Failed(AttemptFailure::definite("Unsupported", "not yet"))
+    }
+
+    /// Stops what an attempt started, or may have.
+    pub async fn stop(&self, _context: &AttemptContext, _external: Option<&ExternalRef>) -> Result<(), AttemptFailure> {
+        Ok(())
+    }
+
+    /// Writes parts of a result into a Secret.
+    pub async fn write_output_secret(
+        &self,
+        context: &AttemptContext,
+        index: usize,
+        secret: &OutputSecret,
+        scope: &Scope,
+    ) -> Result<(), AttemptFailure> {
+        output_secret::write(context, index, secret, scope).await
+    }
+}
+
+/// Reads a filled-in request as its type: a template may have given a value of the wrong one.
+fn read<T: DeserializeOwned>(request: Value) -> Result<T, AttemptFailure> {
+    serde_json::from_value(request).map_err(|error| {
+        AttemptFailure::definite(
+            "InvalidRequest",
+            format!("with its templates filled in, the request can't be read: {error}"),
+        )
+    })
+}
 
 /// What every activity is given beside its request: for whom it acts, under which key, and with what.
 #[derive(Clone)]
@@ -37,6 +119,8 @@ pub struct AttemptContext {
     pub maybe_done: bool,
     /// True if nothing of the answer may be recorded (`sensitive`).
     pub sensitive: bool,
+    /// What the step's expressions may read, beside the result.
+    pub scope: Scope,
     /// Kubernetes, as the operation's service account.
     pub kubernetes: kube::Client,
     /// Leadership: asked before every effect.

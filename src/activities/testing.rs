@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::clients::Clients;
 use super::discovery::Discovery;
 use super::{AttemptContext, Claim};
+use crate::engine::expression::Scope;
 use crate::engine::{AttemptFailure, IdempotencyKey, Outcome};
 
 /// A claim that a test takes away.
@@ -67,6 +68,7 @@ pub fn context_on(kubernetes: kube::Client, step: &str) -> AttemptContext {
         failures: 0,
         maybe_done: false,
         sensitive: false,
+        scope: Scope::default(),
         kubernetes,
         claim: Arc::new(Leads(AtomicBool::new(true))),
     }

@@ -87,7 +87,12 @@ pub async fn reconcile(cached: Arc<Operation>, context: Arc<Context>) -> Result<
         let operation = match &current.0 {
             Ok(operation) => operation,
             Err(invalid) => {
-                warn!(namespace = invalid.metadata.namespace, name = invalid.metadata.name, error = invalid.error, "this object can't be read: it waits for a change");
+                warn!(
+                    namespace = invalid.metadata.namespace,
+                    name = invalid.metadata.name,
+                    error = invalid.error,
+                    "this object can't be read: it waits for a change"
+                );
                 return Ok(Action::await_change());
             }
         };
@@ -99,37 +104,54 @@ pub async fn reconcile(cached: Arc<Operation>, context: Arc<Context>) -> Result<
         let digest = engine::spec_digest(&operation.spec);
         let workflow = context.workflows.get(&digest, operation);
         let now = context.clock.now();
-        let decision = engine::decide(&status, &Inputs {
-            identity: &identity(operation),
-            spec: &operation.spec,
-            spec_digest: &digest,
-            workflow: workflow.as_ref().as_ref().map(Arc::as_ref),
-            results: &results,
-            namespace_hold: context.namespaces.hold(&operation.namespace().unwrap_or_default()),
-            draining: *context.draining.borrow(),
-            runner: &context.runner,
-            now,
-        });
+        let decision = engine::decide(
+            &status,
+            &Inputs {
+                identity: &identity(operation),
+                spec: &operation.spec,
+                spec_digest: &digest,
+                workflow: workflow.as_ref().as_ref().map(Arc::as_ref),
+                results: &results,
+                namespace_hold: context.namespaces.hold(&operation.namespace().unwrap_or_default()),
+                draining: *context.draining.borrow(),
+                runner: &context.runner,
+                now,
+            },
+        );
         if !context.claim.is_held() {
             return Err(ReconcileError::NotLeading);
         }
         if decision.delete {
             return delete(operation, &context).await;
         }
-        let Decision { status: next, work, wake, .. } = decision;
+        let Decision {
+            status: next,
+            work,
+            wake,
+            ..
+        } = decision;
         let durable = if next == status {
             current.clone()
         } else {
-            match context.journal.append(operation, next).await.inspect_err(|_| context.metrics.lost_answer())? {
+            match context
+                .journal
+                .append(operation, next)
+                .await
+                .inspect_err(|_| context.metrics.lost_answer())?
+            {
                 Appended::Durable(written) => {
                     context.metrics.written();
                     announce(&status, &written, &context);
-                    Arc::new(DeserializeGuard(Ok(written)))
+                    Arc::new(DeserializeGuard(Ok(*written)))
                 }
                 Appended::Superseded(found) => {
                     context.metrics.conflict();
-                    debug!(namespace = found.namespace(), name = found.name_any(), "it had changed: deciding anew");
-                    current = Arc::new(DeserializeGuard(Ok(found)));
+                    debug!(
+                        namespace = found.namespace(),
+                        name = found.name_any(),
+                        "it had changed: deciding anew"
+                    );
+                    current = Arc::new(DeserializeGuard(Ok(*found)));
                     context.executor.recorded(current.clone(), 0);
                     continue;
                 }
@@ -139,13 +161,17 @@ pub async fn reconcile(cached: Arc<Operation>, context: Arc<Context>) -> Result<
                 }
             }
         };
-        let Ok(operation) = &durable.0 else { return Ok(Action::await_change()) };
+        let Ok(operation) = &durable.0 else {
+            return Ok(Action::await_change());
+        };
         let changed = !Arc::ptr_eq(&durable, &current);
         if changed || !results.is_empty() {
             context.executor.recorded(durable.clone(), results.len());
         }
         context.executor.run(operation, workflow.as_ref().as_ref().ok(), work);
-        return Ok(wake.map_or_else(Action::await_change, |at| Action::requeue(at.since(context.clock.now()) + Duration::from_millis(1))));
+        return Ok(wake.map_or_else(Action::await_change, |at| {
+            Action::requeue(at.since(context.clock.now()) + Duration::from_millis(1))
+        }));
     }
     Err(ReconcileError::Busy(current.name_any()))
 }
@@ -165,15 +191,28 @@ pub fn identity(operation: &CloudOperation) -> Identity {
 
 async fn delete(operation: &CloudOperation, context: &Context) -> Result<Action, ReconcileError> {
     let api: Api<CloudOperation> = Api::namespaced(context.client.clone(), &operation.namespace().unwrap_or_default());
-    let preconditions = Preconditions { uid: operation.uid(), resource_version: operation.resource_version() };
-    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+    let preconditions = Preconditions {
+        uid: operation.uid(),
+        resource_version: operation.resource_version(),
+    };
+    let params = DeleteParams {
+        preconditions: Some(preconditions),
+        ..DeleteParams::background()
+    };
     match api.delete(&operation.name_any(), &params).await {
         Ok(_) => {
-            info!(namespace = operation.namespace(), name = operation.name_any(), "deleted: its ttlSecondsAfterFinished passed");
+            info!(
+                namespace = operation.namespace(),
+                name = operation.name_any(),
+                "deleted: its ttlSecondsAfterFinished passed"
+            );
             Ok(Action::await_change())
         }
-        Err(error) if error.is_not_found() || error.is_conflict() => Ok(Action::await_change()),
-        Err(error) => Err(ReconcileError::Delete { name: operation.name_any(), error }),
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(Action::await_change()),
+        Err(error) => Err(ReconcileError::Delete {
+            name: operation.name_any(),
+            error,
+        }),
     }
 }
 
@@ -181,9 +220,15 @@ async fn delete(operation: &CloudOperation, context: &Context) -> Result<Action,
 fn announce(before: &OperationStatus, operation: &CloudOperation, context: &Context) {
     let Some(status) = &operation.status else { return };
     context.events.publish(operation, before.seq);
-    let ended = status.state.filter(|s| s.is_finished() && !before.state.is_some_and(OperationState::is_finished));
+    let ended = status
+        .state
+        .filter(|s| s.is_finished() && !before.state.is_some_and(OperationState::is_finished));
     if let Some(state) = ended {
-        let took = status.completion_time.zip(status.start_time).map(|(end, start)| end.since(start)).unwrap_or_default();
+        let took = status
+            .completion_time
+            .zip(status.start_time)
+            .map(|(end, start)| end.since(start))
+            .unwrap_or_default();
         context.metrics.finished(state, took);
         info!(namespace = operation.namespace(), name = operation.name_any(), %state, ?took, "operation ended");
     }

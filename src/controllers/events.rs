@@ -32,7 +32,13 @@ impl Events {
     /// The queue, and the task that writes what is in it.
     pub fn new(client: Client, instance: &str, metrics: Arc<Metrics>) -> (Self, impl Future<Output = ()> + use<>) {
         let (queue, mut waiting) = mpsc::channel::<(ObjectReference, Event)>(QUEUE);
-        let recorder = Recorder::new(client, Reporter { controller: "holdfast".into(), instance: Some(instance.into()) });
+        let recorder = Recorder::new(
+            client,
+            Reporter {
+                controller: "holdfast".into(),
+                instance: Some(instance.into()),
+            },
+        );
         let writer = async move {
             let pause = Duration::from_secs_f64(1.0 / PER_SECOND);
             let mut free_at = Instant::now();
@@ -54,7 +60,9 @@ impl Events {
     pub fn publish(&self, operation: &CloudOperation, after: i64) {
         let Some(status) = &operation.status else { return };
         for entry in status.history.iter().filter(|entry| entry.seq > after) {
-            let Some(event) = event(entry, status.state) else { continue };
+            let Some(event) = event(entry, status.state) else {
+                continue;
+            };
             if self.queue.try_send((operation.object_ref(&()), event)).is_err() {
                 self.metrics.event_dropped();
             }
@@ -73,12 +81,22 @@ fn event(entry: &HistoryEntry, state: Option<OperationState>) -> Option<Event> {
     };
     let mut note = entry.message.clone().unwrap_or_default();
     if let Some(step) = &entry.step {
-        let attempt = if entry.attempt > 0 { format!(", attempt {}", entry.attempt) } else { String::new() };
+        let attempt = if entry.attempt > 0 {
+            format!(", attempt {}", entry.attempt)
+        } else {
+            String::new()
+        };
         note = format!("step {step}{attempt}: {note}");
     }
     let reason = match (entry.event, state) {
         (Finished, Some(state)) => state.to_string(),
         (event, _) => format!("{event:?}"),
     };
-    Some(Event { type_, reason, note: Some(note), action: "Run".into(), secondary: None })
+    Some(Event {
+        type_,
+        reason,
+        note: Some(note),
+        action: "Run".into(),
+        secondary: None,
+    })
 }

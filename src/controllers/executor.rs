@@ -16,6 +16,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::cloud_operation::{Operation, identity};
 use super::metrics::Metrics;
+use super::namespaces::Namespaces;
 use crate::activities::{Activities, AttemptContext, Claim};
 use crate::api::{CloudOperation, Step, StepType};
 use crate::engine::{
@@ -32,6 +33,7 @@ pub type Trigger = futures::channel::mpsc::UnboundedSender<ObjectRef<Operation>>
 pub struct Executor {
     activities: Arc<Activities>,
     claim: Arc<dyn Claim>,
+    namespaces: Arc<Namespaces>,
     metrics: Arc<Metrics>,
     trigger: Trigger,
     calls: Arc<Semaphore>,
@@ -56,9 +58,23 @@ enum Flight {
 
 impl Executor {
     /// Nothing is under way yet.
-    pub fn new(activities: Arc<Activities>, claim: Arc<dyn Claim>, metrics: Arc<Metrics>, trigger: Trigger) -> Self {
+    pub fn new(
+        activities: Arc<Activities>,
+        claim: Arc<dyn Claim>,
+        namespaces: Arc<Namespaces>,
+        metrics: Arc<Metrics>,
+        trigger: Trigger,
+    ) -> Self {
         let calls = Arc::new(Semaphore::new(MAX_CALLS));
-        Self { activities, claim, metrics, trigger, calls, operations: Mutex::default() }
+        Self {
+            activities,
+            claim,
+            namespaces,
+            metrics,
+            trigger,
+            calls,
+            operations: Mutex::default(),
+        }
     }
 
     fn operations(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -69,8 +85,14 @@ impl Executor {
     /// The newer of what the cache has and what this process last wrote, with what arrived since.
     pub fn freshest(&self, cached: Arc<Operation>) -> (Arc<Operation>, Vec<AttemptResult>) {
         let mut operations = self.operations();
-        let Some(entry) = operations.get_mut(&cached.uid().unwrap_or_default()) else { return (cached, vec![]) };
-        if entry.latest.as_ref().is_some_and(|latest| version(latest) <= version(&cached)) {
+        let Some(entry) = operations.get_mut(&cached.uid().unwrap_or_default()) else {
+            return (cached, vec![]);
+        };
+        if entry
+            .latest
+            .as_ref()
+            .is_some_and(|latest| version(latest) <= version(&cached))
+        {
             entry.latest = None;
         }
         (entry.latest.clone().unwrap_or(cached), entry.inbox.clone())
@@ -108,21 +130,40 @@ impl Executor {
     }
 
     fn launch(self: Arc<Self>, operation: &CloudOperation, workflow: &Arc<Workflow>, piece: Work) -> AbortHandle {
-        let span = info_span!("attempt", namespace = operation.namespace(), name = operation.name_any(), step = piece.step, attempt = piece.attempt);
+        let span = info_span!(
+            "attempt",
+            namespace = operation.namespace(),
+            name = operation.name_any(),
+            step = piece.step,
+            attempt = piece.attempt
+        );
         let uid = operation.uid().unwrap_or_default();
-        let reference = ObjectRef::<Operation>::new(&operation.name_any()).within(&operation.namespace().unwrap_or_default());
+        let reference =
+            ObjectRef::<Operation>::new(&operation.name_any()).within(&operation.namespace().unwrap_or_default());
         let prepared = self.prepare(operation, workflow, &piece);
         let task = async move {
             let outcome = match prepared {
                 Ok(prepared) => {
                     // A bug in an activity must not look like one that never ends.
-                    let caught = std::panic::AssertUnwindSafe(self.perform(prepared)).catch_unwind().await;
-                    caught.unwrap_or_else(|_| AttemptOutcome::Failed(AttemptFailure::unknown("Panic", "the operator has a bug: the attempt panicked; see its log")))
+                    let caught = std::panic::AssertUnwindSafe(self.perform(prepared))
+                        .catch_unwind()
+                        .await;
+                    caught.unwrap_or_else(|_| {
+                        AttemptOutcome::Failed(AttemptFailure::unknown(
+                            "Panic",
+                            "the operator has a bug: the attempt panicked; see its log",
+                        ))
+                    })
                 }
                 Err(failure) => AttemptOutcome::Failed(failure),
             };
             debug!(?outcome, "the attempt ended");
-            let result = AttemptResult { step: piece.step.clone(), epoch: piece.epoch, attempt: piece.attempt, outcome };
+            let result = AttemptResult {
+                step: piece.step.clone(),
+                epoch: piece.epoch,
+                attempt: piece.attempt,
+                outcome,
+            };
             if let Some(entry) = self.operations().get_mut(&uid) {
                 entry.inbox.push(result);
                 entry.flights.insert(piece, Flight::Landed);
@@ -134,12 +175,19 @@ impl Executor {
     }
 
     /// Gathers all that an attempt needs, so that a wait of days holds on to nothing else.
-    fn prepare(&self, operation: &CloudOperation, workflow: &Arc<Workflow>, piece: &Work) -> Result<Prepared, AttemptFailure> {
+    fn prepare(
+        &self,
+        operation: &CloudOperation,
+        workflow: &Arc<Workflow>,
+        piece: &Work,
+    ) -> Result<Prepared, AttemptFailure> {
         let status = operation.status.clone().unwrap_or_default();
         let identity = identity(operation);
         let key = IdempotencyKey::new(&identity.uid, &piece.step, piece.epoch);
         let invalid = |message: String| AttemptFailure::definite("InvalidExpression", message);
-        let (i, flow) = workflow.step(&piece.step).ok_or_else(|| invalid(format!("there is no step {}", piece.step)))?;
+        let (i, flow) = workflow
+            .step(&piece.step)
+            .ok_or_else(|| invalid(format!("there is no step {}", piece.step)))?;
         let entry = status.steps.iter().find(|s| s.name == piece.step);
         let scope = engine::scope(workflow, flow, &identity, &operation.spec, &status);
         let request = engine::request(i, flow, &scope, &key).map_err(|e| invalid(e.to_string()))?;
@@ -155,10 +203,20 @@ impl Executor {
             maybe_done: entry.is_some_and(|s| s.maybe_done),
             sensitive: operation.spec.steps[i].sensitive == Some(true),
             scope,
-            kubernetes: self.activities.clients.as_service_account(&identity.namespace, operation.spec.service_account()),
+            kubernetes: self
+                .activities
+                .clients
+                .as_service_account(&identity.namespace, operation.spec.service_account()),
             claim: self.claim.clone(),
         };
-        Ok(Prepared { index: i, context, request: request.value, step: Box::new(slim(&operation.spec.steps[i])), step_type: flow.step_type, kind: piece.kind.clone() })
+        Ok(Prepared {
+            index: i,
+            context,
+            request: request.value,
+            step: Box::new(slim(&operation.spec.steps[i])),
+            step_type: flow.step_type,
+            kind: piece.kind.clone(),
+        })
     }
 
     async fn perform(&self, prepared: Prepared) -> AttemptOutcome {
@@ -166,7 +224,13 @@ impl Executor {
             warn!("leadership was lost before the attempt: it is left to who leads now");
             return std::future::pending().await; // aborted with everything else of this term
         }
-        let Prepared { context, step, step_type, kind, .. } = &prepared;
+        let Prepared {
+            context,
+            step,
+            step_type,
+            kind,
+            ..
+        } = &prepared;
         let started = tokio::time::Instant::now();
         let outcome = match kind {
             WorkKind::Stop(external) => {
@@ -177,12 +241,22 @@ impl Executor {
             }
             WorkKind::Follow(external) => self.activities.follow(context, external).await,
             WorkKind::Attempt => {
-                let _permit = if step.is_kubernetes_wait() { None } else { self.calls.acquire().await.ok() };
-                let attempt = self.activities.run(context, *step_type, prepared.request.clone());
+                let _permit = if step.is_kubernetes_wait() {
+                    None
+                } else {
+                    self.calls.acquire().await.ok()
+                };
+                let targets = self.namespaces.http_targets(&context.namespace);
+                let attempt = self
+                    .activities
+                    .run(context, *step_type, prepared.request.clone(), targets.as_deref());
                 match engine::start_to_close(step) {
                     None => attempt.await,
                     Some(limit) => timeout(limit, attempt).await.unwrap_or_else(|_| {
-                        Outcome::Failed(AttemptFailure::unknown("StartToClose", format!("no answer within timeouts.startToClose ({limit:?})")))
+                        Outcome::Failed(AttemptFailure::unknown(
+                            "StartToClose",
+                            format!("no answer within timeouts.startToClose ({limit:?})"),
+                        ))
                     }),
                 }
             }
@@ -190,7 +264,9 @@ impl Executor {
         let outcome = self.record(&prepared, outcome).await;
         self.metrics.attempt(*step_type, &outcome, started.elapsed());
         match &outcome {
-            AttemptOutcome::Failed(failure) => info!(reason = failure.reason, message = failure.message, "attempt failed"),
+            AttemptOutcome::Failed(failure) => {
+                info!(reason = failure.reason, message = failure.message, "attempt failed")
+            }
             _ => info!("attempt succeeded"),
         }
         outcome
@@ -198,7 +274,9 @@ impl Executor {
 
     /// Turns an outcome into what the journal takes: of a result, only what the step names.
     async fn record(&self, prepared: &Prepared, outcome: Outcome) -> AttemptOutcome {
-        let Prepared { index, context, step, .. } = prepared;
+        let Prepared {
+            index, context, step, ..
+        } = prepared;
         let result = match outcome {
             Outcome::Failed(failure) => return AttemptOutcome::Failed(failure),
             Outcome::Accepted { external } => return AttemptOutcome::Accepted { external },
@@ -206,13 +284,26 @@ impl Executor {
         };
         if let Some(secret) = &step.output_secret {
             let scope = engine::result_scope(&context.scope, &result, context.attempt, &context.key);
-            if let Err(failure) = self.activities.write_output_secret(context, *index, secret, &scope).await {
+            if let Err(failure) = self
+                .activities
+                .write_output_secret(context, *index, secret, &scope)
+                .await
+            {
                 return AttemptOutcome::Failed(failure);
             }
         }
-        match engine::output(*index, step.output.as_ref(), &context.scope, &result, context.attempt, &context.key) {
+        match engine::output(
+            *index,
+            step.output.as_ref(),
+            &context.scope,
+            &result,
+            context.attempt,
+            &context.key,
+        ) {
             // What a Job writes on its own account is what it wants recorded.
-            Ok(None) if step.job.is_some() => AttemptOutcome::Succeeded { output: result.as_object().cloned() },
+            Ok(None) if step.job.is_some() => AttemptOutcome::Succeeded {
+                output: result.as_object().cloned(),
+            },
             Ok(output) => AttemptOutcome::Succeeded { output },
             Err(error) => AttemptOutcome::Failed(AttemptFailure::definite("InvalidExpression", error.to_string())),
         }
@@ -222,7 +313,9 @@ impl Executor {
     pub fn under_way(&self) -> usize {
         let operations = self.operations();
         let flights = operations.values().flat_map(|entry| &entry.flights);
-        flights.filter(|(work, flight)| work.kind == WorkKind::Attempt && matches!(flight, Flight::UnderWay(_))).count()
+        flights
+            .filter(|(work, flight)| work.kind == WorkKind::Attempt && matches!(flight, Flight::UnderWay(_)))
+            .count()
     }
 
     /// How many results wait to be recorded.

@@ -4,7 +4,6 @@
 //! resourceVersion that it was computed from, it can be recognised afterwards, and an answer that was lost is never
 //! taken for a failure.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -23,9 +22,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub enum Appended {
     /// It is durable: this is the object now.
-    Durable(Arc<CloudOperation>),
+    Durable(Box<CloudOperation>),
     /// The object had changed, or was found changed: nothing was appended, decide anew from this.
-    Superseded(Arc<CloudOperation>),
+    Superseded(Box<CloudOperation>),
     /// The object is gone.
     Gone,
 }
@@ -65,7 +64,11 @@ pub struct Journal {
 impl Journal {
     /// A journal of one process, from its start to its end.
     pub fn new(client: Client, incarnation: impl Into<String>) -> Self {
-        Self { client, incarnation: incarnation.into(), counter: AtomicU64::new(0) }
+        Self {
+            client,
+            incarnation: incarnation.into(),
+            counter: AtomicU64::new(0),
+        }
     }
 
     /// Appends a status that was computed from `from`.
@@ -73,14 +76,22 @@ impl Journal {
     /// # Errors
     /// When it isn't known whether it is durable, or can't be.
     pub async fn append(&self, from: &CloudOperation, mut status: OperationStatus) -> Result<Appended, JournalError> {
-        let write_id = format!("{}/{}", self.incarnation, self.counter.fetch_add(1, Ordering::Relaxed) + 1);
+        let write_id = format!(
+            "{}/{}",
+            self.incarnation,
+            self.counter.fetch_add(1, Ordering::Relaxed) + 1
+        );
         status.write_id = Some(write_id.clone());
         let error = match self.put(from, &status).await {
-            Ok(written) => return Ok(Appended::Durable(Arc::new(written))),
+            Ok(written) => return Ok(Appended::Durable(Box::new(written))),
             Err(error) => error,
         };
         if let Some(message) = refusal(&error) {
-            return Err(JournalError::Refused { namespace: namespace(from), name: from.name_any(), message });
+            return Err(JournalError::Refused {
+                namespace: namespace(from),
+                name: from.name_any(),
+                message,
+            });
         }
         // A conflict, no answer, or one that says nothing: a quorum read decides.
         match self.get(from).await {
@@ -88,8 +99,12 @@ impl Journal {
             Ok(Some(found)) if found.metadata.uid != from.metadata.uid => Ok(Appended::Gone),
             Ok(Some(found)) => {
                 let landed = found.status.as_ref().and_then(|s| s.write_id.as_ref()) == Some(&write_id);
-                let found = Arc::new(found);
-                Ok(if landed { Appended::Durable(found) } else { Appended::Superseded(found) })
+                let found = Box::new(found);
+                Ok(if landed {
+                    Appended::Durable(found)
+                } else {
+                    Appended::Superseded(found)
+                })
             }
             Err(read) => Err(JournalError::Ambiguous {
                 namespace: namespace(from),
@@ -125,7 +140,7 @@ impl Journal {
         let api: Api<CloudOperation> = Api::namespaced(self.client.clone(), &namespace(of));
         let read = within(async { api.get_with(&of.name_any(), &GetParams::default()).await });
         match read.await {
-            Err(error) if error.is_not_found() => Ok(None),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
             other => other.map(Some),
         }
     }
@@ -138,14 +153,18 @@ fn namespace(of: &CloudOperation) -> String {
 async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
     match timeout(REQUEST_TIMEOUT, call).await {
         Ok(answer) => answer,
-        Err(_) => Err(kube::Error::Service(format!("no answer within {REQUEST_TIMEOUT:?}").into())),
+        Err(_) => Err(kube::Error::Service(
+            format!("no answer within {REQUEST_TIMEOUT:?}").into(),
+        )),
     }
 }
 
 /// The message of an answer that says for sure that nothing was written, and that the same write never will be.
 fn refusal(error: &kube::Error) -> Option<String> {
     match error {
-        kube::Error::Api(status) if matches!(status.code, 400 | 401 | 403 | 405 | 413 | 415 | 422) => Some(status.message.clone()),
+        kube::Error::Api(status) if matches!(status.code, 400 | 401 | 403 | 405 | 413 | 415 | 422) => {
+            Some(status.message.clone())
+        }
         kube::Error::BuildRequest(error) => Some(error.to_string()),
         _ => None,
     }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use http_body_util::BodyExt;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
@@ -24,7 +25,6 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::client::Body;
 use kube::core::Request;
 use kube::{Client, Resource};
-use http_body_util::BodyExt;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -61,7 +61,8 @@ pub struct Leadership {
 
 impl Leadership {
     fn extend(&self, until: Duration) {
-        self.until.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        self.until
+            .store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
     fn remaining(&self) -> Duration {
@@ -112,7 +113,9 @@ impl Candidate {
                 Ok(Some(leadership)) => return leadership,
                 Ok(None) => {}
                 Err(LeaseError::Conflict) => continue,
-                Err(error) => warn!(lease = LEASE, namespace = self.namespace, %error, "can't get the Lease; trying again"),
+                Err(error) => {
+                    warn!(lease = LEASE, namespace = self.namespace, %error, "can't get the Lease; trying again")
+                }
             }
             sleep(self.duration / 10).await;
         }
@@ -134,13 +137,20 @@ impl Candidate {
                     now
                 }
             };
-            let lasts = lease.spec.as_ref().and_then(|s| s.lease_duration_seconds).and_then(|s| u64::try_from(s).ok());
+            let lasts = lease
+                .spec
+                .as_ref()
+                .and_then(|s| s.lease_duration_seconds)
+                .and_then(|s| u64::try_from(s).ok());
             let lasts = lasts.map_or(self.duration, Duration::from_secs).max(self.duration);
             if !holder.is_empty() && holder != self.identity && now.saturating_sub(since) < lasts {
                 return Ok(None);
             }
         }
-        let leadership = Arc::new(Leadership { clock: self.clock.clone(), until: AtomicU64::new(0) });
+        let leadership = Arc::new(Leadership {
+            clock: self.clock.clone(),
+            until: AtomicU64::new(0),
+        });
         self.write(current.as_ref(), &self.identity, &leadership).await?;
         info!(identity = self.identity, "leading");
         Ok(Some(leadership))
@@ -165,7 +175,10 @@ impl Candidate {
                     self.write(Some(&lease), &self.identity, leadership).await
                 }
                 Ok(other) => {
-                    warn!(holder = other.as_ref().map(holder).unwrap_or_default(), "another process holds the Lease");
+                    warn!(
+                        holder = other.as_ref().map(holder).unwrap_or_default(),
+                        "another process holds the Lease"
+                    );
                     return leadership.give_up();
                 }
                 Err(error) => Err(error),
@@ -187,7 +200,10 @@ impl Candidate {
 
     /// Gives the Lease back, so that another process need not wait for its end.
     pub async fn release(&self) {
-        let nobody = Leadership { clock: self.clock.clone(), until: AtomicU64::new(0) };
+        let nobody = Leadership {
+            clock: self.clock.clone(),
+            until: AtomicU64::new(0),
+        };
         if let Ok(Some(lease)) = self.get().await
             && holder(&lease) == self.identity
             && let Err(error) = self.write(Some(&lease), "", &nobody).await
@@ -218,13 +234,18 @@ impl Candidate {
         let date = match self.send(request).await {
             Ok((_, date)) => date,
             // Lost or late: what the Lease says now decides, as the one who holds it is unique.
-            Err(Answer::Status(409, _)) | Err(Answer::None(_)) | Err(Answer::Status(500.., _)) => match self.get().await? {
-                Some(now) if now.spec == lease.spec => None,
-                _ => return Err(LeaseError::Conflict),
-            },
+            Err(Answer::Status(409, _)) | Err(Answer::None(_)) | Err(Answer::Status(500.., _)) => {
+                match self.get().await? {
+                    Some(now) if now.spec == lease.spec => None,
+                    _ => return Err(LeaseError::Conflict),
+                }
+            }
             Err(answer) => return Err(answer.into()),
         };
-        if let Some(skew) = date.map(|date| skew(date, self.clock.now())).filter(|skew| *skew > MAX_SKEW) {
+        if let Some(skew) = date
+            .map(|date| skew(date, self.clock.now()))
+            .filter(|skew| *skew > MAX_SKEW)
+        {
             return Err(LeaseError::Skew(skew));
         }
         if holder == self.identity {
@@ -260,13 +281,29 @@ impl Candidate {
     }
 
     /// Sends a request and answers the Lease with the `Date` of the answer, which kube's typed calls drop.
-    async fn send(&self, request: Result<http::Request<Vec<u8>>, kube::core::request::Error>) -> Result<(Lease, Option<Timestamp>), Answer> {
+    async fn send(
+        &self,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<(Lease, Option<Timestamp>), Answer> {
         let request = request.map_err(|e| Answer::None(e.to_string()))?.map(Body::from);
         let exchange = async {
-            let response = self.client.send(request).await.map_err(|e| Answer::None(e.to_string()))?;
+            let response = self
+                .client
+                .send(request)
+                .await
+                .map_err(|e| Answer::None(e.to_string()))?;
             let status = response.status().as_u16();
-            let date = response.headers().get(http::header::DATE).and_then(|d| d.to_str().ok()).and_then(parse_date);
-            let bytes = response.into_body().collect().await.map_err(|e| Answer::None(e.to_string()))?.to_bytes();
+            let date = response
+                .headers()
+                .get(http::header::DATE)
+                .and_then(|d| d.to_str().ok())
+                .and_then(parse_date);
+            let bytes = response
+                .into_body()
+                .collect()
+                .await
+                .map_err(|e| Answer::None(e.to_string()))?
+                .to_bytes();
             if status >= 300 {
                 return Err(Answer::Status(status, String::from_utf8_lossy(&bytes).into_owned()));
             }
@@ -297,7 +334,11 @@ impl From<Answer> for LeaseError {
 }
 
 fn holder(lease: &Lease) -> &str {
-    lease.spec.as_ref().and_then(|s| s.holder_identity.as_deref()).unwrap_or_default()
+    lease
+        .spec
+        .as_ref()
+        .and_then(|s| s.holder_identity.as_deref())
+        .unwrap_or_default()
 }
 
 /// The `Date` of an HTTP answer (RFC 9110 §5.6.7), which has whole seconds.

@@ -54,7 +54,7 @@ fn seconds() -> Histogram {
 impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
-            registry: Registry::with_prefix("holdfast"),
+            registry: Registry::default(),
             operations: Family::default(),
             finished: Family::default(),
             operation_seconds: Family::new_with_constructor(seconds),
@@ -68,19 +68,57 @@ impl Default for Metrics {
             backlog: Gauge::default(),
             under_way: Gauge::default(),
         };
-        let Self { registry: r, .. } = &mut metrics;
-        r.register("operations", "Operations by what they are doing, or how they ended", metrics.operations.clone());
-        r.register("operations_finished", "Operations that ended, by how", metrics.finished.clone());
-        r.register("operation_duration_seconds", "Time from start to end of an operation", metrics.operation_seconds.clone());
+        let mut registry = Registry::with_prefix("holdfast");
+        let r = &mut registry;
+        r.register(
+            "operations",
+            "Operations by what they are doing, or how they ended",
+            metrics.operations.clone(),
+        );
+        r.register(
+            "operations_finished",
+            "Operations that ended, by how",
+            metrics.finished.clone(),
+        );
+        r.register(
+            "operation_duration_seconds",
+            "Time from start to end of an operation",
+            metrics.operation_seconds.clone(),
+        );
         r.register("step_attempts", "Attempts that ended, by type of step, result (succeeded, accepted, retryable: the engine could not be served, failed: a definite no) and reason", metrics.attempts.clone());
-        r.register("step_attempt_duration_seconds", "Time that attempts took", metrics.attempt_seconds.clone());
-        r.register("status_writes", "Writes of an operation's status that were accepted", metrics.writes.clone());
-        r.register("status_write_conflicts", "Writes of a status that found it changed", metrics.conflicts.clone());
-        r.register("status_writes_ambiguous", "Writes of a status of which no answer said what became of them", metrics.lost_answers.clone());
-        r.register("events_dropped", "Events that were not written, to keep their rate", metrics.events_dropped.clone());
+        r.register(
+            "step_attempt_duration_seconds",
+            "Time that attempts took",
+            metrics.attempt_seconds.clone(),
+        );
+        r.register(
+            "status_writes",
+            "Writes of an operation's status that were accepted",
+            metrics.writes.clone(),
+        );
+        r.register(
+            "status_write_conflicts",
+            "Writes of a status that found it changed",
+            metrics.conflicts.clone(),
+        );
+        r.register(
+            "status_writes_ambiguous",
+            "Writes of a status of which no answer said what became of them",
+            metrics.lost_answers.clone(),
+        );
+        r.register(
+            "events_dropped",
+            "Events that were not written, to keep their rate",
+            metrics.events_dropped.clone(),
+        );
         r.register("leading", "1 while this process leads", metrics.leading.clone());
         r.register("backlog", "Results that wait to be recorded", metrics.backlog.clone());
-        r.register("attempts_under_way", "Attempts that are under way in this process", metrics.under_way.clone());
+        r.register(
+            "attempts_under_way",
+            "Attempts that are under way in this process",
+            metrics.under_way.clone(),
+        );
+        metrics.registry = registry;
         metrics
     }
 }
@@ -91,18 +129,32 @@ impl Metrics {
         let (result, reason) = match outcome {
             AttemptOutcome::Succeeded { .. } => ("succeeded", ""),
             AttemptOutcome::Accepted { .. } => ("accepted", ""),
-            AttemptOutcome::Failed(failure) if failure.retry == RetryAdvice::Never => ("failed", failure.reason.as_str()),
-            AttemptOutcome::Failed(failure) | AttemptOutcome::StopFailed(failure) => ("retryable", failure.reason.as_str()),
+            AttemptOutcome::Failed(failure) if failure.retry == RetryAdvice::Never => {
+                ("failed", failure.reason.as_str())
+            }
+            AttemptOutcome::Failed(failure) | AttemptOutcome::StopFailed(failure) => {
+                ("retryable", failure.reason.as_str())
+            }
             AttemptOutcome::Stopped => ("stopped", ""),
         };
         let r#type = format!("{step_type:?}").to_lowercase();
-        self.attempts.get_or_create(&AttemptLabels { r#type: r#type.clone(), result: result.into(), reason: reason.into() }).inc();
-        self.attempt_seconds.get_or_create(&TypeLabel { r#type }).observe(took.as_secs_f64());
+        self.attempts
+            .get_or_create(&AttemptLabels {
+                r#type: r#type.clone(),
+                result: result.into(),
+                reason: reason.into(),
+            })
+            .inc();
+        self.attempt_seconds
+            .get_or_create(&TypeLabel { r#type })
+            .observe(took.as_secs_f64());
     }
 
     /// An operation ended.
     pub fn finished(&self, state: OperationState, took: Duration) {
-        let label = StateLabel { state: state.to_string() };
+        let label = StateLabel {
+            state: state.to_string(),
+        };
         self.finished.get_or_create(&label).inc();
         self.operation_seconds.get_or_create(&label).observe(took.as_secs_f64());
     }
@@ -136,7 +188,11 @@ impl Metrics {
     pub fn print(&self, states: impl IntoIterator<Item = OperationState>, backlog: usize, under_way: usize) -> String {
         self.operations.clear();
         for state in states {
-            self.operations.get_or_create(&StateLabel { state: state.to_string() }).inc();
+            self.operations
+                .get_or_create(&StateLabel {
+                    state: state.to_string(),
+                })
+                .inc();
         }
         self.backlog.set(i64::try_from(backlog).unwrap_or(i64::MAX));
         self.under_way.set(i64::try_from(under_way).unwrap_or(i64::MAX));

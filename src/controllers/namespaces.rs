@@ -29,15 +29,23 @@ struct Known {
 impl Namespaces {
     /// None is known yet. `hold_all` holds every operation, whatever its namespace says.
     pub fn new(clock: Arc<dyn Clock>, hold_all: bool) -> Self {
-        let hold_all = hold_all.then(|| Hold { since: clock.now(), until: None });
-        Self { clock, known: Mutex::default(), hold_all }
+        let hold_all = hold_all.then(|| Hold {
+            since: clock.now(),
+            until: None,
+        });
+        Self {
+            clock,
+            known: Mutex::default(),
+            hold_all,
+        }
     }
 
     /// The namespace's last hold. One that isn't known is not held: every one is known before the first operation is
     /// looked at.
     pub fn hold(&self, namespace: &str) -> Option<Hold> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        self.hold_all.or_else(|| known.get(namespace).and_then(|known| known.hold))
+        self.hold_all
+            .or_else(|| known.get(namespace).and_then(|known| known.hold))
     }
 
     /// What the namespace's `http` steps may call beyond the default, as its annotation says it.
@@ -48,15 +56,28 @@ impl Namespaces {
 
     /// Takes in a namespace. Answers whether it is newly held or released.
     fn see(&self, namespace: &PartialObjectMeta<Namespace>) -> bool {
-        let held = namespace.labels().get(SUSPENDED_LABEL).is_some_and(|value| value == "true");
+        let held = namespace
+            .labels()
+            .get(SUSPENDED_LABEL)
+            .is_some_and(|value| value == "true");
         let now = self.clock.now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = known.entry(namespace.name_any()).or_default();
         entry.http_targets = namespace.annotations().get(HTTP_TARGETS_ANNOTATION).cloned();
         let was = entry.hold.is_some_and(|hold| hold.until.is_none());
         match (was, held) {
-            (false, true) => entry.hold = Some(Hold { since: labelled_at(namespace).unwrap_or(now), until: None }),
-            (true, false) => entry.hold = entry.hold.map(|hold| Hold { until: Some(now), ..hold }),
+            (false, true) => {
+                entry.hold = Some(Hold {
+                    since: labelled_at(namespace).unwrap_or(now),
+                    until: None,
+                })
+            }
+            (true, false) => {
+                entry.hold = entry.hold.map(|hold| Hold {
+                    until: Some(now),
+                    ..hold
+                })
+            }
             _ => {}
         }
         was != held
@@ -64,8 +85,14 @@ impl Namespaces {
 
     /// Follows the namespaces. Yields each one's name when it is newly held or released, and an empty name once all are
     /// known.
-    pub fn follow(self: Arc<Self>, client: Client, only: Option<&str>) -> impl Stream<Item = Result<String, watcher::Error>> + use<> {
-        let config = only.map_or_else(watcher::Config::default, |name| watcher::Config::default().fields(&format!("metadata.name={name}")));
+    pub fn follow(
+        self: Arc<Self>,
+        client: Client,
+        only: Option<&str>,
+    ) -> impl Stream<Item = Result<String, watcher::Error>> + use<> {
+        let config = only.map_or_else(watcher::Config::default, |name| {
+            watcher::Config::default().fields(&format!("metadata.name={name}"))
+        });
         let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
         watcher(api, config).default_backoff().filter_map(move |event| {
             let changed = match event {
@@ -83,8 +110,19 @@ impl Namespaces {
 
 /// When the label was set: its manager's entry in managedFields says it, so that a process that starts later knows, too.
 fn labelled_at(namespace: &PartialObjectMeta<Namespace>) -> Option<Time> {
-    let path = format!("/f:metadata/f:labels/f:{}", SUSPENDED_LABEL.replace('~', "~0").replace('/', "~1"));
+    let path = format!(
+        "/f:metadata/f:labels/f:{}",
+        SUSPENDED_LABEL.replace('~', "~0").replace('/', "~1")
+    );
     let entries = namespace.metadata.managed_fields.iter().flatten();
-    let owner = entries.filter(|entry| entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer(&path).is_some()));
-    owner.filter_map(|entry| entry.time.as_ref()).map(|time| Time::new(time.0)).max()
+    let owner = entries.filter(|entry| {
+        entry
+            .fields_v1
+            .as_ref()
+            .is_some_and(|fields| fields.0.pointer(&path).is_some())
+    });
+    owner
+        .filter_map(|entry| entry.time.as_ref())
+        .map(|time| Time::new(time.0))
+        .max()
 }

@@ -24,8 +24,8 @@ use super::journal::Journal;
 use super::leadership::{Candidate, Leadership};
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
-use crate::activities::http::{TargetPolicy, Transport};
 use crate::activities::Activities;
+use crate::activities::http::{TargetPolicy, Transport};
 use crate::api::{CloudOperation, OperationState, SCHEMA_ANNOTATION};
 
 /// How many operations are decided on, and so how many statuses are written, at once: about as many as an API server
@@ -84,12 +84,20 @@ impl Health {
     /// Every metric, as Prometheus reads them.
     pub fn metrics(&self) -> String {
         let term = self.term.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(term) = &*term else { return self.metrics.print([], 0, 0) };
+        let Some(term) = &*term else {
+            return self.metrics.print([], 0, 0);
+        };
         let states = term.store.state().into_iter().filter_map(|operation| {
-            operation.0.as_ref().ok().and_then(|o| o.status.as_ref()).and_then(|s| s.state)
+            operation
+                .0
+                .as_ref()
+                .ok()
+                .and_then(|o| o.status.as_ref())
+                .and_then(|s| s.state)
         });
         let states: Vec<OperationState> = states.collect();
-        self.metrics.print(states, term.executor.unrecorded(), term.executor.under_way())
+        self.metrics
+            .print(states, term.executor.unrecorded(), term.executor.under_way())
     }
 
     fn set_term(&self, term: Option<Term>) {
@@ -141,7 +149,12 @@ async fn crd_is_current(client: &Client) {
     loop {
         match timeout(Duration::from_secs(10), api.get(name)).await {
             Ok(Ok(crd)) if schema_number(&crd) >= wanted => return,
-            Ok(Ok(crd)) => warn!(crd = name, found = schema_number(&crd), wanted, "the CRD is older than the operator: apply the CRDs of this version"),
+            Ok(Ok(crd)) => warn!(
+                crd = name,
+                found = schema_number(&crd),
+                wanted,
+                "the CRD is older than the operator: apply the CRDs of this version"
+            ),
             Ok(Err(error)) => warn!(crd = name, %error, "the CRD can't be read: is it installed?"),
             Err(_) => warn!(crd = name, "the API server does not answer"),
         }
@@ -150,17 +163,37 @@ async fn crd_is_current(client: &Client) {
 }
 
 fn schema_number(crd: &CustomResourceDefinition) -> u32 {
-    crd.annotations().get(SCHEMA_ANNOTATION).and_then(|number| number.parse().ok()).unwrap_or(0)
+    crd.annotations()
+        .get(SCHEMA_ANNOTATION)
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
 }
 
 /// One term of leadership.
-async fn term(config: &Config, environment: &Environment, health: &Health, runner: &str, claim: Arc<Leadership>, mut shutdown: watch::Receiver<bool>) {
-    let Environment { client, clock, transport } = environment;
+async fn term(
+    config: &Config,
+    environment: &Environment,
+    health: &Health,
+    runner: &str,
+    claim: Arc<Leadership>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let Environment {
+        client,
+        clock,
+        transport,
+    } = environment;
     let metrics = health.metrics.clone();
     let namespaces = Arc::new(Namespaces::new(clock.clone(), config.hold_all));
-    let activities = Activities::new(client.clone(), transport.clone(), config.targets.clone(), namespaces.clone());
+    let activities = Activities::new(client.clone(), transport.clone(), config.targets.clone());
     let (trigger, triggered) = futures::channel::mpsc::unbounded::<ObjectRef<Operation>>();
-    let executor = Arc::new(Executor::new(Arc::new(activities), claim.clone(), metrics.clone(), trigger.clone()));
+    let executor = Arc::new(Executor::new(
+        Arc::new(activities),
+        claim.clone(),
+        namespaces.clone(),
+        metrics.clone(),
+        trigger.clone(),
+    ));
     let (events, write_events) = Events::new(client.clone(), runner, metrics.clone());
     let (drain, draining) = watch::channel(false);
     let context = Arc::new(Context {
@@ -177,13 +210,21 @@ async fn term(config: &Config, environment: &Environment, health: &Health, runne
         workflows: Workflows::default(),
     });
 
-    let api: Api<Operation> = config.namespace.as_deref().map_or_else(|| Api::all(client.clone()), |ns| Api::namespaced(client.clone(), ns));
+    let api: Api<Operation> = config
+        .namespace
+        .as_deref()
+        .map_or_else(|| Api::all(client.clone()), |ns| Api::namespaced(client.clone(), ns));
     let (store, writer) = reflector::store();
     let watched = operations(api, writer, store.clone(), executor.clone());
-    health.set_term(Some(Term { store: store.clone(), executor: executor.clone() }));
+    health.set_term(Some(Term {
+        store: store.clone(),
+        executor: executor.clone(),
+    }));
 
     // Namespaces first: an operation in a held one must not be looked at before that is known.
-    let followed = namespaces.follow(client.clone(), config.namespace.as_deref()).inspect_err(|error| warn!(%error, "the namespaces can't be watched: operations wait"));
+    let followed = namespaces
+        .follow(client.clone(), config.namespace.as_deref())
+        .inspect_err(|error| warn!(%error, "the namespaces can't be watched: operations wait"));
     let mut followed = Box::pin(followed.filter_map(async |name| name.ok()));
     while let Some(name) = followed.next().await {
         if name.is_empty() {
@@ -220,7 +261,11 @@ async fn term(config: &Config, environment: &Environment, health: &Health, runne
         }
         drain.send_replace(true);
         let patience = config.shutdown_timeout;
-        info!(under_way = executor.under_way(), ?patience, "shutting down: nothing more is started");
+        info!(
+            under_way = executor.under_way(),
+            ?patience,
+            "shutting down: nothing more is started"
+        );
         let finished = async {
             while executor.under_way() + executor.unrecorded() > 0 {
                 sleep(Duration::from_millis(20)).await;

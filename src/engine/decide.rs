@@ -393,6 +393,9 @@ impl<'a> Pass<'a> {
         } else if state != StepState::Running {
             self.status.steps[i].runner = None;
         }
+        if state == StepState::Cancelling {
+            self.status.steps[i].deadline = None; // it has passed, or no longer counts
+        }
     }
 
     // --- cancel, takeover and expiry -------------------------------------------------------------------------------
@@ -905,7 +908,7 @@ impl<'a> Pass<'a> {
                     wake_at(step.deadline);
                 }
             }
-            if !held {
+            if !held && self.status.failure.is_none() {
                 wake_at(self.status.deadline);
             }
         }

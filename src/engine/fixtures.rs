@@ -32,7 +32,13 @@ type Compiled = (String, Rc<Result<Workflow, InvalidSpec>>);
 pub fn case(spec: &str) -> Case {
     let spec: CloudOperationSpec = serde_yaml::from_str(spec).unwrap();
     Case {
-        identity: Identity { namespace: "prod".into(), name: "resize".into(), uid: "u1".into(), generation: Some(1), ..Identity::default() },
+        identity: Identity {
+            namespace: "prod".into(),
+            name: "resize".into(),
+            uid: "u1".into(),
+            generation: Some(1),
+            ..Identity::default()
+        },
         spec,
         status: OperationStatus::default(),
         now: Time::new("2026-11-24T03:00:00Z".parse().unwrap()),
@@ -55,17 +61,20 @@ impl Case {
         let known = compiled.take().filter(|(of, _)| *of == digest);
         let known = known.unwrap_or_else(|| (digest.clone(), Rc::new(Workflow::compile(&self.spec))));
         let workflow = compiled.insert(known).1.clone();
-        decide(&self.status, &Inputs {
-            identity: &self.identity,
-            spec: &self.spec,
-            spec_digest: &digest,
-            workflow: (*workflow).as_ref(),
-            results,
-            namespace_hold: self.hold,
-            draining: self.draining,
-            runner: &self.runner,
-            now: self.now,
-        })
+        decide(
+            &self.status,
+            &Inputs {
+                identity: &self.identity,
+                spec: &self.spec,
+                spec_digest: &digest,
+                workflow: (*workflow).as_ref(),
+                results,
+                namespace_hold: self.hold,
+                draining: self.draining,
+                runner: &self.runner,
+                now: self.now,
+            },
+        )
     }
 
     /// Decides, and accepts the write.
@@ -87,7 +96,12 @@ impl Case {
 
     pub fn result(&self, step: &str, outcome: AttemptOutcome) -> AttemptResult {
         let entry = self.step(step);
-        AttemptResult { step: step.into(), epoch: entry.epoch, attempt: entry.attempt, outcome }
+        AttemptResult {
+            step: step.into(),
+            epoch: entry.epoch,
+            attempt: entry.attempt,
+            outcome,
+        }
     }
 
     pub fn answer(&mut self, step: &str, outcome: AttemptOutcome) -> &mut Self {
@@ -96,7 +110,12 @@ impl Case {
     }
 
     pub fn succeed(&mut self, step: &str, output: Value) -> &mut Self {
-        self.answer(step, AttemptOutcome::Succeeded { output: output.as_object().cloned() })
+        self.answer(
+            step,
+            AttemptOutcome::Succeeded {
+                output: output.as_object().cloned(),
+            },
+        )
     }
 
     pub fn fail(&mut self, step: &str, failure: AttemptFailure) -> &mut Self {
@@ -122,12 +141,20 @@ impl Case {
 
     #[track_caller]
     pub fn step(&self, name: &str) -> &StepStatus {
-        self.status.steps.iter().find(|s| s.name == name).unwrap_or_else(|| panic!("step {name} was not started"))
+        self.status
+            .steps
+            .iter()
+            .find(|s| s.name == name)
+            .unwrap_or_else(|| panic!("step {name} was not started"))
     }
 
     #[track_caller]
     pub fn assert_step(&self, name: &str, state: StepState, attempt: i64) -> &Self {
-        assert_eq!((self.step(name).state, self.step(name).attempt), (state, attempt), "{name}");
+        assert_eq!(
+            (self.step(name).state, self.step(name).attempt),
+            (state, attempt),
+            "{name}"
+        );
         self
     }
 
@@ -148,12 +175,26 @@ impl Case {
     }
 
     pub fn events(&self) -> Vec<String> {
-        self.status.history.iter().map(|e| format!("{:?}{}", e.event, e.step.as_ref().map(|s| format!(" {s}")).unwrap_or_default())).collect()
+        self.status
+            .history
+            .iter()
+            .map(|e| {
+                format!(
+                    "{:?}{}",
+                    e.event,
+                    e.step.as_ref().map(|s| format!(" {s}")).unwrap_or_default()
+                )
+            })
+            .collect()
     }
 }
 
 pub fn external() -> ExternalRef {
-    ExternalRef { kind: "Job".into(), name: "resize-1".into(), uid: "j1".into() }
+    ExternalRef {
+        kind: "Job".into(),
+        name: "resize-1".into(),
+        uid: "j1".into(),
+    }
 }
 
 /// The workflow of the design's example: three calls in a row.
@@ -165,7 +206,10 @@ steps:
 ";
 
 pub fn busy() -> AttemptFailure {
-    AttemptFailure { effect: Effect::None, ..AttemptFailure::retryable("HttpStatus", "503 Service Unavailable") }
+    AttemptFailure {
+        effect: Effect::None,
+        ..AttemptFailure::retryable("HttpStatus", "503 Service Unavailable")
+    }
 }
 
 pub fn refused() -> AttemptFailure {

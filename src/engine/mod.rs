@@ -4,18 +4,18 @@
 //! only once that write was accepted do the work that it names.
 
 mod decide;
+pub mod expression;
 #[cfg(test)]
 mod fixtures;
-#[cfg(test)]
-mod properties;
-#[cfg(test)]
-mod scenarios;
-pub mod expression;
 mod history;
 mod key;
 mod outcome;
+#[cfg(test)]
+mod properties;
 mod request;
 mod retry;
+#[cfg(test)]
+mod scenarios;
 mod summary;
 mod transitions;
 mod workflow;

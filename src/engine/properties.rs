@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::json;
 
-use super::fixtures::{busy, case, external, no_answer, refused, Case};
+use super::fixtures::{Case, busy, case, external, no_answer, refused};
 use super::transitions::{TRANSITIONS, coverage};
 use super::*;
 use crate::api::{Cancel, StepState};
@@ -22,10 +22,23 @@ struct StepPlan {
 
 /// A workflow of up to eight steps of every kind, each needing some of those above it.
 fn workflows() -> impl Strategy<Value = (bool, Vec<StepPlan>)> {
-    let step = (0..7usize, prop::collection::vec(any::<prop::sample::Index>(), 0..3), prop::bool::weighted(0.2));
+    let step = (
+        0..7usize,
+        prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+        prop::bool::weighted(0.2),
+    );
     (any::<bool>(), prop::collection::vec(step, 1..8)).prop_map(|(graph, steps)| {
         let plan = steps.into_iter().enumerate().map(|(i, (kind, needs, once))| {
-            let needs = if i == 0 { vec![] } else { needs.iter().map(|n| n.index(i)).collect::<BTreeSet<_>>().into_iter().collect() };
+            let needs = if i == 0 {
+                vec![]
+            } else {
+                needs
+                    .iter()
+                    .map(|n| n.index(i))
+                    .collect::<BTreeSet<_>>()
+                    .into_iter()
+                    .collect()
+            };
             StepPlan { kind, needs, once }
         });
         (graph, plan.collect())
@@ -93,7 +106,9 @@ fn outcome(kind: &WorkKind, job: bool, how: u8) -> AttemptOutcome {
             0 => AttemptOutcome::Failed(refused()),
             1 | 2 => AttemptOutcome::Failed(busy()),
             3 | 4 => AttemptOutcome::Failed(no_answer()),
-            _ => AttemptOutcome::Succeeded { output: json!({"n": how}).as_object().cloned() },
+            _ => AttemptOutcome::Succeeded {
+                output: json!({"n": how}).as_object().cloned(),
+            },
         },
     }
 }
@@ -119,12 +134,22 @@ struct Inputs2 {
 
 impl Watched {
     fn new(spec: &str) -> Self {
-        Self { case: case(spec), executed: HashMap::new(), accepted: vec![] }
+        Self {
+            case: case(spec),
+            executed: HashMap::new(),
+            accepted: vec![],
+        }
     }
 
     fn visit(&mut self, results: &[AttemptResult]) -> Result<(), TestCaseError> {
         let before = self.case.status.clone();
-        let inputs = Inputs2 { now: self.case.now, runner: self.case.runner.clone(), hold: self.case.hold, suspend: self.case.spec.suspend, cancel: self.case.spec.cancel.clone() };
+        let inputs = Inputs2 {
+            now: self.case.now,
+            runner: self.case.runner.clone(),
+            hold: self.case.hold,
+            suspend: self.case.spec.suspend,
+            cancel: self.case.spec.cancel.clone(),
+        };
         prop_assert_eq!(self.case.decision(results), self.case.decision(results));
         self.case.visit_with(results);
         self.accepted.push((results.to_vec(), inputs));
@@ -165,7 +190,12 @@ impl Watched {
     fn result(&self, which: prop::sample::Index, how: u8) -> Option<AttemptResult> {
         let work = (!self.case.work.is_empty()).then(|| &self.case.work[which.index(self.case.work.len())])?;
         let job = self.case.step(&work.step).step_type == crate::api::StepType::Job;
-        Some(AttemptResult { step: work.step.clone(), epoch: work.epoch, attempt: work.attempt, outcome: outcome(&work.kind, job, how) })
+        Some(AttemptResult {
+            step: work.step.clone(),
+            epoch: work.epoch,
+            attempt: work.attempt,
+            outcome: outcome(&work.kind, job, how),
+        })
     }
 
     fn make(&mut self, step: &Move) -> Result<(), TestCaseError> {
@@ -185,16 +215,23 @@ impl Watched {
             }
             Move::Pass(seconds) => self.case.now = self.case.now.plus(Duration::from_secs(*seconds)),
             Move::ClockBack(seconds) => {
-                let back = self.case.now.timestamp() - k8s_openapi::jiff::SignedDuration::from_secs(i64::try_from(*seconds).unwrap());
+                let back = self.case.now.timestamp()
+                    - k8s_openapi::jiff::SignedDuration::from_secs(i64::try_from(*seconds).unwrap());
                 self.case.now = Time::new(back);
             }
             Move::Suspend(on) => self.case.spec.suspend = Some(*on),
             Move::HoldNamespace if self.case.hold.is_none_or(|h| h.until.is_some()) => {
-                self.case.hold = Some(Hold { since: self.case.now, until: None });
+                self.case.hold = Some(Hold {
+                    since: self.case.now,
+                    until: None,
+                });
             }
             Move::ReleaseNamespace => {
                 let now = self.case.now;
-                self.case.hold = self.case.hold.map(|hold| Hold { until: hold.until.or(Some(now.max(hold.since))), ..hold });
+                self.case.hold = self.case.hold.map(|hold| Hold {
+                    until: hold.until.or(Some(now.max(hold.since))),
+                    ..hold
+                });
             }
             Move::HoldNamespace => {}
             Move::Cancel => self.case.spec.cancel = Some(Cancel::default()),
@@ -217,12 +254,21 @@ impl Watched {
                     WorkKind::Attempt if job => AttemptOutcome::Accepted { external: external() },
                     _ => AttemptOutcome::Succeeded { output: None },
                 };
-                self.visit(&[AttemptResult { step: work.step, epoch: work.epoch, attempt: work.attempt, outcome }])?;
+                self.visit(&[AttemptResult {
+                    step: work.step,
+                    epoch: work.epoch,
+                    attempt: work.attempt,
+                    outcome,
+                }])?;
             } else if let Some(wake) = self.case.wake {
                 self.case.now = self.case.now.max(wake);
                 self.visit(&[])?;
             } else {
-                prop_assert_eq!(self.case.status.state, Some(crate::api::OperationState::Stuck), "nothing to do and nothing to wait for");
+                prop_assert_eq!(
+                    self.case.status.state,
+                    Some(crate::api::OperationState::Stuck),
+                    "nothing to do and nothing to wait for"
+                );
                 self.make(&Move::Cancel)?;
             }
         }
@@ -251,7 +297,14 @@ impl Watched {
 fn every_history_keeps_the_invariants_ends_and_replays_and_all_transitions_are_taken() {
     // One seeded run in one thread, so that what it covers is the same every time.
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    let mut runner = TestRunner::new_with_rng(Config { cases: 600, failure_persistence: None, ..Config::default() }, rng);
+    let mut runner = TestRunner::new_with_rng(
+        Config {
+            cases: 600,
+            failure_persistence: None,
+            ..Config::default()
+        },
+        rng,
+    );
     runner
         .run(&(workflows(), moves()), |((graph, steps), moves)| {
             let mut watched = Watched::new(&spec(graph, &steps));
@@ -266,6 +319,9 @@ fn every_history_keeps_the_invariants_ends_and_replays_and_all_transitions_are_t
     // The one that random answers can't bring about: what would be sent changes under its key.
     super::scenarios::a_request_that_changed_under_its_key_is_not_sent();
     let taken = coverage::taken();
-    let missing: Vec<_> = TRANSITIONS.iter().filter(|(from, event, _)| !taken.contains(&(*from, *event))).collect();
+    let missing: Vec<_> = TRANSITIONS
+        .iter()
+        .filter(|(from, event, _)| !taken.contains(&(*from, *event)))
+        .collect();
     assert!(missing.is_empty(), "transitions that no history took: {missing:?}");
 }

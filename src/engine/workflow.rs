@@ -233,11 +233,31 @@ impl Compiler<'_> {
         Ok(parsed)
     }
 
+    /// Checks every template in a value, each under its own field.
     fn templates(&self, field: &str, value: &Value, scope: &[&str]) -> Result<References, InvalidSpec> {
-        let found = expression::references_in(value)
-            .map_err(|error| InvalidSpec::new(join(field, &error.field), error.error))?;
-        self.in_scope(field, &found, scope)?;
-        Ok(found)
+        let mut all = References::default();
+        let mut leaves = vec![(field.to_owned(), value)];
+        while let Some((field, value)) = leaves.pop() {
+            match value {
+                Value::Object(map) => leaves.extend(map.iter().map(|(key, value)| (join(&field, key), value))),
+                Value::Array(list) => {
+                    leaves.extend(
+                        list.iter()
+                            .enumerate()
+                            .map(|(i, value)| (format!("{field}[{i}]"), value)),
+                    );
+                }
+                Value::String(_) => {
+                    let found =
+                        expression::references_in(value).map_err(|error| InvalidSpec::new(&field, error.error))?;
+                    self.in_scope(&field, &found, scope)?;
+                    self.steps_read(&field, &found)?;
+                    all.steps.extend(found.steps);
+                }
+                _ => {}
+            }
+        }
+        Ok(all)
     }
 
     /// Checks the request's templates, and its condition fields apart from them.

@@ -27,10 +27,19 @@ async fn ready(State(health): State<Arc<Health>>) -> impl IntoResponse {
     if health.is_ready() {
         (StatusCode::OK, "ok")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "waiting for the API server, and for CRDs of this version: see the log")
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "waiting for the API server, and for CRDs of this version: see the log",
+        )
     }
 }
 
 async fn metrics(State(health): State<Arc<Health>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], health.metrics())
+    (
+        [(
+            header::CONTENT_TYPE,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )],
+        health.metrics(),
+    )
 }

@@ -96,7 +96,14 @@ pub type Applied = Result<(Value, Owners), Vec<(String, String)>>;
 
 impl Owners {
     /// Merges what `manager` applies into the live object (`{}` if there is none).
-    pub fn apply(&self, live: &Value, applied: &Value, schema: Option<&Schema>, manager: &Manager, force: bool) -> Applied {
+    pub fn apply(
+        &self,
+        live: &Value,
+        applied: &Value,
+        schema: Option<&Schema>,
+        manager: &Manager,
+        force: bool,
+    ) -> Applied {
         let root = Shape::Root(schema);
         let applied_part = owned_part(applied);
         let mut fields = BTreeSet::new();
@@ -146,7 +153,9 @@ impl Owners {
             .collect();
         let mut owners = self.clone();
         for owner in &mut owners.0 {
-            owner.fields.retain(|path| new.contains(path) && !changed.contains(path));
+            owner
+                .fields
+                .retain(|path| new.contains(path) && !changed.contains(path));
         }
         let mut fields = owners.take(manager);
         fields.extend(changed);
@@ -170,7 +179,11 @@ impl Owners {
     /// Does anyone own this path, or something within this entry of a list?
     fn owns(&self, path: &Path) -> bool {
         let within = !matches!(path.last(), Some(Element::Field(_)));
-        self.0.iter().any(|o| o.fields.iter().any(|field| field == path || (within && field.starts_with(path))))
+        self.0.iter().any(|o| {
+            o.fields
+                .iter()
+                .any(|field| field == path || (within && field.starts_with(path)))
+        })
     }
 }
 
@@ -200,8 +213,10 @@ fn owned_part(object: &Value) -> Value {
 fn element(how: &Merge, entry: &Value) -> Option<Element> {
     match how {
         Merge::ByKeys(keys) => {
-            let keys: Map<String, Value> =
-                keys.iter().filter_map(|key| Some((key.clone(), entry.get(key)?.clone()))).collect();
+            let keys: Map<String, Value> = keys
+                .iter()
+                .filter_map(|key| Some((key.clone(), entry.get(key)?.clone())))
+                .collect();
             Some(Element::Entry(Value::Object(keys).to_string()))
         }
         Merge::Set => Some(Element::Member(entry.to_string())),
@@ -237,12 +252,17 @@ fn leaves(value: &Value, shape: Shape, path: &mut Path, found: &mut BTreeSet<Pat
 }
 
 fn at<'v>(value: &'v Value, path: &[Element], shape: Shape) -> Option<&'v Value> {
-    let Some((first, rest)) = path.split_first() else { return Some(value) };
+    let Some((first, rest)) = path.split_first() else {
+        return Some(value);
+    };
     match first {
         Element::Field(name) => at(value.get(name)?, rest, shape.field(name)),
         entry => {
             let how = shape.merge(value);
-            let found = value.as_array()?.iter().find(|e| element(&how, e).as_ref() == Some(entry))?;
+            let found = value
+                .as_array()?
+                .iter()
+                .find(|e| element(&how, e).as_ref() == Some(entry))?;
             at(found, rest, shape.entry())
         }
     }
@@ -277,7 +297,9 @@ fn merge(live: &mut Value, applied: &Value, shape: Shape) {
 
 /// Removes what a path leads to, and the maps and lists that it leaves empty.
 fn remove(value: &mut Value, path: &[Element], shape: Shape) {
-    let Some((first, rest)) = path.split_first() else { return };
+    let Some((first, rest)) = path.split_first() else {
+        return;
+    };
     let emptied = |v: &Value| v.as_object().is_some_and(Map::is_empty) || v.as_array().is_some_and(Vec::is_empty);
     match (first, value) {
         (Element::Field(name), Value::Object(fields)) => {
@@ -293,10 +315,15 @@ fn remove(value: &mut Value, path: &[Element], shape: Shape) {
         (entry, list @ Value::Array(_)) => {
             let how = shape.merge(list);
             let Value::Array(entries) = list else { return };
-            let Some(at) = entries.iter().position(|e| element(&how, e).as_ref() == Some(entry)) else { return };
+            let Some(at) = entries.iter().position(|e| element(&how, e).as_ref() == Some(entry)) else {
+                return;
+            };
             if rest.is_empty() {
                 entries.remove(at);
-            } else if rest.iter().all(|e| !matches!(e, Element::Field(name) if is_key(&how, name))) {
+            } else if rest
+                .iter()
+                .all(|e| !matches!(e, Element::Field(name) if is_key(&how, name)))
+            {
                 remove(&mut entries[at], rest, shape.entry());
             }
         }
@@ -333,7 +360,11 @@ mod tests {
     use super::*;
 
     fn manager(name: &str) -> Manager {
-        Manager { name: name.into(), applies: true, subresource: String::new() }
+        Manager {
+            name: name.into(),
+            applies: true,
+            subresource: String::new(),
+        }
     }
 
     fn deployment(containers: Value) -> Value {
@@ -344,7 +375,9 @@ mod tests {
     fn what_is_no_longer_applied_goes_unless_another_applies_it_too() {
         let both = deployment(json!([{"name": "a", "image": "1"}, {"name": "b", "image": "1"}]));
         let one = deployment(json!([{"name": "a", "image": "1"}]));
-        let (live, owners) = Owners::default().apply(&json!({}), &both, None, &manager("x"), false).unwrap();
+        let (live, owners) = Owners::default()
+            .apply(&json!({}), &both, None, &manager("x"), false)
+            .unwrap();
         let (live, owners) = owners.apply(&live, &one, None, &manager("y"), false).unwrap();
         let (live, owners) = owners.apply(&live, &one, None, &manager("x"), false).unwrap();
         assert_eq!(live, one);
@@ -358,10 +391,15 @@ mod tests {
     fn another_value_for_an_owned_field_is_a_conflict_unless_forced() {
         let one = deployment(json!([{"name": "a", "image": "1"}]));
         let two = deployment(json!([{"name": "a", "image": "2"}]));
-        let (live, owners) = Owners::default().apply(&json!({}), &one, None, &manager("x"), false).unwrap();
+        let (live, owners) = Owners::default()
+            .apply(&json!({}), &one, None, &manager("x"), false)
+            .unwrap();
         assert_eq!(
             owners.apply(&live, &two, None, &manager("y"), false).unwrap_err(),
-            vec![("x".to_owned(), ".spec.template.spec.containers[name=\"a\"].image".to_owned())]
+            vec![(
+                "x".to_owned(),
+                ".spec.template.spec.containers[name=\"a\"].image".to_owned()
+            )]
         );
         let (live, owners) = owners.apply(&live, &two, None, &manager("y"), true).unwrap();
         assert_eq!(live, two);
@@ -370,11 +408,19 @@ mod tests {
 
     #[test]
     fn an_update_takes_over_what_it_changes() {
-        let (live, owners) = Owners::default().apply(&json!({}), &json!({"data": {"a": "1"}}), None, &manager("x"), false).unwrap();
+        let (live, owners) = Owners::default()
+            .apply(&json!({}), &json!({"data": {"a": "1"}}), None, &manager("x"), false)
+            .unwrap();
         let edited = json!({"data": {"a": "2"}});
-        let editor = Manager { name: "editor".into(), applies: false, subresource: String::new() };
+        let editor = Manager {
+            name: "editor".into(),
+            applies: false,
+            subresource: String::new(),
+        };
         let owners = owners.updated(&live, &edited, None, &editor);
-        let conflicts = owners.apply(&edited, &json!({"data": {"a": "1"}}), None, &manager("x"), false).unwrap_err();
+        let conflicts = owners
+            .apply(&edited, &json!({"data": {"a": "1"}}), None, &manager("x"), false)
+            .unwrap_err();
         assert_eq!(conflicts, vec![("editor".to_owned(), ".data.a".to_owned())]);
     }
 }

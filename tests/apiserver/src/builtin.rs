@@ -48,10 +48,17 @@ pub fn check_update(resource: &Resource, live: &Value, new: &Value) -> Result<()
     if !fixed || live["immutable"] != true {
         return Ok(());
     }
-    let changed = ["immutable", "data", "binaryData"].into_iter().filter(|field| live.get(*field) != new.get(*field));
-    let errors: Vec<FieldError> =
-        changed.map(|field| FieldError::forbidden(field, "field is immutable when `immutable` is set")).collect();
-    if errors.is_empty() { Ok(()) } else { Err(status::invalid(resource, meta(live, "name"), errors)) }
+    let changed = ["immutable", "data", "binaryData"]
+        .into_iter()
+        .filter(|field| live.get(*field) != new.get(*field));
+    let errors: Vec<FieldError> = changed
+        .map(|field| FieldError::forbidden(field, "field is immutable when `immutable` is set"))
+        .collect();
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(status::invalid(resource, meta(live, "name"), errors))
+    }
 }
 
 fn default(object: &mut Value, field: &str, value: Value) {
@@ -88,18 +95,23 @@ fn label_job(object: &mut Value) {
 
 /// A definition is served at once.
 fn establish(object: &mut Value) {
-    let kind = object.pointer("/spec/names/kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let kind = object
+        .pointer("/spec/names/kind")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     default(&mut object["spec"]["names"], "listKind", format!("{kind}List").into());
     default(&mut object["spec"]["names"], "singular", kind.to_lowercase().into());
     if !object["status"]["conditions"].is_null() {
         return;
     }
     let at = meta(object, "creationTimestamp").to_owned();
-    let condition = |name: &str, reason: &str, message: &str| {
-        json!({"type": name, "status": "True", "reason": reason, "message": message, "lastTransitionTime": at})
-    };
+    let condition = |name: &str, reason: &str, message: &str| json!({"type": name, "status": "True", "reason": reason, "message": message, "lastTransitionTime": at});
     let versions = object["spec"]["versions"].as_array().cloned().unwrap_or_default();
-    let stored = versions.into_iter().filter(|v| v["storage"] == true).map(|v| v["name"].clone());
+    let stored = versions
+        .into_iter()
+        .filter(|v| v["storage"] == true)
+        .map(|v| v["name"].clone());
     object["status"] = json!({
         "acceptedNames": object["spec"]["names"],
         "storedVersions": stored.collect::<Vec<_>>(),

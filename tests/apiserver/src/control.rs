@@ -87,7 +87,10 @@ impl ApiServer {
                 }
             }
         }
-        let author = Author { user: "test".into(), ..Author::controller("", Verb::Update, now) };
+        let author = Author {
+            user: "test".into(),
+            ..Author::controller("", Verb::Update, now)
+        };
         state.put(&author, key, object, stored.map(|s| s.owners).unwrap_or_default());
         self.shared.progress.send_replace(());
     }
@@ -110,7 +113,9 @@ impl ApiServer {
     where
         K: Resource<DynamicType = ()> + DeserializeOwned,
     {
-        self.list().into_iter().find(|o: &K| o.name_any() == name && o.namespace().unwrap_or_default() == namespace)
+        self.list()
+            .into_iter()
+            .find(|o: &K| o.name_any() == name && o.namespace().unwrap_or_default() == namespace)
     }
 
     /// All objects of a kind, by namespace and name.
@@ -123,7 +128,10 @@ impl ApiServer {
     {
         let state = self.shared.lock();
         let (group, plural) = (K::group(&()), K::plural(&()));
-        let all = state.store.iter().filter(|(key, _)| key.group == group && key.resource == plural);
+        let all = state
+            .store
+            .iter()
+            .filter(|(key, _)| key.group == group && key.resource == plural);
         all.map(|(key, stored)| {
             serde_json::from_value(Value::clone(&stored.object)).unwrap_or_else(|e| panic!("{key:?}: {e}"))
         })
@@ -148,7 +156,13 @@ impl ApiServer {
     /// How many requests arrived of each verb and resource (`pods`, `pods/status`).
     pub fn request_counts(&self) -> BTreeMap<(Verb, String), usize> {
         let mut counts = BTreeMap::new();
-        for info in self.shared.lock().requests.iter().filter(|info| !info.resource.is_empty()) {
+        for info in self
+            .shared
+            .lock()
+            .requests
+            .iter()
+            .filter(|info| !info.resource.is_empty())
+        {
             let slash = if info.subresource.is_empty() { "" } else { "/" };
             let resource = format!("{}{slash}{}", info.resource, info.subresource);
             *counts.entry((info.verb, resource)).or_default() += 1;

@@ -6,7 +6,16 @@ use serde_json::{Value, json};
 
 use crate::resources::{Resource, Resources};
 
-const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const VERBS: [&str; 8] = [
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 
 /// `/version`.
 pub fn version() -> Value {
@@ -30,22 +39,31 @@ pub fn core_versions() -> Value {
 
 /// `/apis`.
 pub fn groups(resources: &Resources) -> Value {
-    let groups: Vec<Value> =
-        by_group(resources).iter().filter(|(name, _)| !name.is_empty()).map(|(name, v)| group_of(name, v)).collect();
+    let groups: Vec<Value> = by_group(resources)
+        .iter()
+        .filter(|(name, _)| !name.is_empty())
+        .map(|(name, v)| group_of(name, v))
+        .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/{group}`.
 pub fn group(resources: &Resources, name: &str) -> Value {
-    let mut group = by_group(resources).get(name).map(|v| group_of(name, v)).unwrap_or_default();
+    let mut group = by_group(resources)
+        .get(name)
+        .map(|v| group_of(name, v))
+        .unwrap_or_default();
     group["kind"] = "APIGroup".into();
     group["apiVersion"] = "v1".into();
     group
 }
 
 fn group_of(name: &str, versions: &BTreeMap<String, Vec<Arc<Resource>>>) -> Value {
-    let versions: Vec<Value> =
-        versions.keys().rev().map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v})).collect();
+    let versions: Vec<Value> = versions
+        .keys()
+        .rev()
+        .map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v}))
+        .collect();
     json!({"name": name, "versions": versions, "preferredVersion": versions.first()})
 }
 
@@ -60,7 +78,10 @@ pub fn group_version(resources: &Resources, group: &str, version: &str) -> Value
             "kind": resource.kind,
             "verbs": VERBS,
         });
-        for (field, values) in [("shortNames", &resource.short_names), ("categories", &resource.categories)] {
+        for (field, values) in [
+            ("shortNames", &resource.short_names),
+            ("categories", &resource.categories),
+        ] {
             if !values.is_empty() {
                 entry[field] = json!(values);
             }
@@ -81,7 +102,11 @@ pub fn group_version(resources: &Resources, group: &str, version: &str) -> Value
             listed.push(entry);
         }
     }
-    let name = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let name = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": listed})
 }
 
@@ -95,7 +120,11 @@ pub fn aggregated(resources: &Resources, core: bool) -> Value {
                 let resources: Vec<Value> = resources.iter().map(|r| aggregated_resource(r)).collect();
                 json!({"version": version, "freshness": "Current", "resources": resources})
             });
-            let metadata = if name.is_empty() { json!({}) } else { json!({"name": name}) };
+            let metadata = if name.is_empty() {
+                json!({})
+            } else {
+                json!({"name": name})
+            };
             json!({"metadata": metadata, "versions": versions.collect::<Vec<_>>()})
         })
         .collect();
@@ -104,14 +133,18 @@ pub fn aggregated(resources: &Resources, core: bool) -> Value {
 
 fn aggregated_resource(resource: &Resource) -> Value {
     let response = json!({"group": resource.group, "version": resource.version, "kind": resource.kind});
-    let below = subresources(resource).into_iter().map(|(name, group_version, kind, verbs)| {
-        let (group, version) = group_version.split_once('/').unwrap_or((&resource.group, &resource.version));
-        json!({
-            "subresource": name,
-            "responseKind": {"group": group, "version": version, "kind": kind},
-            "verbs": verbs,
-        })
-    });
+    let below = subresources(resource)
+        .into_iter()
+        .map(|(name, group_version, kind, verbs)| {
+            let (group, version) = group_version
+                .split_once('/')
+                .unwrap_or((&resource.group, &resource.version));
+            json!({
+                "subresource": name,
+                "responseKind": {"group": group, "version": version, "kind": kind},
+                "verbs": verbs,
+            })
+        });
     json!({
         "resource": resource.plural,
         "responseKind": response,
@@ -148,7 +181,10 @@ fn by_group(resources: &Resources) -> BTreeMap<String, BTreeMap<String, Vec<Arc<
     let mut groups: BTreeMap<String, BTreeMap<String, Vec<Arc<Resource>>>> = BTreeMap::new();
     for resource in resources.iter() {
         let versions = groups.entry(resource.group.clone()).or_default();
-        versions.entry(resource.version.clone()).or_default().push(resource.clone());
+        versions
+            .entry(resource.version.clone())
+            .or_default()
+            .push(resource.clone());
     }
     groups
 }

@@ -44,7 +44,11 @@ impl RequestInfo {
 
     /// How the real server's authorizer says no.
     pub(crate) fn denied(&self, qualified: &str) -> Box<k8s_openapi::apimachinery::pkg::apis::meta::v1::Status> {
-        let name = if self.name.is_empty() { String::new() } else { format!(" \"{}\"", self.name) };
+        let name = if self.name.is_empty() {
+            String::new()
+        } else {
+            format!(" \"{}\"", self.name)
+        };
         let slash = if self.subresource.is_empty() { "" } else { "/" };
         let place = match self.namespace.as_str() {
             "" => "at the cluster scope".to_owned(),
@@ -83,6 +87,11 @@ pub enum Fault {
     RefuseConnection,
     /// Applied, but the connection breaks before the answer.
     LoseAnswer,
+    /// Applied, yet answered with this HTTP status: a server that gives up waiting for its own storage.
+    FailAfterwards { code: u16 },
+    /// Applied twice, answered with the second answer: something on the way has sent it again. An update that landed is
+    /// answered with a conflict, a create with AlreadyExists, a delete with NotFound.
+    Repeat,
     /// Applied so much later, *also when the client has given up by then*: the request was on its way.
     Delay(Duration),
     /// Applied at once, answered so much later.
@@ -99,9 +108,15 @@ impl Fault {
     ) -> Box<k8s_openapi::apimachinery::pkg::apis::meta::v1::Status> {
         let (reason, message) = match code {
             429 => ("TooManyRequests", "Too many requests, please try again later."),
-            500 => ("InternalError", "Internal error occurred: etcdserver: request timed out"),
+            500 => (
+                "InternalError",
+                "Internal error occurred: etcdserver: request timed out",
+            ),
             503 => ("ServiceUnavailable", "apiserver is shutting down."),
-            504 => ("Timeout", "Timeout: request did not complete within the allotted timeout"),
+            504 => (
+                "Timeout",
+                "Timeout: request did not complete within the allotted timeout",
+            ),
             _ => ("", "injected failure"),
         };
         let mut status = status::failure(code, reason, message);

@@ -51,6 +51,12 @@ impl State {
             if !owners.is_empty() && !owners.iter().any(lives) && !objects::is_terminating(object) {
                 return Some(Task::Delete(key.clone()));
             }
+            if let Some(gone) = owners.iter().find(|owner| !lives(owner) && owners.iter().any(lives)) {
+                return Some(Task::Disown(
+                    key.clone(),
+                    gone["uid"].as_str().unwrap_or_default().to_owned(),
+                ));
+            }
             if !objects::is_terminating(object) {
                 return None;
             }
@@ -64,12 +70,16 @@ impl State {
                 return Some(dependent.map_or(Task::Release(key.clone(), "orphan"), |child| Task::Disown(child, uid)));
             }
             if waits_for.iter().any(|f| f == "foregroundDeletion") {
-                let alive = self.dependents(object).find(|(_, child)| !objects::is_terminating(child));
+                let alive = self
+                    .dependents(object)
+                    .find(|(_, child)| !objects::is_terminating(child));
                 if let Some((child, _)) = alive {
                     return Some(Task::Delete(child.clone()));
                 }
                 let blocks = |child: &Value| {
-                    owner_references(child).iter().any(|o| o["uid"] == meta(object, "uid") && o["blockOwnerDeletion"] == true)
+                    owner_references(child)
+                        .iter()
+                        .any(|o| o["uid"] == meta(object, "uid") && o["blockOwnerDeletion"] == true)
                 };
                 if !self.dependents(object).any(|(_, child)| blocks(child)) {
                     return Some(Task::Release(key.clone(), "foregroundDeletion"));
@@ -80,30 +90,53 @@ impl State {
     }
 
     fn next_in_namespace(&self, namespace: &Key) -> Option<Task> {
-        let mut content = self.store.iter().filter(|(key, _)| key.namespace == namespace.name).peekable();
+        let mut content = self
+            .store
+            .iter()
+            .filter(|(key, _)| key.namespace == namespace.name)
+            .peekable();
         if content.peek().is_none() {
             return Some(Task::Remove(namespace.clone()));
         }
-        content.find(|(_, stored)| !objects::is_terminating(&stored.object)).map(|(key, _)| Task::Delete(key.clone()))
+        content
+            .find(|(_, stored)| !objects::is_terminating(&stored.object))
+            .map(|(key, _)| Task::Delete(key.clone()))
     }
 
     fn dependents(&self, owner: &Value) -> impl Iterator<Item = (&Key, &Value)> {
         let uid = meta(owner, "uid").to_owned();
         let all = self.store.iter().map(|(key, stored)| (key, &*stored.object));
-        all.filter(move |(_, object)| owner_references(object).iter().any(|owner| owner["uid"] == uid.as_str()))
+        all.filter(move |(_, object)| {
+            owner_references(object)
+                .iter()
+                .any(|owner| owner["uid"] == uid.as_str())
+        })
     }
 
     fn delete_in_background(&mut self, author: &Author, key: &Key) {
-        let resource = self.resources.iter().find(|r| r.group == key.group && r.plural == key.resource).cloned();
+        let resource = self
+            .resources
+            .iter()
+            .find(|r| r.group == key.group && r.plural == key.resource)
+            .cloned();
         if let Some(resource) = resource {
             self.delete_object(author, &resource, key, Policy::Background);
         }
     }
 
     fn edit(&mut self, author: &Author, key: &Key, edit: impl Fn(&mut Value)) {
-        let Some(stored) = self.store.get(key).cloned() else { return };
+        let Some(stored) = self.store.get(key).cloned() else {
+            return;
+        };
         let mut object = Value::clone(&stored.object);
         edit(&mut object);
+        for list in ["ownerReferences", "finalizers"] {
+            if let Some(metadata) = object["metadata"].as_object_mut()
+                && metadata.get(list).and_then(Value::as_array).is_some_and(Vec::is_empty)
+            {
+                metadata.remove(list);
+            }
+        }
         if objects::is_terminating(&object) && objects::finalizers(&object).is_empty() && key.resource != "namespaces" {
             self.remove(author, key);
         } else {

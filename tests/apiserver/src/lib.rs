@@ -27,6 +27,7 @@
 
 mod apply;
 mod builtin;
+pub mod conformance;
 mod control;
 mod discovery;
 mod faults;

@@ -21,17 +21,27 @@ fn regex(pattern: &str) -> Regex {
     Regex::new(pattern).unwrap_or_else(|e| panic!("a pattern of this file is wrong: {e}"))
 }
 
-static NAME: LazyLock<Regex> = LazyLock::new(|| regex(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"));
+static NAME: LazyLock<Regex> =
+    LazyLock::new(|| regex(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"));
 static KEY: LazyLock<Regex> = LazyLock::new(|| regex(r"^([^/]+/)?([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$"));
 static VALUE: LazyLock<Regex> = LazyLock::new(|| regex(r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"));
 
 /// What the server sets, whatever a client sends.
-const SYSTEM_FIELDS: [&str; 5] =
-    ["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"];
+const SYSTEM_FIELDS: [&str; 5] = [
+    "uid",
+    "creationTimestamp",
+    "generation",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+];
 
 /// A text in an object's metadata, or an empty one.
 pub fn meta<'o>(object: &'o Value, field: &str) -> &'o str {
-    object.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or_default()
+    object
+        .get("metadata")
+        .and_then(|m| m.get(field))
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// Is it being deleted?
@@ -42,18 +52,28 @@ pub fn is_terminating(object: &Value) -> bool {
 /// The finalizers that an object waits for.
 pub fn finalizers(object: &Value) -> Vec<String> {
     let list = object.pointer("/metadata/finalizers").and_then(Value::as_array);
-    list.into_iter().flatten().filter_map(|f| f.as_str().map(str::to_owned)).collect()
+    list.into_iter()
+        .flatten()
+        .filter_map(|f| f.as_str().map(str::to_owned))
+        .collect()
 }
 
 /// The owners of an object: its `ownerReferences`.
 pub fn owner_references(object: &Value) -> &[Value] {
-    object.pointer("/metadata/ownerReferences").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    object
+        .pointer("/metadata/ownerReferences")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default()
 }
 
 /// Reads a body as an object of `resource`, of the name and namespace in its path.
 pub fn parse(resource: &Resource, body: &[u8], namespace: &str, name: &str) -> Result<Value> {
     let object: Value = serde_json::from_slice(body).map_err(|e| {
-        status::bad_request(format!("the object provided is unrecognized (must be of type {}): {e}", resource.kind))
+        status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): {e}",
+            resource.kind
+        ))
     })?;
     identify(resource, object, namespace, name)
 }
@@ -61,13 +81,18 @@ pub fn parse(resource: &Resource, body: &[u8], namespace: &str, name: &str) -> R
 /// Checks that an object is of `resource` and of the name and namespace in its path, and fills them in.
 pub fn identify(resource: &Resource, mut object: Value, namespace: &str, name: &str) -> Result<Value> {
     if !object.is_object() {
-        return Err(status::bad_request(format!("the object provided is unrecognized (must be of type {})", resource.kind)));
+        return Err(status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {})",
+            resource.kind
+        )));
     }
     let (api_version, kind) = (resource.api_version(), resource.kind.as_str());
     match object["apiVersion"].as_str() {
         None | Some("") if resource.custom => {
             let why = format!("Object 'Kind' is missing in '{object}'");
-            return Err(status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why}")));
+            return Err(status::bad_request(format!(
+                "the object provided is unrecognized (must be of type {kind}): {why}"
+            )));
         }
         Some(given) if !given.is_empty() && given != api_version => {
             return Err(status::bad_request(format!(
@@ -87,7 +112,10 @@ pub fn identify(resource: &Resource, mut object: Value, namespace: &str, name: &
         object["metadata"] = json!({});
     }
     for map in ["labels", "annotations"] {
-        if let Some((key, _)) = object["metadata"][map].as_object().and_then(|m| m.iter().find(|(_, v)| !v.is_string())) {
+        if let Some((key, _)) = object["metadata"][map]
+            .as_object()
+            .and_then(|m| m.iter().find(|(_, v)| !v.is_string()))
+        {
             return Err(status::bad_request(format!(
                 "{kind} in version \"{}\" cannot be handled as a {kind}: metadata.{map}.{key} must be a string",
                 resource.version
@@ -123,8 +151,16 @@ pub fn normalize(resource: &Resource, object: &mut Value) {
         schema.fill_defaults(object);
     }
     if let Some(metadata) = object["metadata"].as_object_mut() {
-        const KNOWN: [&str; 8] =
-            ["name", "namespace", "generateName", "labels", "annotations", "finalizers", "ownerReferences", "resourceVersion"];
+        const KNOWN: [&str; 8] = [
+            "name",
+            "namespace",
+            "generateName",
+            "labels",
+            "annotations",
+            "finalizers",
+            "ownerReferences",
+            "resourceVersion",
+        ];
         metadata.retain(|field, value| {
             let known = KNOWN.contains(&field.as_str()) || SYSTEM_FIELDS.contains(&field.as_str());
             let empty = match value {
@@ -139,14 +175,21 @@ pub fn normalize(resource: &Resource, object: &mut Value) {
     }
 }
 
-/// All that is wrong with an object, by its metadata and its schema.
-pub fn validate(resource: &Resource, object: &Value) -> Result<()> {
+/// Refuses an object whose metadata is wrong, or what its schema says of the part that is written.
+pub fn validate(resource: &Resource, object: &Value, part: Part) -> Result<()> {
     let name = meta(object, "name");
     let mut errors = Vec::new();
     if name.is_empty() {
-        errors.push(FieldError::required("metadata.name", "name or generateName is required"));
+        errors.push(FieldError::required(
+            "metadata.name",
+            "name or generateName is required",
+        ));
     } else if name.len() > 253 {
-        errors.push(FieldError::invalid("metadata.name", format!("\"{name}\""), "must be no more than 253 bytes"));
+        errors.push(FieldError::invalid(
+            "metadata.name",
+            format!("\"{name}\""),
+            "must be no more than 253 bytes",
+        ));
     } else if !NAME.is_match(name) {
         errors.push(FieldError::invalid("metadata.name", format!("\"{name}\""), SUBDOMAIN));
     }
@@ -156,14 +199,27 @@ pub fn validate(resource: &Resource, object: &Value) -> Result<()> {
         }
         let text = value.as_str().unwrap_or_default();
         if text.len() > 63 {
-            errors.push(FieldError::invalid("metadata.labels", value, "must be no more than 63 bytes"));
+            errors.push(FieldError::invalid(
+                "metadata.labels",
+                value,
+                "must be no more than 63 bytes",
+            ));
         } else if !VALUE.is_match(text) {
             errors.push(FieldError::invalid("metadata.labels", value, LABEL_VALUE));
         }
     }
-    for key in object["metadata"]["annotations"].as_object().into_iter().flatten().map(|(key, _)| key) {
+    for key in object["metadata"]["annotations"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| key)
+    {
         if !KEY.is_match(key) {
-            errors.push(FieldError::invalid("metadata.annotations", format!("\"{key}\""), QUALIFIED));
+            errors.push(FieldError::invalid(
+                "metadata.annotations",
+                format!("\"{key}\""),
+                QUALIFIED,
+            ));
         }
     }
     for (index, owner) in owner_references(object).iter().enumerate() {
@@ -175,12 +231,23 @@ pub fn validate(resource: &Resource, object: &Value) -> Result<()> {
         }
     }
     for finalizer in finalizers(object).iter().filter(|finalizer| !KEY.is_match(finalizer)) {
-        errors.push(FieldError::invalid("metadata.finalizers", format!("\"{finalizer}\""), QUALIFIED));
+        errors.push(FieldError::invalid(
+            "metadata.finalizers",
+            format!("\"{finalizer}\""),
+            QUALIFIED,
+        ));
     }
     if let Some(schema) = &resource.schema {
-        errors.extend(schema.validate(object, ""));
+        errors.extend(match part {
+            Part::Main => schema.validate(object, ""),
+            Part::Status => schema.validate_status(&object["status"]),
+        });
     }
-    if errors.is_empty() { Ok(()) } else { Err(status::invalid(resource, name, errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(status::invalid(resource, name, errors))
+    }
 }
 
 /// Which part of an object an endpoint writes.
@@ -245,5 +312,9 @@ pub fn check_finalizers(resource: &Resource, live: &Value, new: &Value) -> Resul
         "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
         listed.join(", ")
     );
-    Err(status::invalid(resource, meta(live, "name"), vec![FieldError::forbidden("metadata.finalizers", why)]))
+    Err(status::invalid(
+        resource,
+        meta(live, "name"),
+        vec![FieldError::forbidden("metadata.finalizers", why)],
+    ))
 }

@@ -24,7 +24,9 @@ impl State {
         }
         let then = self.store.list_at(revision, resource, &key.namespace);
         let found = then.into_iter().find(|(k, _)| *k == key);
-        found.map(|(_, object)| object).ok_or_else(|| status::not_found(resource, &key.name))
+        found
+            .map(|(_, object)| object)
+            .ok_or_else(|| status::not_found(resource, &key.name))
     }
 
     /// GET of a collection.
@@ -58,8 +60,15 @@ impl State {
             let start = rest.last().map(|(key, _)| place(key)).unwrap_or_default();
             metadata["continue"] = Token { revision, start }.text().into();
         }
-        let items = rest.iter().map(|(_, object)| presented(resource, object, call.metadata_only));
-        Ok(list_of(resource, metadata, items.map(in_list(resource)).collect(), call.metadata_only))
+        let items = rest
+            .iter()
+            .map(|(_, object)| presented(resource, object, call.metadata_only));
+        Ok(list_of(
+            resource,
+            metadata,
+            items.map(in_list(resource)).collect(),
+            call.metadata_only,
+        ))
     }
 
     /// The revision that a read sees.
@@ -158,8 +167,18 @@ impl Token {
         if text.is_empty() {
             return Ok(None);
         }
-        let token = URL_SAFE_NO_PAD.decode(text).ok().and_then(|json| serde_json::from_slice::<Value>(&json).ok());
-        let token = token.and_then(|t| Some(Self { revision: t["rv"].as_u64()?, start: t["start"].as_str()?.to_owned() }));
-        token.map(Some).ok_or_else(|| status::bad_request("invalid continue token: continue key is not valid"))
+        let token = URL_SAFE_NO_PAD
+            .decode(text)
+            .ok()
+            .and_then(|json| serde_json::from_slice::<Value>(&json).ok());
+        let token = token.and_then(|t| {
+            Some(Self {
+                revision: t["rv"].as_u64()?,
+                start: t["start"].as_str()?.to_owned(),
+            })
+        });
+        token
+            .map(Some)
+            .ok_or_else(|| status::bad_request("invalid continue token: continue key is not valid"))
     }
 }

@@ -64,17 +64,29 @@ impl Resource {
 
     /// `example.dev/v1`.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// The path of its objects in etcd, which the real server's precondition errors name.
     pub fn storage_prefix(&self) -> String {
-        if self.custom { format!("/registry/{}/{}", self.group, self.plural) } else { format!("/registry/{}", self.plural) }
+        if self.custom {
+            format!("/registry/{}/{}", self.group, self.plural)
+        } else {
+            format!("/registry/{}", self.plural)
+        }
     }
 }
 
 fn qualified(name: &str, group: &str) -> String {
-    if group.is_empty() { name.to_owned() } else { format!("{name}.{group}") }
+    if group.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{name}.{group}")
+    }
 }
 
 /// All that is served, by group, version and plural.
@@ -129,14 +141,31 @@ impl Resources {
 
     /// Serves the versions of a custom resource definition, in place of those it had.
     pub fn define(&mut self, crd: &Value) -> Result<()> {
-        let text = |pointer: &str| crd.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |pointer: &str| {
+            crd.pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let texts = |pointer: &str| -> Vec<String> {
             let list = crd.pointer(pointer).and_then(Value::as_array);
-            list.into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect()
+            list.into_iter()
+                .flatten()
+                .filter_map(|v| v.as_str().map(str::to_owned))
+                .collect()
         };
-        let (group, plural, kind) = (text("/spec/group"), text("/spec/names/plural"), text("/spec/names/kind"));
+        let (group, plural, kind) = (
+            text("/spec/group"),
+            text("/spec/names/plural"),
+            text("/spec/names/kind"),
+        );
         self.remove(&group, &plural);
-        for version in crd.pointer("/spec/versions").and_then(Value::as_array).into_iter().flatten() {
+        for version in crd
+            .pointer("/spec/versions")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
             if version["served"] != true {
                 continue;
             }
@@ -178,7 +207,11 @@ impl Resources {
     }
 
     fn insert(&mut self, resource: Resource) {
-        let key = (resource.group.clone(), resource.version.clone(), resource.plural.clone());
+        let key = (
+            resource.group.clone(),
+            resource.version.clone(),
+            resource.plural.clone(),
+        );
         self.0.insert(key, Arc::new(resource));
     }
 }
@@ -225,7 +258,13 @@ const BUILTIN: &[Row] = &[
 /// The fields of built-in kinds that field selectors may name, besides name and namespace.
 fn selectable(kind: &str) -> Vec<String> {
     let fields: &[&str] = match kind {
-        "Pod" => &["spec.nodeName", "spec.restartPolicy", "spec.serviceAccountName", "status.phase", "status.podIP"],
+        "Pod" => &[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.serviceAccountName",
+            "status.phase",
+            "status.podIP",
+        ],
         "Secret" => &["type"],
         "Namespace" => &["status.phase"],
         "ReplicaSet" => &["status.replicas"],

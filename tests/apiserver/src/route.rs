@@ -121,7 +121,9 @@ pub fn route(resources: &Resources, path: &str) -> Option<Result<Route>> {
         return Some(Ok(Route::GroupVersion(group.into(), version.into())));
     }
     let (namespace, rest) = match rest {
-        ["namespaces", namespace, rest @ ..] if !rest.is_empty() && !is_namespace_subresource(rest) => (*namespace, rest),
+        ["namespaces", namespace, rest @ ..] if !rest.is_empty() && !is_namespace_subresource(rest) => {
+            (*namespace, rest)
+        }
         _ => ("", rest),
     };
     let (plural, name, subresource) = match rest {
@@ -178,5 +180,9 @@ pub fn verb(method: &Method, target: &Target, query: &Query) -> Result<Verb> {
 }
 
 fn only(method: &Method, allowed: Method, verb: Verb) -> Result<Verb> {
-    if *method == allowed { Ok(verb) } else { Err(status::method_not_allowed()) }
+    if *method == allowed {
+        Ok(verb)
+    } else {
+        Err(status::method_not_allowed())
+    }
 }

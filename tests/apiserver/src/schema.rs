@@ -61,7 +61,8 @@ enum Additional {
 
 fn pattern<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Regex>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
-    text.map(|text| Regex::new(&text).map_err(serde::de::Error::custom)).transpose()
+    text.map(|text| Regex::new(&text).map_err(serde::de::Error::custom))
+        .transpose()
 }
 
 /// How server-side apply merges a value.
@@ -131,7 +132,9 @@ impl Schema {
             }
             Value::Array(entries) => {
                 if let Some(schema) = self.entry() {
-                    entries.iter_mut().for_each(|entry| schema.prune(entry, schema.embedded));
+                    entries
+                        .iter_mut()
+                        .for_each(|entry| schema.prune(entry, schema.embedded));
                 }
             }
             _ => {}
@@ -170,7 +173,11 @@ impl Schema {
             return errors;
         }
         if !self.has_type(value) {
-            let expected = if self.int_or_string { "integer,string" } else { self.r#type.as_deref().unwrap_or("") };
+            let expected = if self.int_or_string {
+                "integer,string"
+            } else {
+                self.r#type.as_deref().unwrap_or("")
+            };
             errors.push(FieldError::wrong_type(path, type_of(value), expected));
             return errors;
         }
@@ -258,9 +265,11 @@ impl Schema {
     fn identity(&self, entry: &Value) -> Option<Value> {
         match self.merge() {
             Merge::Set => Some(entry.clone()),
-            Merge::ByKeys(keys) => {
-                Some(keys.iter().filter_map(|key| Some((key.clone(), entry.get(key)?.clone()))).collect())
-            }
+            Merge::ByKeys(keys) => Some(
+                keys.iter()
+                    .filter_map(|key| Some((key.clone(), entry.get(key)?.clone())))
+                    .collect(),
+            ),
             Merge::Atomic | Merge::Fields => None,
         }
     }
@@ -276,12 +285,20 @@ impl Schema {
         if let Some(min) = self.min_length
             && characters < min
         {
-            errors.push(FieldError::invalid(path, quoted(), format!("{path} in body should be at least {min} chars long")));
+            errors.push(FieldError::invalid(
+                path,
+                quoted(),
+                format!("{path} in body should be at least {min} chars long"),
+            ));
         }
         if let Some(pattern) = &self.pattern
             && !pattern.is_match(text)
         {
-            errors.push(FieldError::invalid(path, quoted(), format!("{path} in body should match '{pattern}'")));
+            errors.push(FieldError::invalid(
+                path,
+                quoted(),
+                format!("{path} in body should match '{pattern}'"),
+            ));
         }
         if self.format.as_deref() == Some("date-time") && text.parse::<Timestamp>().is_err() {
             errors.push(FieldError::wrong_type(path, text, "date-time"));
@@ -293,7 +310,11 @@ impl Schema {
         if let Some(max) = self.maximum
             && number > max
         {
-            errors.push(FieldError::invalid(path, value, format!("{path} in body should be less than or equal to {max}")));
+            errors.push(FieldError::invalid(
+                path,
+                value,
+                format!("{path} in body should be less than or equal to {max}"),
+            ));
         }
         if let Some(min) = self.minimum
             && number < min
@@ -309,26 +330,84 @@ impl Schema {
 
     fn validate_combinations(&self, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
         let passes = |schema: &&Schema| schema.validate(value, path).is_empty();
-        let mut wrong = |why: String| errors.push(FieldError::invalid(path, "\"\"", why));
-        if !self.any_of.is_empty() && !self.any_of.iter().any(|schema| passes(&schema)) {
-            wrong(format!("{path} in body must validate at least one schema (anyOf)"));
+        let wrong = |why: &str| FieldError::invalid("<nil>", "\"\"", format!("\"{path}\" must {why}"));
+        if let Some(first) = self.any_of.first()
+            && !self.any_of.iter().any(|schema| passes(&schema))
+        {
+            errors.push(wrong("validate at least one schema (anyOf)"));
+            errors.extend(first.validate(value, path));
         }
         let matching = self.one_of.iter().filter(passes).count();
-        if !self.one_of.is_empty() && matching != 1 {
-            let found = if matching == 0 { "Found none valid".into() } else { format!("Found {matching} valid alternatives") };
-            wrong(format!("{path} in body must validate one and only one schema (oneOf). {found}"));
+        if let Some(first) = self.one_of.first()
+            && matching != 1
+        {
+            let only_one = "validate one and only one schema (oneOf).";
+            if matching == 0 {
+                errors.push(wrong(&format!("{only_one} Found none valid")));
+                errors.extend(first.validate(value, path));
+            } else {
+                errors.push(wrong(&format!("{only_one} Found {matching} valid alternatives")));
+            }
         }
         if self.not.as_deref().is_some_and(|schema| passes(&schema)) {
-            wrong(format!("{path} in body must not validate the schema (not)"));
+            errors.push(wrong("not validate the schema (not)"));
         }
         for schema in &self.all_of {
             errors.extend(schema.validate(value, path));
         }
     }
+
+    /// The path of the first field that the schema doesn't name, as server-side apply writes it (`.spec.bogus`).
+    pub fn first_unknown(&self, object: &Value) -> Option<String> {
+        let fields = object.as_object()?.iter();
+        let mut own = fields.filter(|(name, _)| !["apiVersion", "kind", "metadata"].contains(&name.as_str()));
+        own.find_map(|(name, field)| self.unknown_in_field(name, field, ""))
+    }
+
+    fn unknown_in_field(&self, name: &str, field: &Value, path: &str) -> Option<String> {
+        let at = format!("{path}.{name}");
+        match self.field(name) {
+            Some(schema) => schema.unknown_in(field, &at),
+            None => (!self.preserve_unknown).then_some(at),
+        }
+    }
+
+    fn unknown_in(&self, value: &Value, path: &str) -> Option<String> {
+        match value {
+            Value::Object(fields) => fields
+                .iter()
+                .find_map(|(name, field)| self.unknown_in_field(name, field, path)),
+            Value::Array(entries) => {
+                let schema = self.entry()?;
+                entries
+                    .iter()
+                    .enumerate()
+                    .find_map(|(index, entry)| schema.unknown_in(entry, &format!("{path}[{index}]")))
+            }
+            _ => None,
+        }
+    }
+
+    /// All that is wrong with a custom resource's status, which is validated on its own.
+    pub fn validate_status(&self, status: &Value) -> Vec<FieldError> {
+        let errors = self
+            .field("status")
+            .filter(|_| !status.is_null())
+            .map(|schema| schema.validate(status, ""));
+        errors
+            .into_iter()
+            .flatten()
+            .map(|error| error.within("status"))
+            .collect()
+    }
 }
 
 fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
 }
 
 fn type_of(value: &Value) -> &'static str {
@@ -398,9 +477,16 @@ mod tests {
                 FieldError::invalid("spec.size", 11, "spec.size in body should be less than or equal to 10"),
                 FieldError::too_many("spec.steps", 3, 2),
                 FieldError::duplicate("spec.steps[1]", json!({"name": "a"})),
-                FieldError::invalid("spec.steps[2].name", "\"B\"", "spec.steps[2].name in body should match '^[a-z]+$'"),
+                FieldError::invalid(
+                    "spec.steps[2].name",
+                    "\"B\"",
+                    "spec.steps[2].name in body should match '^[a-z]+$'"
+                ),
             ]
         );
-        assert_eq!(schema().validate(&json!({"spec": {}}), ""), vec![FieldError::required("spec.size", "")]);
+        assert_eq!(
+            schema().validate(&json!({"spec": {}}), ""),
+            vec![FieldError::required("spec.size", "")]
+        );
     }
 }

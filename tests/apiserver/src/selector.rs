@@ -34,7 +34,8 @@ impl Filter {
                 }
             };
             let path = path.trim();
-            if !["metadata.name", "metadata.namespace"].contains(&path) && !resource.selectable.iter().any(|s| s == path)
+            if !["metadata.name", "metadata.namespace"].contains(&path)
+                && !resource.selectable.iter().any(|s| s == path)
             {
                 return Err(status::bad_request(format!("field label not supported: {path}")));
             }
@@ -46,14 +47,21 @@ impl Filter {
     /// Does it select this object?
     pub fn matches(&self, object: &Value) -> bool {
         self.labels.matches(&labels_of(object))
-            && self.fields.iter().all(|(path, value, equal)| (text_at(object, path) == *value) == *equal)
+            && self
+                .fields
+                .iter()
+                .all(|(path, value, equal)| (text_at(object, path) == *value) == *equal)
     }
 }
 
 /// The labels of an object.
 pub fn labels_of(object: &Value) -> BTreeMap<String, String> {
     let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
-    labels.into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
+    labels
+        .into_iter()
+        .flatten()
+        .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
+        .collect()
 }
 
 fn text_at(object: &Value, path: &str) -> String {
@@ -74,7 +82,10 @@ fn label_selector(text: &str) -> Result<Selector> {
         let (words, set) = match term.split_once('(') {
             Some((words, rest)) => {
                 let values = rest.strip_suffix(')').ok_or_else(bad)?;
-                (words.trim(), Some(values.split(',').map(|v| v.trim().to_owned()).collect()))
+                (
+                    words.trim(),
+                    Some(values.split(',').map(|v| v.trim().to_owned()).collect()),
+                )
             }
             None => (term, None),
         };

@@ -91,6 +91,7 @@ enum Answer {
 }
 
 /// What a request asks for: a resource, or one of the server's own pages.
+#[derive(Clone)]
 enum Asked {
     Resource(Call),
     Page(Page),
@@ -107,13 +108,23 @@ impl ApiServer {
     pub fn new(clock: Clock, seed: u32) -> Self {
         let state = Mutex::new(State::new(seed, clock()));
         let (progress, _) = watch::channel(());
-        Self { shared: Arc::new(Shared { state, hooks: Mutex::default(), clock, progress }) }
+        Self {
+            shared: Arc::new(Shared {
+                state,
+                hooks: Mutex::default(),
+                clock,
+                progress,
+            }),
+        }
     }
 
     /// A client's connection, acting as `user` unless its requests say otherwise: a `tower::Service`, to be wrapped in
     /// whatever layers the program under test puts on its connection.
     pub fn connect(&self, user: &str) -> Connection {
-        Connection { server: self.clone(), user: user.into() }
+        Connection {
+            server: self.clone(),
+            user: user.into(),
+        }
     }
 
     /// A client on a connection of its own.
@@ -151,6 +162,14 @@ impl ApiServer {
             Fault::LoseAnswer => {
                 drop(self.respond(&info, asked));
                 Err(reset())
+            }
+            Fault::FailAfterwards { code } => {
+                drop(self.respond(&info, asked));
+                Ok(self.response(Err(Fault::status(code, None))))
+            }
+            Fault::Repeat => {
+                drop(self.respond(&info, asked.clone()));
+                Ok(self.respond(&info, asked))
             }
             Fault::Delay(by) => {
                 // A task of its own, so that the request arrives even if nobody waits for it any more.
@@ -214,9 +233,12 @@ impl ApiServer {
                     info.name.clone_from(&target.name);
                     // A namespace is in itself.
                     let itself = target.resource.kind == "Namespace" && target.resource.group.is_empty();
-                    info.namespace.clone_from(if itself { &target.name } else { &target.namespace });
+                    info.namespace
+                        .clone_from(if itself { &target.name } else { &target.namespace });
                     let agent = header("user-agent").split('/').next().unwrap_or_default();
-                    let manager = [query.get("fieldManager"), agent, "unknown"].into_iter().find(|m| !m.is_empty());
+                    let manager = [query.get("fieldManager"), agent, "unknown"]
+                        .into_iter()
+                        .find(|m| !m.is_empty());
                     Ok(Asked::Resource(Call {
                         info: info.clone(),
                         content_type: header("content-type").to_owned(),
@@ -228,7 +250,10 @@ impl ApiServer {
                     }))
                 }
             },
-            Ok(route) => Ok(Asked::Page(Page { route, aggregated: accept.contains("as=APIGroupDiscoveryList") })),
+            Ok(route) => Ok(Asked::Page(Page {
+                route,
+                aggregated: accept.contains("as=APIGroupDiscoveryList"),
+            })),
         };
         state.requests.push(info.clone());
         drop(state);
@@ -238,7 +263,9 @@ impl ApiServer {
 
     /// May the user do it, and may the client act as that user?
     fn authorize(&self, info: &RequestInfo, own_user: &str) -> Result<()> {
-        let Some(allows) = self.shared.hooks().authorizer.clone() else { return Ok(()) };
+        let Some(allows) = self.shared.hooks().authorizer.clone() else {
+            return Ok(());
+        };
         if info.user != own_user {
             let parts: Vec<&str> = info.user.split(':').collect();
             let (resource, namespace, name) = match parts.as_slice() {
@@ -285,7 +312,10 @@ impl ApiServer {
     fn answer(&self, call: &Call) -> Result<Answer> {
         let (resource, state) = (&call.target.resource, &mut *self.shared.lock());
         let object = |code, object: Arc<Value>| {
-            Answer::Object(code, read::presented(resource, &object, call.metadata_only && object["kind"] != "Status"))
+            Answer::Object(
+                code,
+                read::presented(resource, &object, call.metadata_only && object["kind"] != "Status"),
+            )
         };
         Ok(match (call.info.verb, call.target.subresource.as_str()) {
             (Verb::Get, "log") => Answer::Text(200, state.pod_log(call)?),
@@ -299,7 +329,11 @@ impl ApiServer {
             (Verb::Create, _) => object(201, state.create(call)?),
             (Verb::Update | Verb::Patch, _) => {
                 let existed = state.existing(call).is_ok();
-                let written = if call.info.verb == Verb::Update { state.update(call)? } else { state.patch(call)? };
+                let written = if call.info.verb == Verb::Update {
+                    state.update(call)?
+                } else {
+                    state.patch(call)?
+                };
                 object(if existed { 200 } else { 201 }, written)
             }
             (Verb::Delete, _) => object(200, state.delete(call)?),
@@ -359,7 +393,11 @@ impl ApiServer {
             }
             Err(status) => {
                 retry_after = status.details.as_ref().and_then(|details| details.retry_after_seconds);
-                (code_of(&status), "application/json", full(serde_json::json!(*status).to_string().into()))
+                (
+                    code_of(&status),
+                    "application/json",
+                    full(serde_json::json!(*status).to_string().into()),
+                )
             }
         };
         let mut response = Response::new(body);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::StatusCause, jiff::Timestamp};
 use serde_json::Value;
 
 use crate::{
@@ -38,7 +38,11 @@ impl Call {
 
     /// As a manager of fields.
     pub fn manager(&self, applies: bool) -> Manager {
-        Manager { name: self.manager.clone(), applies, subresource: self.target.subresource.clone() }
+        Manager {
+            name: self.manager.clone(),
+            applies,
+            subresource: self.target.subresource.clone(),
+        }
     }
 }
 
@@ -81,7 +85,14 @@ impl Author {
     /// One of the control plane's controllers.
     pub fn controller(name: &str, verb: Verb, time: Timestamp) -> Self {
         let user = format!("system:serviceaccount:kube-system:{name}");
-        Self { request: 0, time, user, verb, subresource: String::new(), dry_run: false }
+        Self {
+            request: 0,
+            time,
+            user,
+            verb,
+            subresource: String::new(),
+            dry_run: false,
+        }
     }
 }
 
@@ -134,7 +145,8 @@ impl State {
         if let Some(resource) = self.resources.get("", "v1", "namespaces").cloned() {
             let key = Key::new(&resource, "", name);
             if self.store.get(&key).is_none() {
-                let mut object = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+                let mut object =
+                    serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
                 self.set_system_fields(&resource, &mut object, now);
                 crate::builtin::prepare(&mut object);
                 self.put(&author, key, object, Arc::default());
@@ -149,7 +161,11 @@ impl State {
         }
         self.garbage |= !objects::owner_references(&object).is_empty() || objects::is_terminating(&object);
         let change = self.store.put(key, object, owners);
-        let stored = change.after.as_ref().map(|after| after.object.clone()).unwrap_or_default();
+        let stored = change
+            .after
+            .as_ref()
+            .map(|after| after.object.clone())
+            .unwrap_or_default();
         self.accepted(author, change);
         stored
     }
@@ -198,7 +214,10 @@ impl State {
     /// Serves what the stored definitions define, after the store went back in time.
     pub fn resources_from_store(&mut self) {
         self.resources = Resources::builtin();
-        let definitions = self.store.iter().filter(|(key, _)| key.resource == "customresourcedefinitions");
+        let definitions = self
+            .store
+            .iter()
+            .filter(|(key, _)| key.resource == "customresourcedefinitions");
         for (_, stored) in definitions {
             // Was checked before it was stored.
             drop(self.resources.define(&stored.object));
@@ -236,14 +255,27 @@ impl State {
 
     /// Checks that a namespace takes new objects.
     pub fn check_namespace(&self, resource: &Resource, namespace: &str, name: &str) -> Result<()> {
-        let Some(namespaces) = self.resources.get("", "v1", "namespaces").filter(|_| resource.namespaced) else {
+        let Some(namespaces) = self
+            .resources
+            .get("", "v1", "namespaces")
+            .filter(|_| resource.namespaced)
+        else {
             return Ok(());
         };
         match self.store.get(&Key::new(namespaces, "", namespace)) {
             None => Err(status::not_found(namespaces, namespace)),
             Some(found) if objects::is_terminating(&found.object) => {
-                let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
-                Err(status::forbidden(resource, name, why))
+                let why =
+                    format!("unable to create new content in namespace {namespace} because it is being terminated");
+                let mut refusal = status::forbidden(resource, name, why);
+                if let Some(details) = &mut refusal.details {
+                    details.causes = Some(vec![StatusCause {
+                        reason: Some("NamespaceTerminating".into()),
+                        message: Some(format!("namespace {namespace} is being terminated")),
+                        field: Some("metadata.namespace".into()),
+                    }]);
+                }
+                Err(refusal)
             }
             Some(_) => Ok(()),
         }
@@ -260,7 +292,10 @@ impl State {
 
     /// The uids of all objects that exist, with their namespaces.
     pub fn uids(&self) -> BTreeMap<String, String> {
-        self.store.iter().map(|(key, s)| (meta(&s.object, "uid").to_owned(), key.namespace.clone())).collect()
+        self.store
+            .iter()
+            .map(|(key, s)| (meta(&s.object, "uid").to_owned(), key.namespace.clone()))
+            .collect()
     }
 }
 

@@ -30,7 +30,11 @@ impl FieldError {
 
     /// A field that must be there.
     pub fn required(field: impl Into<String>, detail: &str) -> Self {
-        let message = if detail.is_empty() { "Required value".into() } else { format!("Required value: {detail}") };
+        let message = if detail.is_empty() {
+            "Required value".into()
+        } else {
+            format!("Required value: {detail}")
+        };
         Self::new(field, "FieldValueRequired", message)
     }
 
@@ -52,16 +56,37 @@ impl FieldError {
 
     /// A text of more than `max` bytes.
     pub fn too_long(field: impl Into<String>, max: u64) -> Self {
-        Self::new(field, "FieldValueTooLong", format!("Too long: may not be more than {max} bytes"))
+        Self::new(
+            field,
+            "FieldValueTooLong",
+            format!("Too long: may not be more than {max} bytes"),
+        )
     }
 
     /// A list or map of more than `max` entries.
     pub fn too_many(field: impl Into<String>, count: usize, max: u64) -> Self {
-        Self::new(field, "FieldValueTooMany", format!("Too many: {count}: must have at most {max} items"))
+        Self::new(
+            field,
+            "FieldValueTooMany",
+            format!("Too many: {count}: must have at most {max} items"),
+        )
+    }
+
+    /// The same error of a part of an object: only its field is named in full, not its message.
+    pub fn within(mut self, part: &str) -> Self {
+        if self.field != "<nil>" {
+            let dot = if self.field.is_empty() { "" } else { "." };
+            self.field = format!("{part}{dot}{}", self.field);
+        }
+        self
     }
 
     fn new(field: impl Into<String>, reason: &'static str, message: String) -> Self {
-        Self { field: field.into(), reason, message }
+        Self {
+            field: field.into(),
+            reason,
+            message,
+        }
     }
 }
 
@@ -93,7 +118,13 @@ fn details(resource: &Resource, kind: &str, name: &str) -> StatusDetails {
 
 /// 404: there is no such object.
 pub fn not_found(resource: &Resource, name: &str) -> Box<Status> {
-    of_object(404, "NotFound", resource, name, format!("{} \"{name}\" not found", resource.qualified()))
+    of_object(
+        404,
+        "NotFound",
+        resource,
+        name,
+        format!("{} \"{name}\" not found", resource.qualified()),
+    )
 }
 
 /// 404: the server serves no such resource.
@@ -103,17 +134,30 @@ pub fn no_such_resource() -> Box<Status> {
 
 /// 405: the resource has no such verb.
 pub fn method_not_allowed() -> Box<Status> {
-    failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+    failure(
+        405,
+        "MethodNotAllowed",
+        "the server does not allow this method on the requested resource",
+    )
 }
 
 /// 409: an object to create exists.
 pub fn already_exists(resource: &Resource, name: &str) -> Box<Status> {
-    of_object(409, "AlreadyExists", resource, name, format!("{} \"{name}\" already exists", resource.qualified()))
+    of_object(
+        409,
+        "AlreadyExists",
+        resource,
+        name,
+        format!("{} \"{name}\" already exists", resource.qualified()),
+    )
 }
 
 /// 409 with the reason that the operation can't be fulfilled.
 pub fn conflict(resource: &Resource, name: &str, why: impl std::fmt::Display) -> Box<Status> {
-    let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.qualified());
+    let message = format!(
+        "Operation cannot be fulfilled on {} \"{name}\": {why}",
+        resource.qualified()
+    );
     of_object(409, "Conflict", resource, name, message)
 }
 
@@ -128,7 +172,10 @@ pub fn modified(resource: &Resource, name: &str) -> Box<Status> {
 
 /// 409: a delete whose precondition doesn't hold; the real server names the kind here, not the resource.
 pub fn precondition(resource: &Resource, name: &str, why: impl std::fmt::Display) -> Box<Status> {
-    let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.qualified_kind());
+    let message = format!(
+        "Operation cannot be fulfilled on {} \"{name}\": {why}",
+        resource.qualified_kind()
+    );
     let mut status = failure(409, "Conflict", message);
     status.details = Some(details(resource, &resource.kind, name));
     status
@@ -142,7 +189,10 @@ pub fn apply_conflict(conflicts: &[(String, String)]) -> Box<Status> {
             let mut managers: Vec<&str> = conflicts.iter().map(|(manager, _)| manager.as_str()).collect();
             managers.dedup();
             let each = managers.iter().map(|manager| {
-                let fields = conflicts.iter().filter(|(m, _)| m == manager).map(|(_, field)| format!("\n- {field}"));
+                let fields = conflicts
+                    .iter()
+                    .filter(|(m, _)| m == manager)
+                    .map(|(_, field)| format!("\n- {field}"));
                 format!("conflicts with \"{manager}\":{}", fields.collect::<String>())
             });
             format!("{} conflicts: {}", conflicts.len(), each.collect::<Vec<_>>().join("\n"))
@@ -154,7 +204,10 @@ pub fn apply_conflict(conflicts: &[(String, String)]) -> Box<Status> {
         message: Some(format!("conflict with \"{manager}\"")),
         field: Some(field.clone()),
     });
-    status.details = Some(StatusDetails { causes: Some(causes.collect()), ..StatusDetails::default() });
+    status.details = Some(StatusDetails {
+        causes: Some(causes.collect()),
+        ..StatusDetails::default()
+    });
     status
 }
 
@@ -172,23 +225,36 @@ pub fn unconditional_update(resource: &Resource, name: &str) -> Box<Status> {
 fn invalid_named(resource: &Resource, kind: &str, name: &str, errors: Vec<FieldError>) -> Box<Status> {
     let mut texts: Vec<String> = errors.iter().map(|e| format!("{}: {}", e.field, e.message)).collect();
     texts.dedup();
-    let listed = if texts.len() == 1 { texts.remove(0) } else { format!("[{}]", texts.join(", ")) };
+    let listed = if texts.len() == 1 {
+        texts.remove(0)
+    } else {
+        format!("[{}]", texts.join(", "))
+    };
     let dot = if resource.group.is_empty() { "" } else { "." };
-    let mut status =
-        failure(422, "Invalid", format!("{kind}{dot}{} \"{name}\" is invalid: {listed}", resource.group));
+    let mut status = failure(
+        422,
+        "Invalid",
+        format!("{kind}{dot}{} \"{name}\" is invalid: {listed}", resource.group),
+    );
     let causes = errors.into_iter().map(|e| StatusCause {
         reason: Some(e.reason.into()),
         message: Some(e.message),
         field: Some(e.field),
     });
-    status.details = Some(StatusDetails { causes: Some(causes.collect()), ..details(resource, kind, name) });
+    status.details = Some(StatusDetails {
+        causes: Some(causes.collect()),
+        ..details(resource, kind, name)
+    });
     status
 }
 
 /// 422: options of a request are wrong.
 pub fn invalid_options(kind: &str, error: FieldError) -> Box<Status> {
-    let mut status =
-        failure(422, "Invalid", format!("{kind}.meta.k8s.io \"\" is invalid: {}: {}", error.field, error.message));
+    let mut status = failure(
+        422,
+        "Invalid",
+        format!("{kind}.meta.k8s.io \"\" is invalid: {}: {}", error.field, error.message),
+    );
     status.details = Some(StatusDetails {
         group: Some("meta.k8s.io".into()),
         kind: Some(kind.to_owned()),
@@ -204,7 +270,11 @@ pub fn invalid_options(kind: &str, error: FieldError) -> Box<Status> {
 
 /// 422: a JSON patch that doesn't apply: a failed `test`, a path that isn't there.
 pub fn patch_rejected() -> Box<Status> {
-    let mut status = failure(422, "Invalid", "the server rejected our request due to an error in our request");
+    let mut status = failure(
+        422,
+        "Invalid",
+        "the server rejected our request due to an error in our request",
+    );
     status.details = Some(StatusDetails::default());
     status
 }
@@ -226,8 +296,11 @@ pub fn expired(message: impl Into<String>) -> Box<Status> {
 
 /// 504: a read of a resourceVersion that the server hasn't reached.
 pub fn too_large_version(asked: u64, current: u64) -> Box<Status> {
-    let mut status =
-        failure(504, "Timeout", format!("Timeout: Too large resource version: {asked}, current: {current}"));
+    let mut status = failure(
+        504,
+        "Timeout",
+        format!("Timeout: Too large resource version: {asked}, current: {current}"),
+    );
     status.details = Some(StatusDetails {
         causes: Some(vec![StatusCause {
             reason: Some("ResourceVersionTooLarge".into()),
@@ -251,14 +324,27 @@ pub fn unsupported_media_type(accepted: &str) -> Box<Status> {
 
 /// 403, with the reason after "is forbidden: ".
 pub fn forbidden(resource: &Resource, name: &str, why: impl std::fmt::Display) -> Box<Status> {
-    let named = if name.is_empty() { String::new() } else { format!(" \"{name}\"") };
-    of_object(403, "Forbidden", resource, name, format!("{}{named} is forbidden: {why}", resource.qualified()))
+    let named = if name.is_empty() {
+        String::new()
+    } else {
+        format!(" \"{name}\"")
+    };
+    of_object(
+        403,
+        "Forbidden",
+        resource,
+        name,
+        format!("{}{named} is forbidden: {why}", resource.qualified()),
+    )
 }
 
 /// 429: an eviction that a disruption budget doesn't allow, with the budget's words and when to try again.
 pub fn too_many_disruptions(message: String, retry_after: Option<i32>) -> Box<Status> {
-    let mut status =
-        failure(429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.");
+    let mut status = failure(
+        429,
+        "TooManyRequests",
+        "Cannot evict pod as it would violate the pod's disruption budget.",
+    );
     status.details = Some(StatusDetails {
         causes: Some(vec![StatusCause {
             reason: Some("DisruptionBudget".into()),

@@ -23,7 +23,11 @@ impl Key {
         Self {
             group: resource.group.clone(),
             resource: resource.plural.clone(),
-            namespace: if resource.namespaced { namespace.to_owned() } else { String::new() },
+            namespace: if resource.namespaced {
+                namespace.to_owned()
+            } else {
+                String::new()
+            },
             name: name.to_owned(),
         }
     }
@@ -93,16 +97,29 @@ impl Store {
     pub fn put(&mut self, key: Key, mut object: Value, owners: Arc<Owners>) -> Change {
         self.revision += 1;
         object["metadata"]["resourceVersion"] = Value::String(self.revision.to_string());
-        let stored = Stored { object: Arc::new(object), owners };
+        let stored = Stored {
+            object: Arc::new(object),
+            owners,
+        };
         let before = self.objects.insert(key.clone(), stored.clone()).map(|s| s.object);
-        self.log(Change { revision: self.revision, key, before, after: Some(stored) })
+        self.log(Change {
+            revision: self.revision,
+            key,
+            before,
+            after: Some(stored),
+        })
     }
 
     /// Removes an object; None if there is none.
     pub fn delete(&mut self, key: &Key) -> Option<Change> {
         let before = self.objects.remove(key)?;
         self.revision += 1;
-        let change = Change { revision: self.revision, key: key.clone(), before: Some(before.object), after: None };
+        let change = Change {
+            revision: self.revision,
+            key: key.clone(),
+            before: Some(before.object),
+            after: None,
+        };
         Some(self.log(change))
     }
 
@@ -119,9 +136,15 @@ impl Store {
     /// The objects of `resource`, in `namespace` if that isn't empty, as they were at `revision`.
     pub fn list_at(&self, revision: u64, resource: &Resource, namespace: &str) -> Vec<(Key, Arc<Value>)> {
         let current = self.objects.iter().filter(|(key, _)| key.is_of(resource, namespace));
-        let mut objects: BTreeMap<Key, Arc<Value>> =
-            current.map(|(key, stored)| (key.clone(), stored.object.clone())).collect();
-        for change in self.changes_after(revision).iter().rev().filter(|c| c.key.is_of(resource, namespace)) {
+        let mut objects: BTreeMap<Key, Arc<Value>> = current
+            .map(|(key, stored)| (key.clone(), stored.object.clone()))
+            .collect();
+        for change in self
+            .changes_after(revision)
+            .iter()
+            .rev()
+            .filter(|c| c.key.is_of(resource, namespace))
+        {
             match &change.before {
                 Some(before) => objects.insert(change.key.clone(), before.clone()),
                 None => objects.remove(&change.key),
@@ -132,7 +155,8 @@ impl Store {
 
     /// Goes back to an earlier revision, as restoring etcd from a snapshot does: later changes never happened.
     pub fn rewind(&mut self, revision: u64) {
-        self.changes.truncate(self.changes.partition_point(|change| change.revision <= revision));
+        self.changes
+            .truncate(self.changes.partition_point(|change| change.revision <= revision));
         self.objects.clear();
         for change in &self.changes {
             match &change.after {

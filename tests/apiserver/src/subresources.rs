@@ -51,7 +51,11 @@ impl State {
     /// GET of a pod's log: what the test set for it.
     pub fn pod_log(&self, call: &Call) -> Result<String> {
         let (key, pod, _) = self.existing(call)?;
-        let containers = pod.pointer("/spec/containers").and_then(Value::as_array).cloned().unwrap_or_default();
+        let containers = pod
+            .pointer("/spec/containers")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         let names: Vec<&str> = containers.iter().filter_map(|c| c["name"].as_str()).collect();
         let container = match (call.query.get("container"), names.as_slice()) {
             ("", [only]) => *only,
@@ -64,12 +68,17 @@ impl State {
             }
             (named, names) if names.contains(&named) => named,
             (named, _) => {
-                return Err(status::bad_request(format!("container {named} is not valid for pod {}", key.name)));
+                return Err(status::bad_request(format!(
+                    "container {named} is not valid for pod {}",
+                    key.name
+                )));
             }
         };
         let of = (key.namespace.clone(), key.name.clone(), container.to_owned());
         let text = self.pod_logs.get(&of).cloned().unwrap_or_default();
-        let Some(tail) = call.query.number("tailLines").and_then(|n| usize::try_from(n).ok()) else { return Ok(text) };
+        let Some(tail) = call.query.number("tailLines").and_then(|n| usize::try_from(n).ok()) else {
+            return Ok(text);
+        };
         let lines: Vec<&str> = text.split_inclusive('\n').collect();
         Ok(lines[lines.len().saturating_sub(tail)..].concat())
     }
@@ -90,17 +99,26 @@ impl State {
 
     fn check_budgets(&self, namespace: &str, pod: &Value) -> Result<()> {
         let labels = labels_of(pod);
-        let budgets = self.store.iter().filter(|(key, _)| key.group == "policy" && key.namespace == namespace);
+        let budgets = self
+            .store
+            .iter()
+            .filter(|(key, _)| key.group == "policy" && key.namespace == namespace);
         for (key, budget) in budgets {
             let budget = &budget.object;
-            let selector: LabelSelector = serde_json::from_value(budget["spec"]["selector"].clone()).unwrap_or_default();
-            let Ok(selector) = Selector::try_from(selector) else { continue };
+            let selector: LabelSelector =
+                serde_json::from_value(budget["spec"]["selector"].clone()).unwrap_or_default();
+            let Ok(selector) = Selector::try_from(selector) else {
+                continue;
+            };
             if !selector.matches(&labels) {
                 continue;
             }
             let number = |field: &str| budget["status"][field].as_i64().unwrap_or_default();
             if number("observedGeneration") < budget["metadata"]["generation"].as_i64().unwrap_or_default() {
-                let why = format!("The disruption budget {} is still being processed by the server.", key.name);
+                let why = format!(
+                    "The disruption budget {} is still being processed by the server.",
+                    key.name
+                );
                 return Err(status::too_many_disruptions(why, Some(10)));
             }
             if number("disruptionsAllowed") <= 0 {
@@ -122,7 +140,11 @@ impl State {
         let request: Value =
             serde_json::from_slice(&call.body).map_err(|e| status::bad_request(format!("TokenRequest: {e}")))?;
         let seconds_valid = request["spec"]["expirationSeconds"].as_i64().unwrap_or(3600);
-        let until = call.info.time.checked_add(SignedDuration::from_secs(seconds_valid)).unwrap_or(call.info.time);
+        let until = call
+            .info
+            .time
+            .checked_add(SignedDuration::from_secs(seconds_valid))
+            .unwrap_or(call.info.time);
         Ok(json!({
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
@@ -179,9 +201,12 @@ fn scale_of(call: &Call, object: &Arc<Value>, writing: bool) -> Result<Value> {
             "resourceVersion": metadata["resourceVersion"],
             "creationTimestamp": metadata["creationTimestamp"],
         },
-        "spec": {"replicas": replicas.unwrap_or_default()},
+        "spec": {},
         "status": {"replicas": number(&places.status_replicas).unwrap_or_default()},
     });
+    if let Some(replicas) = replicas.filter(|replicas| *replicas != 0) {
+        scale["spec"]["replicas"] = replicas.into();
+    }
     let selector = match &places.selector {
         Some(pointer) => object.pointer(pointer).and_then(Value::as_str).map(str::to_owned),
         None => {
@@ -197,5 +222,8 @@ fn scale_of(call: &Call, object: &Arc<Value>, writing: bool) -> Result<Value> {
 
 /// The place of a JSON pointer, made where it isn't.
 fn place<'v>(value: &'v mut Value, pointer: &str) -> &'v mut Value {
-    pointer.split('/').filter(|part| !part.is_empty()).fold(value, |value, part| &mut value[part])
+    pointer
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .fold(value, |value, part| &mut value[part])
 }

@@ -89,7 +89,10 @@ pub fn open(shared: &Arc<Shared>, state: &mut State, call: &Call) -> Result<impl
         Some(version) if !initial && version > 0 => version,
         _ => state.view(version, false)?,
     };
-    let lasts = query.number("timeoutSeconds").filter(|s| *s > 0).map_or(LONGEST, Duration::from_secs);
+    let lasts = query
+        .number("timeoutSeconds")
+        .filter(|s| *s > 0)
+        .map_or(LONGEST, Duration::from_secs);
     let mut watch = Watch {
         id: state.watches.add(call.info.clone()),
         shared: shared.clone(),
@@ -165,7 +168,12 @@ impl Watch {
             return;
         }
         let until = state.watches.held_at.unwrap_or(u64::MAX).min(state.store.revision());
-        for change in state.store.changes_after(self.position).iter().take_while(|c| c.revision <= until) {
+        for change in state
+            .store
+            .changes_after(self.position)
+            .iter()
+            .take_while(|c| c.revision <= until)
+        {
             if change.key.is_of(&self.resource, &self.namespace) {
                 self.push_change(change);
             }
@@ -177,7 +185,12 @@ impl Watch {
     fn push_change(&mut self, change: &Change) {
         let selected = |object: &&Arc<Value>| self.filter.matches(object);
         let before = change.before.as_ref().filter(selected).cloned();
-        let after = change.after.as_ref().map(|after| &after.object).filter(selected).cloned();
+        let after = change
+            .after
+            .as_ref()
+            .map(|after| &after.object)
+            .filter(selected)
+            .cloned();
         match (before, after) {
             (None, Some(after)) => self.push("ADDED", &after),
             (Some(_), Some(after)) => self.push("MODIFIED", &after),
@@ -202,7 +215,9 @@ impl Watch {
             metadata["annotations"] = annotations;
         }
         let (api_version, kind) = (self.resource.api_version(), &self.resource.kind);
-        self.push_line(&json!({"type": "BOOKMARK", "object": {"apiVersion": api_version, "kind": kind, "metadata": metadata}}));
+        self.push_line(
+            &json!({"type": "BOOKMARK", "object": {"apiVersion": api_version, "kind": kind, "metadata": metadata}}),
+        );
     }
 
     fn push_line(&mut self, event: &Value) {

@@ -28,21 +28,25 @@ impl State {
         let (resource, namespace) = (&*call.target.resource, call.target.namespace.as_str());
         self.check_namespace(resource, namespace, meta(&object, "name"))?;
         if !matches!(meta(&object, "resourceVersion"), "" | "0") {
-            return Err(status::internal("resourceVersion should not be set on objects to be created"));
+            return Err(status::internal(
+                "resourceVersion should not be set on objects to be created",
+            ));
         }
         if meta(&object, "name").is_empty() && !meta(&object, "generateName").is_empty() {
             let prefix: String = meta(&object, "generateName").chars().take(58).collect();
             object["metadata"]["name"] = format!("{prefix}{}", self.name_suffix()).into();
         }
         let sent = object.clone();
-        if resource.status && let Some(fields) = object.as_object_mut() {
+        if resource.status
+            && let Some(fields) = object.as_object_mut()
+        {
             fields.remove("status");
         }
         self.set_system_fields(resource, &mut object, call.info.time);
         builtin::prepare(&mut object);
         objects::normalize(resource, &mut object);
         object["metadata"].as_object_mut().map(|m| m.remove("resourceVersion"));
-        objects::validate(resource, &object)?;
+        objects::validate(resource, &object, Part::Main)?;
         if resource.kind == "CustomResourceDefinition" {
             crate::resources::Resources::builtin().define(&object)?;
         }
@@ -52,7 +56,9 @@ impl State {
         }
         let (schema, manager) = (resource.schema.as_ref(), call.manager(applies));
         let owners = match applies {
-            true => Owners::default().apply(&json!({}), &sent, schema, &manager, true).map(|(_, owners)| owners),
+            true => Owners::default()
+                .apply(&json!({}), &sent, schema, &manager, true)
+                .map(|(_, owners)| owners),
             false => Ok(Owners::default().updated(&json!({}), &object, schema, &manager)),
         };
         Ok(self.put(&Author::of(call), key, object, Arc::new(owners.unwrap_or_default())))
@@ -100,16 +106,23 @@ impl State {
                 FieldError::required("fieldManager", "is required for apply patch"),
             ));
         }
-        let body: Value = serde_yaml::from_slice(&call.body)
-            .map_err(|e| status::bad_request(format!("error decoding YAML: {e}")))?;
+        let body: Value =
+            serde_yaml::from_slice(&call.body).map_err(|e| status::bad_request(format!("error decoding YAML: {e}")))?;
         if body["kind"].as_str().is_none_or(str::is_empty) {
             return Err(status::bad_request("invalid object type: /, Kind="));
+        }
+        if let Some(unknown) = resource.schema.as_ref().and_then(|schema| schema.first_unknown(&body)) {
+            let (namespace, name) = (meta(&body, "namespace"), meta(&body, "name"));
+            let of = format!("{namespace}/{name}; {}, Kind={}", resource.api_version(), resource.kind);
+            let why = format!("failed to create typed patch object ({of}): {unknown}: field not declared in schema");
+            return Err(status::internal(why));
         }
         let applied = objects::identify(resource, body, &target.namespace, &target.name)?;
         let Ok((_, live, owners)) = self.existing(call) else {
             let uid = meta(&applied, "uid");
             if !uid.is_empty() {
-                let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+                let why =
+                    format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
                 return Err(status::conflict(resource, &target.name, why));
             }
             if !target.subresource.is_empty() {
@@ -124,7 +137,13 @@ impl State {
         }
         let manager = call.manager(true);
         let (merged, owners) = owners
-            .apply(&live, &applied, resource.schema.as_ref(), &manager, call.query.is_set("force"))
+            .apply(
+                &live,
+                &applied,
+                resource.schema.as_ref(),
+                &manager,
+                call.query.is_set("force"),
+            )
             .map_err(|conflicts| status::apply_conflict(&conflicts))?;
         self.change(call, merged, Some(owners))
     }
@@ -137,7 +156,11 @@ impl State {
         if !version.is_empty() && version != meta(&live, "resourceVersion") {
             return Err(status::modified(resource, &key.name));
         }
-        let part = if call.target.subresource == "status" { Part::Status } else { Part::Main };
+        let part = if call.target.subresource == "status" {
+            Part::Status
+        } else {
+            Part::Main
+        };
         let new = objects::identify(resource, new, &key.namespace, &key.name)?;
         let mut new = objects::carry_over(resource, &live, new, part);
         if part == Part::Main {
@@ -145,7 +168,7 @@ impl State {
         }
         objects::normalize(resource, &mut new);
         objects::check_finalizers(resource, &live, &new)?;
-        objects::validate(resource, &new)?;
+        objects::validate(resource, &new, part)?;
         builtin::check_update(resource, &live, &new)?;
         new["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"].clone();
         if objects::changes_generation(resource, &live, &new) {
@@ -174,7 +197,12 @@ impl State {
         let options = delete_options(call)?;
         let resource = &*call.target.resource;
         if let Some(preconditions) = &options.preconditions {
-            check_preconditions(resource, &live, preconditions.uid.as_deref(), preconditions.resource_version.as_deref())?;
+            check_preconditions(
+                resource,
+                &live,
+                preconditions.uid.as_deref(),
+                preconditions.resource_version.as_deref(),
+            )?;
         }
         let author = Author::of(call);
         Ok(self.delete_object(&author, resource, &key, policy(resource, &options)).unwrap_or_else(|| {
@@ -190,8 +218,14 @@ impl State {
     pub fn delete_collection(&mut self, call: &Call) -> Result<Vec<Arc<Value>>> {
         let resource = call.target.resource.clone();
         let options = delete_options(call)?;
-        let filter = Filter::new(&resource, call.query.get("labelSelector"), call.query.get("fieldSelector"))?;
-        let all = self.store.list_at(self.store.revision(), &resource, &call.target.namespace);
+        let filter = Filter::new(
+            &resource,
+            call.query.get("labelSelector"),
+            call.query.get("fieldSelector"),
+        )?;
+        let all = self
+            .store
+            .list_at(self.store.revision(), &resource, &call.target.namespace);
         let selected: Vec<_> = all.into_iter().filter(|(_, object)| filter.matches(object)).collect();
         for (key, _) in &selected {
             self.delete_object(&Author::of(call), &resource, key, policy(&resource, &options));
@@ -200,7 +234,13 @@ impl State {
     }
 
     /// Removes an object, or marks it as deleted while finalizers hold it; then it is the answer.
-    pub fn delete_object(&mut self, author: &Author, resource: &Resource, key: &Key, policy: Policy) -> Option<Arc<Value>> {
+    pub fn delete_object(
+        &mut self,
+        author: &Author,
+        resource: &Resource,
+        key: &Key,
+        policy: Policy,
+    ) -> Option<Arc<Value>> {
         let stored = self.store.get(key)?.clone();
         let mut object = Value::clone(&stored.object);
         let mut waits_for = objects::finalizers(&object);
@@ -320,7 +360,11 @@ pub fn patch_value(resource: &Resource, value: &mut Value, format: &str, body: &
         "application/merge-patch+json" => merge(value, body),
         "application/strategic-merge-patch+json" if !resource.custom => merge(value, body),
         _ => {
-            let strategic = if resource.custom { "" } else { ", application/strategic-merge-patch+json" };
+            let strategic = if resource.custom {
+                ""
+            } else {
+                ", application/strategic-merge-patch+json"
+            };
             Err(status::unsupported_media_type(&format!(
                 "application/json-patch+json, application/merge-patch+json{strategic}, application/apply-patch+yaml"
             )))

@@ -35,13 +35,31 @@ async fn set(client: &Client, name: &str, value: usize) {
 
 /// What a reflector's store holds: names and values.
 fn values(store: &reflector::Store<ConfigMap>) -> BTreeMap<String, String> {
-    let value = |c: &ConfigMap| c.data.iter().flatten().map(|(_, v)| v.clone()).next().unwrap_or_default();
+    let value = |c: &ConfigMap| {
+        c.data
+            .iter()
+            .flatten()
+            .map(|(_, v)| v.clone())
+            .next()
+            .unwrap_or_default()
+    };
     store.state().iter().map(|c| (c.name_any(), value(c))).collect()
 }
 
 fn actual(server: &ApiServer) -> BTreeMap<String, String> {
-    let value = |c: &ConfigMap| c.data.iter().flatten().map(|(_, v)| v.clone()).next().unwrap_or_default();
-    server.list::<ConfigMap>().iter().map(|c| (c.name_any(), value(c))).collect()
+    let value = |c: &ConfigMap| {
+        c.data
+            .iter()
+            .flatten()
+            .map(|(_, v)| v.clone())
+            .next()
+            .unwrap_or_default()
+    };
+    server
+        .list::<ConfigMap>()
+        .iter()
+        .map(|c| (c.name_any(), value(c)))
+        .collect()
 }
 
 /// Makes 30 changes, doing something to the server between them; then a reflector must have seen the last state.
@@ -56,14 +74,20 @@ async fn reflects_through(config: watcher::Config, disturb: impl Fn(&ApiServer, 
 
     for n in 0..10 {
         let created = config_map(&format!("c{n}"), "0");
-        Api::namespaced(client.clone(), "default").create(&PostParams::default(), &created).await.unwrap();
+        Api::namespaced(client.clone(), "default")
+            .create(&PostParams::default(), &created)
+            .await
+            .unwrap();
     }
     for n in 0..30 {
         disturb(&server, n);
         set(&client, &format!("c{}", n % 10), n).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Api::<ConfigMap>::namespaced(client, "default").delete("c3", &Default::default()).await.unwrap();
+    Api::<ConfigMap>::namespaced(client, "default")
+        .delete("c3", &Default::default())
+        .await
+        .unwrap();
     server.release_watches();
     tokio::time::sleep(Duration::from_secs(120)).await;
 
@@ -102,7 +126,10 @@ async fn a_reflector_survives_failing_and_hanging_requests() {
     let disturb = |server: &ApiServer, _: usize| {
         server.set_faults(|request| match (request.user.as_str(), request.number % 4) {
             ("reader", 0) => Fault::RefuseConnection,
-            ("reader", 1) => Fault::Fail { code: 503, retry_after: Some(Duration::from_secs(1)) },
+            ("reader", 1) => Fault::Fail {
+                code: 503,
+                retry_after: Some(Duration::from_secs(1)),
+            },
             ("reader", 2) => Fault::Delay(Duration::from_secs(2)),
             _ => Fault::None,
         });
@@ -146,8 +173,17 @@ async fn a_reflector_notices_that_the_server_went_back_in_time() {
     assert_eq!(actual(&server), BTreeMap::from([("a".into(), "1".into())]));
     let live = api.get("a").await.unwrap();
     assert_eq!(live.resource_version(), Some(snapshot.to_string()));
-    let stale = ConfigMap { metadata: live.metadata.clone(), ..config_map("a", "3") };
-    assert_eq!(api.replace("a", &PostParams::default(), &stale).await.unwrap().resource_version(), Some((snapshot + 1).to_string()));
+    let stale = ConfigMap {
+        metadata: live.metadata.clone(),
+        ..config_map("a", "3")
+    };
+    assert_eq!(
+        api.replace("a", &PostParams::default(), &stale)
+            .await
+            .unwrap()
+            .resource_version(),
+        Some((snapshot + 1).to_string())
+    );
     assert!(api.create(&PostParams::default(), &config_map("b", "1")).await.is_ok());
 }
 
@@ -185,7 +221,10 @@ async fn converges(objects: usize, disturb: impl Fn(&ApiServer, usize)) -> Vec<S
     let user = server.client("user");
     for n in 0..objects {
         let created = config_map(&format!("c{n}"), "0");
-        Api::namespaced(user.clone(), "default").create(&PostParams::default(), &created).await.unwrap();
+        Api::namespaced(user.clone(), "default")
+            .create(&PostParams::default(), &created)
+            .await
+            .unwrap();
     }
     for n in 0..25 {
         disturb(&server, n);
@@ -216,7 +255,10 @@ async fn a_controller_converges_through_lost_answers_conflicts_and_broken_watche
         server.set_faults(|request| match request.number % 5 {
             _ if request.user != "controller" => Fault::None,
             0 if request.is_write() => Fault::LoseAnswer,
-            1 if request.is_write() => Fault::Fail { code: 429, retry_after: None },
+            1 if request.is_write() => Fault::Fail {
+                code: 429,
+                retry_after: None,
+            },
             2 => Fault::DelayAnswer(Duration::from_millis(700)),
             3 => Fault::Delay(Duration::from_millis(300)),
             _ => Fault::None,
@@ -252,7 +294,10 @@ async fn a_delayed_write_arrives_though_its_sender_gave_up() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(server.get::<ConfigMap>("default", "a").is_some());
     let writes = server.writes();
-    assert_eq!((writes.last().unwrap().user.as_str(), writes.last().unwrap().verb), ("writer", Verb::Create));
+    assert_eq!(
+        (writes.last().unwrap().user.as_str(), writes.last().unwrap().verb),
+        ("writer", Verb::Create)
+    );
 }
 
 #[tokio::test(start_paused = true)]

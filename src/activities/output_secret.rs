@@ -1,0 +1,87 @@
+//! `outputSecret`: parts of a result that go into a Secret in place of the status.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Resource};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::AttemptContext;
+use crate::api::{CloudOperation, FIELD_MANAGER, KEY_ANNOTATION, OPERATION_LABEL, OutputSecret};
+use crate::engine::AttemptFailure;
+use crate::engine::expression::{Scope, render};
+
+/// How long the API server may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Applies the Secret, as the operation's service account. `scope` holds the result.
+///
+/// # Errors
+/// The step did its work already, so whatever fails here leaves it as maybe done: another attempt, under the same key,
+/// gets the same result and writes it.
+pub async fn write(
+    context: &AttemptContext,
+    index: usize,
+    secret: &OutputSecret,
+    scope: &Scope,
+) -> Result<(), AttemptFailure> {
+    let mut data = BTreeMap::new();
+    for (key, template) in &secret.data {
+        let value = render(&Value::String(template.clone()), scope).map_err(|error| {
+            AttemptFailure::definite(
+                "InvalidExpression",
+                format!("spec.steps[{index}].outputSecret.data.{key}: {}", error.error),
+            )
+        })?;
+        let text = match value {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        data.insert(key.clone(), text);
+    }
+    let manifest = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {
+            "name": secret.name,
+            "labels": {OPERATION_LABEL: context.operation},
+            "annotations": {KEY_ANNOTATION: context.key.to_string()},
+            "ownerReferences": [{
+                "apiVersion": CloudOperation::api_version(&()), "kind": CloudOperation::kind(&()),
+                "name": context.operation, "uid": context.operation_uid, "blockOwnerDeletion": false,
+            }],
+        },
+        "stringData": data,
+    });
+    let unknown = |reason: &str, message: String| {
+        let what = format!(
+            "the step did its work, but Secret {} could not be written: {message}",
+            secret.name
+        );
+        AttemptFailure::unknown(reason, what)
+    };
+    if !context.claim.is_held() {
+        return Err(unknown("LeadershipLost", "this process may no longer lead".into()));
+    }
+    let api: Api<Secret> = Api::namespaced(context.kubernetes.clone(), &context.namespace);
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    match timeout(
+        ANSWER_TIMEOUT,
+        api.patch(&secret.name, &params, &Patch::Apply(manifest)),
+    )
+    .await
+    {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => Err(unknown(
+            "AccessDenied",
+            format!(
+                "service account {}/{} may not patch secrets there",
+                context.namespace, context.service_account
+            ),
+        )),
+        Ok(Err(kube::Error::Api(status))) => Err(unknown("NotWritten", status.message)),
+        Ok(Err(_)) | Err(_) => Err(unknown("NoAnswer", "no answer from the API server".into())),
+    }
+}
