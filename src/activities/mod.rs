@@ -10,6 +10,7 @@ pub mod labels;
 mod output_secret;
 #[cfg(test)]
 mod testing;
+pub mod watches;
 
 use std::sync::Arc;
 

@@ -5,17 +5,21 @@
 //! JSON patch leave the key behind, and what is changed is read first and written with the version that was read.
 
 mod create;
+pub mod kstatus;
 mod patch;
 mod read;
 mod remove;
 mod secrets;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+pub use self::patch::PATCH_ANNOTATION;
+pub use self::wait::{describe, wait};
 use super::AttemptContext;
 use super::call::{CallError, Target, Verb, call};
 use super::discovery::{Discovery, ResourceType};
@@ -27,7 +31,7 @@ const CONFLICT_TRIES: usize = 5;
 
 type Done = Result<Value, AttemptFailure>;
 
-/// Makes the request. `wait` is none.
+/// Makes the request. `wait` is none, but a state that lasts: see [`wait()`].
 pub async fn run(context: &AttemptContext, discovery: &Discovery, request: &api::Kubernetes) -> Outcome {
     let act = Act { context, discovery };
     let api::Kubernetes {

@@ -19,11 +19,12 @@ mod watch;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kube::Api;
 use kube::api::{DynamicObject, ListParams};
+use kube::core::TypeMeta;
 use kube::core::discovery::Scope;
 use kube::runtime::watcher;
 use tokio::sync::{Semaphore, oneshot};
@@ -38,6 +39,9 @@ use crate::engine::AttemptFailure;
 /// How many reads of waiters' own objects are under way at once: those of a process that takes over thousands of waits
 /// follow one another.
 const READS_AT_ONCE: usize = 16;
+
+/// How long a watch stays after the last has left: steps that wait one after another share it.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Why a wait ended without what was waited for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -118,6 +122,17 @@ impl WatchKey {
             kube::Error::Service(error) => error.downcast_ref::<Refused>().cloned().map(WatchFailure::Refused),
             _ => None,
         }
+    }
+
+    /// An object as it is shown: the entries of a list don't say what they are, and nobody asks who manages which field.
+    fn presented(&self, mut object: DynamicObject) -> DynamicObject {
+        let api = &self.resource.api;
+        object.types = Some(TypeMeta {
+            api_version: api.api_version.clone(),
+            kind: api.kind.clone(),
+        });
+        object.metadata.managed_fields = None;
+        object
     }
 
     fn api(&self, clients: &Clients) -> Api<DynamicObject> {
@@ -271,7 +286,14 @@ impl Shared {
             match answer {
                 Ok(list) => {
                     let version = list.metadata.resource_version.as_deref().and_then(|v| v.parse().ok());
-                    return Ok(Seen { version, objects: list.items });
+                    return Ok(Seen {
+                        version,
+                        objects: list
+                            .items
+                            .into_iter()
+                            .map(|object| watch.key.presented(object))
+                            .collect(),
+                    });
                 }
                 Err(error) => {
                     if let Some(failure) = watch.key.lasting(Verb::List, &error) {
@@ -293,8 +315,3 @@ impl Drop for Shared {
         }
     }
 }
-
-type WeakShared = Weak<Shared>;
-
-/// How long a watch stays after the last has left: steps that wait one after another share it.
-const LINGER: Duration = Duration::from_secs(5);

@@ -1,7 +1,7 @@
 //! One watch, and those who wait for something in it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
 use super::super::call::Verb;
-use super::{LINGER, WatchFailure, WatchKey, WeakShared};
+use super::{LINGER, Shared, WatchFailure, WatchKey};
 
 /// A watch.
 pub struct Watch {
@@ -73,7 +73,9 @@ struct Until<T, F> {
 
 impl<T: Send, F: FnMut(Option<&DynamicObject>) -> Option<T> + Send> Waiting for Until<T, F> {
     fn show(&mut self, object: Option<&DynamicObject>) -> bool {
-        let Some(found) = (self.check)(object) else { return false };
+        let Some(found) = (self.check)(object) else {
+            return false;
+        };
         if let Some(answer) = self.answer.take() {
             let _ = answer.send(Ok(found)); // whoever left meanwhile doesn't care
         }
@@ -145,7 +147,12 @@ impl Watch {
             last_left: Instant::now(),
             task: None,
         };
-        Self { key, state: Mutex::new(state), phase_changed: Notify::new(), left: Notify::new() }
+        Self {
+            key,
+            state: Mutex::new(state),
+            phase_changed: Notify::new(),
+            left: Notify::new(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -199,10 +206,25 @@ impl Watch {
                 if let Some(read) = read {
                     let id = state.next_id;
                     state.next_id += 1;
-                    let waiting = Box::new(Until { check, answer: Some(answer) });
-                    let waiter = Waiter { id, version: None, listed: false, waiting };
+                    let waiting = Box::new(Until {
+                        check,
+                        answer: Some(answer),
+                    });
+                    let waiter = Waiter {
+                        id,
+                        version: None,
+                        listed: false,
+                        waiting,
+                    };
                     state.waiters.entry(name.to_owned()).or_default().push(waiter);
-                    return Ok((Place { watch: self, name: name.to_owned(), id }, read));
+                    return Ok((
+                        Place {
+                            watch: self,
+                            name: name.to_owned(),
+                            id,
+                        },
+                        read,
+                    ));
                 }
             }
             changed.as_mut().await;
@@ -216,9 +238,11 @@ impl Watch {
         if state.list != list {
             return;
         }
-        state.show(&place.name, Some(place.id), seen.version, |waiting| match seen.objects.as_slice() {
-            [] => waiting.show(None),
-            objects => objects.iter().any(|object| waiting.show(Some(object))),
+        state.show(&place.name, Some(place.id), seen.version, |waiting| {
+            match seen.objects.as_slice() {
+                [] => waiting.show(None),
+                objects => objects.iter().any(|object| waiting.show(Some(object))),
+            }
         });
     }
 
@@ -227,7 +251,11 @@ impl Watch {
         match event {
             Event::Init => {
                 state.list += 1;
-                state.waiters.values_mut().flatten().for_each(|waiter| waiter.listed = false);
+                state
+                    .waiters
+                    .values_mut()
+                    .flatten()
+                    .for_each(|waiter| waiter.listed = false);
                 self.enter_phase(state, Phase::Listing);
             }
             Event::InitApply(object) => {
@@ -240,10 +268,10 @@ impl Watch {
             }
             Event::InitDone => {
                 // All who wait were here before the list was asked for: what it didn't have isn't there.
-                let names: Vec<String> = state.waiters.keys().cloned().collect();
-                for name in names {
-                    state.retain(&name, |waiter| waiter.listed || !waiter.waiting.show(None));
-                }
+                state.waiters.retain(|_, waiters| {
+                    waiters.retain_mut(|waiter| waiter.listed || !waiter.waiting.show(None));
+                    !waiters.is_empty()
+                });
                 self.enter_phase(state, Phase::Watching);
             }
             Event::Apply(object) => self.show(&mut state, object, false),
@@ -251,11 +279,18 @@ impl Watch {
         }
     }
 
-    fn show(&self, state: &mut State, mut object: DynamicObject, deleted: bool) {
-        let Some(key) = self.key.by.key(&object).filter(|key| state.waiters.contains_key(*key)) else { return };
-        let (key, version) = (key.to_owned(), object.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()));
-        object.metadata.managed_fields = None;
-        state.show(&key, None, version, |waiting| waiting.show((!deleted).then_some(&object)));
+    fn show(&self, state: &mut State, object: DynamicObject, deleted: bool) {
+        let Some(key) = self.key.by.key(&object).filter(|key| state.waiters.contains_key(*key)) else {
+            return;
+        };
+        let (key, version) = (
+            key.to_owned(),
+            object.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()),
+        );
+        let object = self.key.presented(object);
+        state.show(&key, None, version, |waiting| {
+            waiting.show((!deleted).then_some(&object))
+        });
     }
 
     fn enter_phase(&self, mut state: MutexGuard<'_, State>, phase: Phase) {
@@ -319,7 +354,10 @@ impl State {
         version: Option<u64>,
         mut show: impl FnMut(&mut dyn Waiting) -> bool,
     ) {
-        self.retain(name, |waiter| {
+        let Some(waiters) = self.waiters.get_mut(name) else {
+            return;
+        };
+        waiters.retain_mut(|waiter| {
             let older = matches!((version, waiter.version), (Some(new), Some(shown)) if new <= shown);
             if older || only.is_some_and(|id| id != waiter.id) {
                 return true;
@@ -327,20 +365,14 @@ impl State {
             waiter.version = version.or(waiter.version);
             !show(&mut *waiter.waiting)
         });
-    }
-
-    fn retain(&mut self, name: &str, keep: impl FnMut(&mut Waiter) -> bool) {
-        if let Some(waiters) = self.waiters.get_mut(name) {
-            waiters.retain_mut(keep);
-            if waiters.is_empty() {
-                self.waiters.remove(name);
-            }
+        if waiters.is_empty() {
+            self.waiters.remove(name);
         }
     }
 }
 
 /// Follows the API server's watch until nobody is interested or it fails for good.
-pub async fn run(watch: Arc<Watch>, shared: WeakShared, api: Api<DynamicObject>) {
+pub async fn run(watch: Arc<Watch>, shared: Weak<Shared>, api: Api<DynamicObject>) {
     // However this ends, by a panic or from outside: nobody is left waiting.
     let _ending = Ending(watch.clone());
     let mut events = std::pin::pin!(watcher(api, watch.key.config()));

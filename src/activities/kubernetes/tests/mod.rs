@@ -4,6 +4,7 @@ mod create;
 mod patch;
 mod read;
 mod remove;
+mod wait;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
