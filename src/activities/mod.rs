@@ -18,8 +18,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use self::clients::Clients;
+use self::discovery::Discovery;
 use self::http::{HttpActivity, TargetPolicy, Transport};
-use crate::api::{ExternalRef, OutputSecret, StepType};
+use self::watches::Watches;
+use crate::api::{ExternalRef, Kubernetes, OutputSecret, StepType};
 use crate::engine::expression::Scope;
 use crate::engine::{AttemptFailure, IdempotencyKey, Outcome};
 
@@ -27,6 +29,8 @@ use crate::engine::{AttemptFailure, IdempotencyKey, Outcome};
 pub struct Activities {
     /// Kubernetes, as any operation's service account.
     pub clients: Clients,
+    discovery: Discovery,
+    watches: Watches,
     http: HttpActivity,
     targets: Arc<TargetPolicy>,
 }
@@ -34,8 +38,12 @@ pub struct Activities {
 impl Activities {
     /// What activities share, on the operator's own access to the API server.
     pub fn new(client: kube::Client, transport: Arc<dyn Transport>, targets: TargetPolicy) -> Self {
+        let clients = Clients::new(client.clone());
+        let discovery = Discovery::new(client);
         Self {
-            clients: Clients::new(client),
+            watches: Watches::new(clients.clone(), discovery.clone()),
+            clients,
+            discovery,
             http: HttpActivity::new(transport),
             targets: Arc::new(targets),
         }
@@ -58,7 +66,14 @@ impl Activities {
                 }
                 Err(failure) => Outcome::Failed(failure),
             },
-            StepType::Kubernetes | StepType::Job => Outcome::Failed(AttemptFailure::definite("Unsupported", "not yet")),
+            StepType::Kubernetes => match read::<Kubernetes>(request) {
+                Ok(Kubernetes { wait: Some(wait), .. }) => {
+                    kubernetes::wait(context, &self.watches, &self.discovery, &wait).await
+                }
+                Ok(request) => kubernetes::run(context, &self.discovery, &request).await,
+                Err(failure) => Outcome::Failed(failure),
+            },
+            StepType::Job => Outcome::Failed(AttemptFailure::definite("Unsupported", "not yet")),
             StepType::Wait | StepType::Set | StepType::Assert => {
                 Outcome::Failed(AttemptFailure::definite("Bug", format!("{step_type:?} is no activity")))
             }
