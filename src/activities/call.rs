@@ -155,11 +155,36 @@ pub enum CallError {
     TooLarge,
 }
 
+/// A request, with a body if one is given: its content type, and what is sent.
+///
+/// # Errors
+/// If its parts don't make one.
+pub fn request(method: &str, path: String, body: Option<(&str, &Value)>) -> Result<http::Request<Vec<u8>>, CallError> {
+    let mut request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("accept", "application/json");
+    if let Some((content_type, _)) = body {
+        request = request.header("content-type", content_type);
+    }
+    let body = body.map(|(_, body)| body.to_string().into_bytes()).unwrap_or_default();
+    request
+        .body(body)
+        .map_err(|error| CallError::Unsendable(error.to_string()))
+}
+
+/// The content type of JSON.
+pub const JSON: &str = "application/json";
+
 /// Makes a request, and reads its answer as JSON.
 ///
 /// # Errors
 /// If it is not answered with success.
-pub async fn call(context: &AttemptContext, verb: Verb, request: http::Request<Vec<u8>>) -> Result<Value, CallError> {
+pub async fn call(
+    context: &AttemptContext,
+    verb: Verb,
+    request: Result<http::Request<Vec<u8>>, CallError>,
+) -> Result<Value, CallError> {
     let text = call_text(context, verb, request).await?;
     serde_json::from_slice(&text).map_err(|error| CallError::NoAnswer(format!("the answer is not JSON: {error}")))
 }
@@ -171,8 +196,9 @@ pub async fn call(context: &AttemptContext, verb: Verb, request: http::Request<V
 pub async fn call_text(
     context: &AttemptContext,
     verb: Verb,
-    request: http::Request<Vec<u8>>,
+    request: Result<http::Request<Vec<u8>>, CallError>,
 ) -> Result<bytes::Bytes, CallError> {
+    let request = request?;
     if verb.writes() && !context.claim.is_held() {
         return Err(CallError::LeadershipLost);
     }
@@ -303,10 +329,7 @@ impl CallError {
         let failure = match code {
             401 => AttemptFailure::retryable("Unauthorized", message),
             403 => {
-                let account = ServiceAccount {
-                    namespace: context.namespace.clone(),
-                    name: context.service_account.clone(),
-                };
+                let account = ServiceAccount::of(context);
                 AttemptFailure::retryable("AccessDenied", denied(&account, verb, target, &said))
             }
             // The path itself isn't served: the kind's definition is gone, or not there yet.

@@ -1,10 +1,12 @@
 //! The effects: one file a kind of activity. Each is a function from a rendered request to an [`Outcome`]; it knows
 //! nothing of journals, retries or other steps.
 
+mod backoff;
 pub mod call;
 pub mod clients;
 pub mod discovery;
 pub mod http;
+pub mod job;
 pub mod kubernetes;
 pub mod labels;
 mod output_secret;

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use holdfast_apiserver::{ApiServer, seed_jitter, tokio_clock};
 use http::{Request, Response};
 use kube::client::Body;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::clients::Clients;
 use super::discovery::Discovery;
 use super::{AttemptContext, Claim};
+use crate::api::{self, CloudOperation};
 use crate::engine::expression::Scope;
 use crate::engine::{AttemptFailure, IdempotencyKey, Outcome};
 
@@ -29,6 +30,8 @@ pub struct Bench {
     pub clients: Clients,
     pub discovery: Discovery,
     pub leads: Arc<Leads>,
+    /// The operation's uid.
+    pub uid: String,
 }
 
 impl Bench {
@@ -36,13 +39,19 @@ impl Bench {
         seed_jitter(1);
         let start = "2026-11-24T00:00:00Z".parse().unwrap();
         let server = ApiServer::new(tokio_clock(start), 1);
-        server.add_namespace("prod");
+        for crd in api::crds() {
+            server.register_crd(&serde_yaml::to_string(&crd).unwrap());
+        }
+        let operation = json!({"metadata": {"name": "deploy", "namespace": "prod"}, "spec": {"steps": []}});
+        server.put::<CloudOperation>(&serde_json::from_value(operation).unwrap());
+        let operation: CloudOperation = server.get("prod", "deploy").unwrap();
         let base = server.client("operator");
         Self {
             clients: Clients::new(base.clone()),
             discovery: Discovery::new(base),
             leads: Arc::new(Leads(AtomicBool::new(true))),
             server,
+            uid: operation.metadata.uid.unwrap(),
         }
     }
 
@@ -50,6 +59,8 @@ impl Bench {
     pub fn context(&self, step: &str) -> AttemptContext {
         AttemptContext {
             claim: self.leads.clone(),
+            key: IdempotencyKey::new(&self.uid, step, 0),
+            operation_uid: self.uid.clone(),
             ..context_on(self.clients.as_service_account("prod", "releaser"), step)
         }
     }

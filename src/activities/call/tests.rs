@@ -31,7 +31,7 @@ async fn failure(verb: Verb, code: u16, body: Value, retry_after: Option<&str>) 
 async fn failure_of(context: &AttemptContext, verb: Verb) -> AttemptFailure {
     let deployments = deployments();
     let target = Target::object(&deployments, Some("prod"), "web");
-    let error = call(context, verb, Request::get(target.path()).body(vec![]).unwrap())
+    let error = call(context, verb, request("GET", target.path(), None))
         .await
         .unwrap_err();
     error.failure(context, verb, &target)

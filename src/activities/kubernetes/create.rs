@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Act, Done, JSON, manifest, presented, request};
-use crate::activities::call::{CallError, Target, Verb};
+use super::{Act, Done, manifest, presented};
+use crate::activities::call::{CallError, JSON, Target, Verb, request};
 use crate::activities::labels::operation_label;
 use crate::api::{Apply, Create, FIELD_MANAGER, KEY_ANNOTATION, OPERATION_LABEL};
 use crate::engine::AttemptFailure;

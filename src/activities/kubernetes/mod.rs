@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 pub use self::patch::PATCH_ANNOTATION;
 pub use self::wait::{describe, wait};
 use super::AttemptContext;
-use super::call::{CallError, Target, Verb, call};
+use super::call::{CallError, Target, Verb, call, request};
 use super::discovery::{Discovery, ResourceType};
 use crate::api::{self, ResourceRef};
 use crate::engine::{AttemptFailure, Outcome};
@@ -101,7 +101,7 @@ impl Act<'_> {
 
     /// Makes a request.
     async fn call(self, verb: Verb, request: Result<http::Request<Vec<u8>>, CallError>) -> Result<Value, CallError> {
-        call(self.context, verb, request?).await
+        call(self.context, verb, request).await
     }
 
     /// What a request's error means for the attempt.
@@ -196,23 +196,6 @@ async fn manifest(act: Act<'_>, manifest: &Map<String, Value>) -> Result<(Object
     }
     Ok((object, manifest))
 }
-
-/// A request with a JSON body.
-fn request(method: &str, path: String, body: Option<(&str, &Value)>) -> Result<http::Request<Vec<u8>>, CallError> {
-    let mut request = http::Request::builder()
-        .method(method)
-        .uri(path)
-        .header("accept", "application/json");
-    if let Some((content_type, _)) = body {
-        request = request.header("content-type", content_type);
-    }
-    let body = body.map(|(_, body)| body.to_string().into_bytes()).unwrap_or_default();
-    request
-        .body(body)
-        .map_err(|error| CallError::Unsendable(error.to_string()))
-}
-
-const JSON: &str = "application/json";
 
 /// An object as it is answered: without the bookkeeping of field managers, and without what Secrets hold.
 fn presented(resource: &ResourceType, mut object: Value) -> Value {

@@ -4,8 +4,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Act, CONFLICT_TRIES, Done, JSON, presented, request};
-use crate::activities::call::{CallError, Target, Verb};
+use super::{Act, CONFLICT_TRIES, Done, presented};
+use crate::activities::call::{CallError, JSON, Target, Verb, request};
 use crate::api::{FIELD_MANAGER, IntOrTemplate, PatchObject, PatchType, Scale};
 use crate::engine::AttemptFailure;
 

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::{Act, CONFLICT_TRIES, Done, JSON, presented, request};
-use crate::activities::call::{CallError, Verb};
+use super::{Act, CONFLICT_TRIES, Done, presented};
+use crate::activities::call::{CallError, JSON, Verb, request};
 use crate::api::{Delete, Evict, ResourceRef};
 use crate::engine::{AttemptFailure, RetryAdvice};
 

@@ -54,10 +54,7 @@ async fn waited(
         return Err(AttemptFailure::definite("Invalid", message));
     }
     let mut wanted = Wanted::new(context, request, &object.resource, &target)?;
-    let who = ServiceAccount {
-        namespace: context.namespace.clone(),
-        name: context.service_account.clone(),
-    };
+    let who = ServiceAccount::of(context);
     let check = move |object: Option<&DynamicObject>| wanted.check(object);
     watches
         .wait_for(

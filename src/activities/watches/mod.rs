@@ -31,6 +31,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::sleep;
 
 use self::watch::{Seen, Watch};
+use super::backoff::Backoff;
 use super::call::{Target, Verb, denied, in_words};
 use super::clients::{Clients, Refused, ServiceAccount};
 use super::discovery::{Discovery, ResourceType};
@@ -277,7 +278,7 @@ impl Shared {
             By::Label(label) => ListParams::default().labels(&format!("{label}={name}")),
         };
         let api = watch.key.api(&self.clients);
-        let mut backoff = watch::Backoff::default();
+        let mut backoff = Backoff::default();
         loop {
             let answer = match self.reads.acquire().await {
                 Ok(_permit) => api.list(&params).await,

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
 use futures::StreamExt;
 use kube::Api;
@@ -12,6 +11,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
+use super::super::backoff::Backoff;
 use super::super::call::Verb;
 use super::{LINGER, Shared, WatchFailure, WatchKey};
 
@@ -423,17 +423,5 @@ struct Ending(Arc<Watch>);
 impl Drop for Ending {
     fn drop(&mut self) {
         self.0.fail(&self.0.ended());
-    }
-}
-
-/// The waits between tries: 1 s, and then twice as long each time, up to half a minute.
-#[derive(Default)]
-pub struct Backoff(u32);
-
-impl Backoff {
-    pub fn next(&mut self) -> Duration {
-        let wait = Duration::from_secs(1 << self.0.min(5)).min(Duration::from_secs(30));
-        self.0 += 1;
-        wait
     }
 }
