@@ -75,24 +75,33 @@ impl Activities {
                 Ok(request) => kubernetes::run(context, &self.discovery, &request).await,
                 Err(failure) => Outcome::Failed(failure),
             },
-            StepType::Job => Outcome::Failed(AttemptFailure::definite("Unsupported", "not yet")),
+            StepType::Job => match read(request) {
+                Ok(request) => job::start(context, &request).await,
+                Err(failure) => Outcome::Failed(failure),
+            },
             StepType::Wait | StepType::Set | StepType::Assert => {
                 Outcome::Failed(AttemptFailure::definite("Bug", format!("{step_type:?} is no activity")))
             }
         }
     }
 
-    /// Follows what an attempt started.
-    pub async fn follow(&self, _context: &AttemptContext, _external: &ExternalRef) -> Outcome {
-        Outcome::Failed(AttemptFailure::definite("Unsupported", "not yet"))
+    /// Follows the Job that an attempt started.
+    pub async fn follow(&self, context: &AttemptContext, external: &ExternalRef) -> Outcome {
+        job::follow(context, &self.watches, external).await
     }
 
-    /// Stops what an attempt started, or may have.
-    pub async fn stop(&self, _context: &AttemptContext, _external: Option<&ExternalRef>) -> Result<(), AttemptFailure> {
-        Ok(())
+    /// Stops the Job that an attempt started, or may have.
+    ///
+    /// # Errors
+    /// When it could not be stopped yet.
+    pub async fn stop(&self, context: &AttemptContext, external: Option<&ExternalRef>) -> Result<(), AttemptFailure> {
+        job::stop(context, external).await
     }
 
     /// Writes parts of a result into a Secret.
+    ///
+    /// # Errors
+    /// When it could not be written.
     pub async fn write_output_secret(
         &self,
         context: &AttemptContext,

@@ -143,4 +143,4 @@ macro_rules! crash_everywhere {
     )*};
 }
 
-crash_everywhere!(calls, graph, flaky, timer, refused, slow, objects);
+crash_everywhere!(calls, graph, flaky, timer, refused, slow, objects, job);
