@@ -4,7 +4,7 @@
 #   docker buildx build --platform linux/amd64,linux/arm64 -t registry.example.com/holdfast:0.1.0 --push .
 FROM rust:1.95-alpine AS build
 # The C parts of the crypto library need a compiler.
-RUN apk add --no-cache ca-certificates gcc musl-dev
+RUN apk add --no-cache gcc musl-dev
 WORKDIR /src
 COPY . .
 # On Alpine the host's own target is musl, and what is linked is static.
@@ -13,8 +13,6 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --release --locked --bin holdfast && cp target/release/holdfast /holdfast
 
 FROM scratch
-# Certificate authorities, for `https` calls.
-COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /holdfast /holdfast
 USER 65532:65532
 ENTRYPOINT ["/holdfast"]

@@ -1,9 +1,16 @@
 //! The effects: one file a kind of activity. Each is a function from a rendered request to an [`Outcome`]; it knows
 //! nothing of journals, retries or other steps.
 
-mod clients;
+pub mod call;
+pub mod clients;
+pub mod discovery;
 pub mod http;
+pub mod kubernetes;
+pub mod labels;
 mod output_secret;
+#[cfg(test)]
+mod testing;
+pub mod watches;
 
 use std::sync::Arc;
 

@@ -67,6 +67,7 @@ impl HttpActivity {
             method: wire.method.clone(),
             shown: Call::shown(&wire.method, &wire.url, &secrets.masker),
             success,
+            scope: context.scope.clone(),
             sensitive: context.sensitive,
             maybe_done: context.maybe_done,
             masker: secrets.masker,

@@ -24,6 +24,8 @@ pub(super) struct Call {
     pub(super) shown: String,
     /// What makes an answer a success; `None` for a 2xx status.
     pub(super) success: Option<Expression>,
+    /// What that may read beside `result`.
+    pub(super) scope: Scope,
     /// True if nothing of the answer may be quoted.
     pub(super) sensitive: bool,
     /// True if an earlier attempt may have had its effect.
@@ -42,11 +44,18 @@ impl Call {
         let message = format!("{}: {error}", self.shown);
         match error {
             SendError::NotAllowed(_) => AttemptFailure::definite("TargetNotAllowed", message),
+            // Names are never completed by the operator's search domains, as those of a pod would be.
+            SendError::Dns { name, .. } if name.trim_end_matches('.').matches('.').count() < 2 => {
+                AttemptFailure::retryable(
+                    "DnsFailed",
+                    format!("{message} (a Service is called by <name>.<namespace>.svc)"),
+                )
+            }
             SendError::Dns { .. } => AttemptFailure::retryable("DnsFailed", message),
             SendError::Connect(_) => AttemptFailure::retryable("ConnectionFailed", message),
             SendError::Tls(_) => AttemptFailure::retryable(
                 "TlsFailed",
-                format!("{message} (http.tls.ca says whom to trust beside the public authorities)"),
+                format!("{message} (http.tls.ca says whom to trust in place of the public authorities)"),
             ),
             SendError::NoAnswer(_) => AttemptFailure::unknown("NoAnswer", message),
         }
@@ -56,7 +65,7 @@ impl Call {
     pub(super) fn judge(&self, answer: &WireResponse, redirect: Option<&str>) -> Outcome {
         let result = result(answer);
         let success = self.success.as_ref().map(|success| {
-            let scope = Scope::default().with("result", result.clone());
+            let scope = self.scope.clone().with("result", result.clone());
             (success, success.evaluate_bool(&scope))
         });
         let ok = answer.status.is_success();
@@ -150,7 +159,7 @@ impl Call {
         if let Some(note) = note {
             message = format!("{message}; {}", self.masker.text(note));
         }
-        // Of a body that was cut, a secret may have been cut too: then nothing is quoted that a mask could miss.
+        // A body that was cut isn't quoted: a secret may have been cut with it, which no mask would find.
         let excerpt = masked.get("body").map(excerpt).filter(|excerpt| !excerpt.is_empty());
         match excerpt {
             Some(excerpt) => format!("{message}: {excerpt}"),

@@ -13,7 +13,9 @@ pub struct RequestInfo {
     pub number: u64,
     /// When it arrived.
     pub time: Timestamp,
-    /// Whom it acts as: the impersonated user if there is one.
+    /// The user of the connection that it came on.
+    pub client: String,
+    /// Whom it acts as: the impersonated user if there is one, else the client.
     pub user: String,
     pub verb: Verb,
     /// Empty for the core group, and for paths that are no resource's.
@@ -87,6 +89,11 @@ pub enum Fault {
     RefuseConnection,
     /// Applied, but the connection breaks before the answer.
     LoseAnswer,
+    /// Applied, yet answered with this HTTP status: a server that gives up waiting for its own storage.
+    FailAfterwards { code: u16 },
+    /// Applied twice, answered with the second answer: something on the way has sent it again. An update that landed is
+    /// answered with a conflict, a create with AlreadyExists, a delete with NotFound.
+    Repeat,
     /// Applied so much later, *also when the client has given up by then*: the request was on its way.
     Delay(Duration),
     /// Applied at once, answered so much later.

@@ -51,6 +51,12 @@ impl State {
             if !owners.is_empty() && !owners.iter().any(lives) && !objects::is_terminating(object) {
                 return Some(Task::Delete(key.clone()));
             }
+            if let Some(gone) = owners.iter().find(|owner| !lives(owner) && owners.iter().any(lives)) {
+                return Some(Task::Disown(
+                    key.clone(),
+                    gone["uid"].as_str().unwrap_or_default().to_owned(),
+                ));
+            }
             if !objects::is_terminating(object) {
                 return None;
             }
@@ -124,6 +130,13 @@ impl State {
         };
         let mut object = Value::clone(&stored.object);
         edit(&mut object);
+        for list in ["ownerReferences", "finalizers"] {
+            if let Some(metadata) = object["metadata"].as_object_mut()
+                && metadata.get(list).and_then(Value::as_array).is_some_and(Vec::is_empty)
+            {
+                metadata.remove(list);
+            }
+        }
         if objects::is_terminating(&object) && objects::finalizers(&object).is_empty() && key.resource != "namespaces" {
             self.remove(author, key);
         } else {

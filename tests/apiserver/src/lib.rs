@@ -27,8 +27,10 @@
 
 mod apply;
 mod builtin;
+pub mod conformance;
 mod control;
 mod discovery;
+mod dispatch;
 mod faults;
 mod garbage;
 mod objects;

@@ -175,8 +175,8 @@ pub fn normalize(resource: &Resource, object: &mut Value) {
     }
 }
 
-/// All that is wrong with an object, by its metadata and its schema.
-pub fn validate(resource: &Resource, object: &Value) -> Result<()> {
+/// Refuses an object whose metadata is wrong, or what its schema says of the part that is written.
+pub fn validate(resource: &Resource, object: &Value, part: Part) -> Result<()> {
     let name = meta(object, "name");
     let mut errors = Vec::new();
     if name.is_empty() {
@@ -238,7 +238,10 @@ pub fn validate(resource: &Resource, object: &Value) -> Result<()> {
         ));
     }
     if let Some(schema) = &resource.schema {
-        errors.extend(schema.validate(object, ""));
+        errors.extend(match part {
+            Part::Main => schema.validate(object, ""),
+            Part::Status => schema.validate_status(&object["status"]),
+        });
     }
     if errors.is_empty() {
         Ok(())

@@ -330,27 +330,75 @@ impl Schema {
 
     fn validate_combinations(&self, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
         let passes = |schema: &&Schema| schema.validate(value, path).is_empty();
-        let mut wrong = |why: String| errors.push(FieldError::invalid(path, "\"\"", why));
-        if !self.any_of.is_empty() && !self.any_of.iter().any(|schema| passes(&schema)) {
-            wrong(format!("{path} in body must validate at least one schema (anyOf)"));
+        let wrong = |why: &str| FieldError::invalid("<nil>", "\"\"", format!("\"{path}\" must {why}"));
+        if let Some(first) = self.any_of.first()
+            && !self.any_of.iter().any(|schema| passes(&schema))
+        {
+            errors.push(wrong("validate at least one schema (anyOf)"));
+            errors.extend(first.validate(value, path));
         }
         let matching = self.one_of.iter().filter(passes).count();
-        if !self.one_of.is_empty() && matching != 1 {
-            let found = if matching == 0 {
-                "Found none valid".into()
+        if let Some(first) = self.one_of.first()
+            && matching != 1
+        {
+            let only_one = "validate one and only one schema (oneOf).";
+            if matching == 0 {
+                errors.push(wrong(&format!("{only_one} Found none valid")));
+                errors.extend(first.validate(value, path));
             } else {
-                format!("Found {matching} valid alternatives")
-            };
-            wrong(format!(
-                "{path} in body must validate one and only one schema (oneOf). {found}"
-            ));
+                errors.push(wrong(&format!("{only_one} Found {matching} valid alternatives")));
+            }
         }
         if self.not.as_deref().is_some_and(|schema| passes(&schema)) {
-            wrong(format!("{path} in body must not validate the schema (not)"));
+            errors.push(wrong("not validate the schema (not)"));
         }
         for schema in &self.all_of {
             errors.extend(schema.validate(value, path));
         }
+    }
+
+    /// The path of the first field that the schema doesn't name, as server-side apply writes it (`.spec.bogus`).
+    pub fn first_unknown(&self, object: &Value) -> Option<String> {
+        let fields = object.as_object()?.iter();
+        let mut own = fields.filter(|(name, _)| !["apiVersion", "kind", "metadata"].contains(&name.as_str()));
+        own.find_map(|(name, field)| self.unknown_in_field(name, field, ""))
+    }
+
+    fn unknown_in_field(&self, name: &str, field: &Value, path: &str) -> Option<String> {
+        let at = format!("{path}.{name}");
+        match self.field(name) {
+            Some(schema) => schema.unknown_in(field, &at),
+            None => (!self.preserve_unknown).then_some(at),
+        }
+    }
+
+    fn unknown_in(&self, value: &Value, path: &str) -> Option<String> {
+        match value {
+            Value::Object(fields) => fields
+                .iter()
+                .find_map(|(name, field)| self.unknown_in_field(name, field, path)),
+            Value::Array(entries) => {
+                let schema = self.entry()?;
+                entries
+                    .iter()
+                    .enumerate()
+                    .find_map(|(index, entry)| schema.unknown_in(entry, &format!("{path}[{index}]")))
+            }
+            _ => None,
+        }
+    }
+
+    /// All that is wrong with a custom resource's status, which is validated on its own.
+    pub fn validate_status(&self, status: &Value) -> Vec<FieldError> {
+        let errors = self
+            .field("status")
+            .filter(|_| !status.is_null())
+            .map(|schema| schema.validate(status, ""));
+        errors
+            .into_iter()
+            .flatten()
+            .map(|error| error.within("status"))
+            .collect()
     }
 }
 

@@ -72,6 +72,15 @@ impl FieldError {
         )
     }
 
+    /// The same error of a part of an object: only its field is named in full, not its message.
+    pub fn within(mut self, part: &str) -> Self {
+        if self.field != "<nil>" {
+            let dot = if self.field.is_empty() { "" } else { "." };
+            self.field = format!("{part}{dot}{}", self.field);
+        }
+        self
+    }
+
     fn new(field: impl Into<String>, reason: &'static str, message: String) -> Self {
         Self {
             field: field.into(),

@@ -201,9 +201,12 @@ fn scale_of(call: &Call, object: &Arc<Value>, writing: bool) -> Result<Value> {
             "resourceVersion": metadata["resourceVersion"],
             "creationTimestamp": metadata["creationTimestamp"],
         },
-        "spec": {"replicas": replicas.unwrap_or_default()},
+        "spec": {},
         "status": {"replicas": number(&places.status_replicas).unwrap_or_default()},
     });
+    if let Some(replicas) = replicas.filter(|replicas| *replicas != 0) {
+        scale["spec"]["replicas"] = replicas.into();
+    }
     let selector = match &places.selector {
         Some(pointer) => object.pointer(pointer).and_then(Value::as_str).map(str::to_owned),
         None => {

@@ -46,7 +46,7 @@ impl State {
         builtin::prepare(&mut object);
         objects::normalize(resource, &mut object);
         object["metadata"].as_object_mut().map(|m| m.remove("resourceVersion"));
-        objects::validate(resource, &object)?;
+        objects::validate(resource, &object, Part::Main)?;
         if resource.kind == "CustomResourceDefinition" {
             crate::resources::Resources::builtin().define(&object)?;
         }
@@ -111,6 +111,12 @@ impl State {
         if body["kind"].as_str().is_none_or(str::is_empty) {
             return Err(status::bad_request("invalid object type: /, Kind="));
         }
+        if let Some(unknown) = resource.schema.as_ref().and_then(|schema| schema.first_unknown(&body)) {
+            let (namespace, name) = (meta(&body, "namespace"), meta(&body, "name"));
+            let of = format!("{namespace}/{name}; {}, Kind={}", resource.api_version(), resource.kind);
+            let why = format!("failed to create typed patch object ({of}): {unknown}: field not declared in schema");
+            return Err(status::internal(why));
+        }
         let applied = objects::identify(resource, body, &target.namespace, &target.name)?;
         let Ok((_, live, owners)) = self.existing(call) else {
             let uid = meta(&applied, "uid");
@@ -162,7 +168,7 @@ impl State {
         }
         objects::normalize(resource, &mut new);
         objects::check_finalizers(resource, &live, &new)?;
-        objects::validate(resource, &new)?;
+        objects::validate(resource, &new, part)?;
         builtin::check_update(resource, &live, &new)?;
         new["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"].clone();
         if objects::changes_generation(resource, &live, &new) {

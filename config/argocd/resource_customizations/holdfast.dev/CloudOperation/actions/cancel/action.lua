@@ -1,0 +1,2 @@
+obj.spec.cancel = { reason = "cancelled in Argo CD" }
+return obj
