@@ -59,6 +59,7 @@ fn equal_at(left: &Value<'_>, right: &Value<'_>, budget: &mut Budget, depth: u32
         (Value::Timestamp(a), Value::Timestamp(b)) => a == b,
         (Value::Type(a), Value::Type(b)) => a == b,
         (Value::Quantity(a), Value::Quantity(b)) => a == b,
+        (Value::Quantity(_), _) => return Err(no_overload("==", &[left, right])),
         (Value::Optional(a), Value::Optional(b)) => match (a, b) {
             (None, None) => true,
             (Some(a), Some(b)) => equal_at(a, b, budget, depth + 1)?,
@@ -86,18 +87,15 @@ fn whole(value: &Value<'_>) -> Option<i128> {
     }
 }
 
-/// Exact, where converting one to the other's type would round.
+/// As doubles, as Kubernetes compares them; but a double beyond the integers is beyond all of them.
 fn double_and_whole(double: f64, whole: i128) -> Option<Ordering> {
-    if double.is_nan() {
-        return None;
-    }
-    // The cast saturates, far outside of what the whole number can be; the fraction decides between equals.
-    let floor = double.floor();
-    Some((floor as i128).cmp(&whole).then(if double > floor {
-        Ordering::Greater
+    if double < i64::MIN as f64 {
+        Some(Ordering::Less)
+    } else if double > u64::MAX as f64 {
+        Some(Ordering::Greater)
     } else {
-        Ordering::Equal
-    }))
+        double.partial_cmp(&(whole as f64))
+    }
 }
 
 /// A number without fraction, as an index is.

@@ -27,6 +27,7 @@ mod operators;
 mod patterns;
 mod quantity;
 mod references;
+mod scan;
 mod scope;
 mod source;
 mod template;

@@ -6,7 +6,7 @@ use super::budget::{Budget, Fault};
 use super::compare;
 use super::evaluate::Evaluated;
 use super::node::Operator;
-use super::time;
+
 use super::value::{Key, Value};
 
 /// An operator or function was given what it isn't for.
@@ -43,7 +43,11 @@ pub(super) fn binary<'a>(operator: Operator, left: Value<'a>, right: Value<'a>, 
         Greater => ordered(">", Ordering::is_gt),
         GreaterOrEqual => ordered(">=", Ordering::is_ge),
         Equal => compare::equal(&left, &right, budget).map(Value::Bool),
-        NotEqual => compare::equal(&left, &right, budget).map(|equal| Value::Bool(!equal)),
+        NotEqual => match compare::equal(&left, &right, budget) {
+            // What can't be compared is not equal.
+            Err(Fault::Failed(_)) => Ok(Value::Bool(true)),
+            equal => equal.map(|equal| Value::Bool(!equal)),
+        },
         In => contained(&left, &right, budget),
         Add => add(left, right, budget),
         Subtract => subtract(left, right),
@@ -100,7 +104,9 @@ pub(super) fn add<'a>(left: Value<'a>, right: Value<'a>, budget: &mut Budget) ->
             Ok(Value::list(a.iter().chain(b.iter()).collect()))
         }
         (Value::Duration(a), Value::Duration(b)) => a.checked_add(b).map(Value::Duration).ok_or_else(overflow),
-        (Value::Timestamp(t), Value::Duration(d)) | (Value::Duration(d), Value::Timestamp(t)) => time::add(t, d),
+        (Value::Timestamp(t), Value::Duration(d)) | (Value::Duration(d), Value::Timestamp(t)) => {
+            t.plus(d).map(Value::Timestamp)
+        }
         (left, right) => number("+", left, right, i64::checked_add, u64::checked_add, |a, b| a + b),
     }
 }
@@ -108,8 +114,10 @@ pub(super) fn add<'a>(left: Value<'a>, right: Value<'a>, budget: &mut Budget) ->
 fn subtract<'a>(left: Value<'a>, right: Value<'a>) -> Evaluated<'a> {
     match (left, right) {
         (Value::Duration(a), Value::Duration(b)) => a.checked_sub(b).map(Value::Duration).ok_or_else(overflow),
-        (Value::Timestamp(t), Value::Duration(d)) => time::add(t, d.checked_neg().ok_or_else(overflow)?),
-        (Value::Timestamp(a), Value::Timestamp(b)) => time::between(b, a),
+        (Value::Timestamp(t), Value::Duration(d)) => {
+            t.plus(d.checked_neg().ok_or_else(overflow)?).map(Value::Timestamp)
+        }
+        (Value::Timestamp(a), Value::Timestamp(b)) => a.since(&b).map(Value::Duration),
         (left, right) => number("-", left, right, i64::checked_sub, u64::checked_sub, |a, b| a - b),
     }
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use jiff::Timestamp;
+
 use serde_json::{Number, Value as Json};
 
 use super::budget::{Budget, Fault};
 use super::quantity::Quantity;
-use super::time;
+use super::time::{self, Timestamp};
 
 /// How deeply values may nest when they become JSON: what serde_json itself reads back.
 const MAX_JSON_DEPTH: u32 = 120;
@@ -281,16 +281,17 @@ impl<'a> Value<'a> {
                 Json::Object(object)
             }
             Value::Duration(d) => Json::String(time::duration_to_string(*d)),
-            Value::Timestamp(t) => Json::String(time::timestamp_to_string(*t)),
+            Value::Timestamp(t) => Json::String(t.to_string()),
             Value::Quantity(q) => Json::String(q.to_string()),
             Value::Type(_) => {
                 return Err(Fault::failed(
                     "a type has no form in JSON; compare it with another type",
                 ));
             }
-            Value::Optional(_) => {
+            Value::Optional(Some(value)) => value.to_json_at(budget, depth + 1)?,
+            Value::Optional(None) => {
                 return Err(Fault::failed(
-                    "an optional has no form in JSON; end the expression with .orValue(...)",
+                    "the result is an optional without a value; give it one by .orValue(...)",
                 ));
             }
         })
@@ -329,7 +330,7 @@ impl<'a> Value<'a> {
             Value::List(list) => list.len() == 0,
             Value::Map(map) => map.len() == 0,
             Value::Duration(d) => *d == 0,
-            Value::Timestamp(t) => *t == time::GO_ZERO,
+            Value::Timestamp(t) => t.is_zero(),
             Value::Optional(o) => o.is_none(),
             Value::Type(_) | Value::Quantity(_) => false,
         }

@@ -13,7 +13,9 @@ pub struct RequestInfo {
     pub number: u64,
     /// When it arrived.
     pub time: Timestamp,
-    /// Whom it acts as: the impersonated user if there is one.
+    /// The user of the connection that it came on.
+    pub client: String,
+    /// Whom it acts as: the impersonated user if there is one, else the client.
     pub user: String,
     pub verb: Verb,
     /// Empty for the core group, and for paths that are no resource's.

@@ -30,6 +30,7 @@ mod builtin;
 pub mod conformance;
 mod control;
 mod discovery;
+mod dispatch;
 mod faults;
 mod garbage;
 mod objects;

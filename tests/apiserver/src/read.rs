@@ -79,9 +79,9 @@ impl State {
             None => Ok(current),
             Some(0) => Ok(cached),
             Some(asked) if asked > current => Err(status::too_large_version(asked, current)),
-            Some(asked) if exact && asked < self.store.compacted() => Err(status::expired(format!(
-                "The resourceVersion for the provided list is too old."
-            ))),
+            Some(asked) if exact && asked < self.store.compacted() => {
+                Err(status::expired("The resourceVersion for the provided list is too old."))
+            }
             Some(asked) if exact => Ok(asked),
             Some(asked) => Ok(if cached >= asked { cached } else { current }),
         }

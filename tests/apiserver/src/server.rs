@@ -1,4 +1,4 @@
-//! The server: from a request through authorization and faults to an answer, and what tests do to it from outside.
+//! The server as a connection's other end: HTTP in and out, and what goes wrong between.
 
 use std::{
     io,
@@ -9,25 +9,21 @@ use std::{
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture};
-use http::{HeaderMap, Method, Request, Response, header};
+use http::{Request, Response, header};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Status,
     jiff::{Timestamp, fmt::rfc2822::DateTimePrinter},
 };
 use kube::client::Body;
-use serde_json::Value;
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
-    discovery,
+    dispatch::{Answer, Asked},
     faults::{Authorizer, Fault, FaultHook, RequestInfo},
-    read,
-    route::{self, Query, Route, Verb},
-    state::{Call, State},
-    status::{self, Result},
-    subresources::user_of_token,
-    watch as watches,
+    route::Query,
+    state::State,
+    status::Result,
 };
 
 /// What time it is: the server has no other clock.
@@ -54,10 +50,11 @@ pub struct Shared {
     pub progress: watch::Sender<()>,
 }
 
+/// What tests decide about requests.
 #[derive(Clone, Default)]
-struct Hooks {
-    faults: Option<FaultHook>,
-    authorizer: Option<Authorizer>,
+pub struct Hooks {
+    pub faults: Option<FaultHook>,
+    pub authorizer: Option<Authorizer>,
 }
 
 impl Shared {
@@ -66,7 +63,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hooks(&self) -> MutexGuard<'_, Hooks> {
+    pub fn hooks(&self) -> MutexGuard<'_, Hooks> {
         self.hooks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -81,26 +78,6 @@ impl Shared {
 pub struct Connection {
     server: ApiServer,
     user: Arc<str>,
-}
-
-/// An answer, before it is HTTP.
-enum Answer {
-    Object(u16, Value),
-    Text(u16, String),
-    Watch(futures::stream::BoxStream<'static, Bytes>),
-}
-
-/// What a request asks for: a resource, or one of the server's own pages.
-#[derive(Clone)]
-enum Asked {
-    Resource(Call),
-    Page(Page),
-}
-
-#[derive(Clone)]
-struct Page {
-    route: Option<Route>,
-    aggregated: bool,
 }
 
 impl ApiServer {
@@ -188,111 +165,6 @@ impl ApiServer {
         }
     }
 
-    /// Numbers a request, records it, and finds out what it asks for.
-    fn accept(
-        &self,
-        method: &Method,
-        path: &str,
-        query: Query,
-        headers: &HeaderMap,
-        body: Bytes,
-        user: &str,
-    ) -> (RequestInfo, Result<Asked>) {
-        let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let token = header("authorization").strip_prefix("Bearer ").and_then(user_of_token);
-        let own_user = token.unwrap_or_else(|| user.to_owned());
-        let user = match header("impersonate-user") {
-            "" => own_user.clone(),
-            impersonated => impersonated.to_owned(),
-        };
-        let mut state = self.shared.lock();
-        let mut info = RequestInfo {
-            number: state.requests.len() as u64 + 1,
-            time: self.shared.now(),
-            user,
-            verb: Verb::Get,
-            group: String::new(),
-            resource: String::new(),
-            subresource: String::new(),
-            namespace: String::new(),
-            name: String::new(),
-            path: path.to_owned(),
-            dry_run: query.get("dryRun") == "All",
-        };
-        let accept = header("accept");
-        let routed = route::route(&state.resources, path).transpose();
-        let asked = match routed {
-            Err(unknown) => Err(unknown),
-            Ok(Some(Route::Resource(target))) => match route::verb(method, &target, &query) {
-                Err(refused) => Err(refused),
-                Ok(verb) => {
-                    info.verb = verb;
-                    info.group.clone_from(&target.resource.group);
-                    info.resource.clone_from(&target.resource.plural);
-                    info.subresource.clone_from(&target.subresource);
-                    info.name.clone_from(&target.name);
-                    // A namespace is in itself.
-                    let itself = target.resource.kind == "Namespace" && target.resource.group.is_empty();
-                    info.namespace
-                        .clone_from(if itself { &target.name } else { &target.namespace });
-                    let agent = header("user-agent").split('/').next().unwrap_or_default();
-                    let manager = [query.get("fieldManager"), agent, "unknown"]
-                        .into_iter()
-                        .find(|m| !m.is_empty());
-                    Ok(Asked::Resource(Call {
-                        info: info.clone(),
-                        content_type: header("content-type").to_owned(),
-                        metadata_only: accept.contains("as=PartialObjectMetadata"),
-                        manager: manager.unwrap_or_default().to_owned(),
-                        body: body.to_vec(),
-                        target,
-                        query,
-                    }))
-                }
-            },
-            Ok(route) => Ok(Asked::Page(Page {
-                route,
-                aggregated: accept.contains("as=APIGroupDiscoveryList"),
-            })),
-        };
-        state.requests.push(info.clone());
-        drop(state);
-        let allowed = self.authorize(&info, &own_user);
-        (info, asked.and_then(|asked| allowed.map(|()| asked)))
-    }
-
-    /// May the user do it, and may the client act as that user?
-    fn authorize(&self, info: &RequestInfo, own_user: &str) -> Result<()> {
-        let Some(allows) = self.shared.hooks().authorizer.clone() else {
-            return Ok(());
-        };
-        if info.user != own_user {
-            let parts: Vec<&str> = info.user.split(':').collect();
-            let (resource, namespace, name) = match parts.as_slice() {
-                ["system", "serviceaccount", namespace, name] => ("serviceaccounts", *namespace, *name),
-                _ => ("users", "", info.user.as_str()),
-            };
-            let impersonation = RequestInfo {
-                user: own_user.to_owned(),
-                verb: Verb::Impersonate,
-                group: String::new(),
-                resource: resource.to_owned(),
-                subresource: String::new(),
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-                ..info.clone()
-            };
-            if !allows(&impersonation) {
-                return Err(impersonation.denied(resource));
-            }
-        }
-        if info.resource.is_empty() || allows(info) {
-            return Ok(());
-        }
-        let dot = if info.group.is_empty() { "" } else { "." };
-        Err(info.denied(&format!("{}{dot}{}", info.resource, info.group)))
-    }
-
     fn respond(&self, info: &RequestInfo, asked: Result<Asked>) -> Response<ResponseBody> {
         let answer = asked.and_then(|asked| match asked {
             Asked::Page(page) => Ok(self.page(&page)),
@@ -307,62 +179,6 @@ impl ApiServer {
             }
         });
         self.response(answer)
-    }
-
-    fn answer(&self, call: &Call) -> Result<Answer> {
-        let (resource, state) = (&call.target.resource, &mut *self.shared.lock());
-        let object = |code, object: Arc<Value>| {
-            Answer::Object(
-                code,
-                read::presented(resource, &object, call.metadata_only && object["kind"] != "Status"),
-            )
-        };
-        Ok(match (call.info.verb, call.target.subresource.as_str()) {
-            (Verb::Get, "log") => Answer::Text(200, state.pod_log(call)?),
-            (Verb::Create, "eviction") => Answer::Object(201, state.evict(call)?),
-            (Verb::Create, "token") => Answer::Object(201, state.token(call)?),
-            (Verb::Get, "scale") => Answer::Object(200, state.get_scale(call)?),
-            (verb, "scale") => Answer::Object(200, state.write_scale(call, verb == Verb::Patch)?),
-            (Verb::Get, _) => object(200, state.get(call)?),
-            (Verb::List, _) => Answer::Object(200, state.list(call)?),
-            (Verb::Watch, _) => Answer::Watch(watches::open(&self.shared, state, call)?.boxed()),
-            (Verb::Create, _) => object(201, state.create(call)?),
-            (Verb::Update | Verb::Patch, _) => {
-                let existed = state.existing(call).is_ok();
-                let written = if call.info.verb == Verb::Update {
-                    state.update(call)?
-                } else {
-                    state.patch(call)?
-                };
-                object(if existed { 200 } else { 201 }, written)
-            }
-            (Verb::Delete, _) => object(200, state.delete(call)?),
-            (Verb::DeleteCollection, _) => {
-                let metadata = serde_json::json!({"resourceVersion": state.store.revision().to_string()});
-                let deleted = state.delete_collection(call)?;
-                let items = deleted.iter().map(|o| read::presented(resource, o, call.metadata_only));
-                let items = items.map(read::in_list(resource)).collect();
-                Answer::Object(200, read::list_of(resource, metadata, items, call.metadata_only))
-            }
-            (Verb::Impersonate, _) => return Err(status::method_not_allowed()),
-        })
-    }
-
-    fn page(&self, page: &Page) -> Answer {
-        let resources = &self.shared.lock().resources;
-        match &page.route {
-            Some(Route::CoreVersions) if page.aggregated => Answer::Object(200, discovery::aggregated(resources, true)),
-            Some(Route::Groups) if page.aggregated => Answer::Object(200, discovery::aggregated(resources, false)),
-            Some(Route::CoreVersions) => Answer::Object(200, discovery::core_versions()),
-            Some(Route::Groups) => Answer::Object(200, discovery::groups(resources)),
-            Some(Route::Group(group)) => Answer::Object(200, discovery::group(resources, group)),
-            Some(Route::GroupVersion(group, version)) => {
-                Answer::Object(200, discovery::group_version(resources, group, version))
-            }
-            Some(Route::Version) => Answer::Object(200, discovery::version()),
-            Some(Route::Healthy) => Answer::Text(200, "ok".into()),
-            Some(Route::Resource(_)) | None => Answer::Text(404, "404 page not found\n".into()),
-        }
     }
 
     /// Lets watches see a write, and the garbage collector follow it.

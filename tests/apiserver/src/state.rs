@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::StatusCause, jiff::Timestamp};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     apply::{Manager, Owners},
@@ -141,16 +141,25 @@ impl State {
 
     /// Creates a namespace, if there is none of that name.
     pub fn add_namespace(&mut self, name: &str, now: Timestamp) {
-        let author = Author::controller("namespace-controller", Verb::Create, now);
-        if let Some(resource) = self.resources.get("", "v1", "namespaces").cloned() {
-            let key = Key::new(&resource, "", name);
-            if self.store.get(&key).is_none() {
-                let mut object =
-                    serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-                self.set_system_fields(&resource, &mut object, now);
-                crate::builtin::prepare(&mut object);
-                self.put(&author, key, object, Arc::default());
-            }
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        self.add("namespace-controller", "namespaces", object, now);
+    }
+
+    /// Creates a core object as a controller of the control plane, unless it exists.
+    fn add(&mut self, controller: &str, plural: &str, mut object: Value, now: Timestamp) {
+        let Some(resource) = self.resources.get("", "v1", plural).cloned() else {
+            return;
+        };
+        let key = Key::new(&resource, meta(&object, "namespace"), meta(&object, "name"));
+        if self.store.get(&key).is_none() {
+            self.set_system_fields(&resource, &mut object, now);
+            crate::builtin::prepare(&mut object);
+            self.put(
+                &Author::controller(controller, Verb::Create, now),
+                key,
+                object,
+                Arc::default(),
+            );
         }
     }
 
@@ -181,17 +190,23 @@ impl State {
     }
 
     fn accepted(&mut self, author: &Author, change: Change) {
-        if change.key.resource == "customresourcedefinitions" {
-            self.follow_definition(author, &change);
-        }
         self.writes.push(Write {
             request: author.request,
             time: author.time,
             user: author.user.clone(),
             verb: author.verb,
             subresource: author.subresource.clone(),
-            change,
+            change: change.clone(),
         });
+        match change.key.resource.as_str() {
+            "customresourcedefinitions" => self.follow_definition(author, &change),
+            "namespaces" if change.before.is_none() => {
+                let metadata = json!({"namespace": change.key.name, "name": "default"});
+                let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata});
+                self.add("service-account-controller", "serviceaccounts", account, author.time);
+            }
+            _ => {}
+        }
     }
 
     /// Serves what a definition defines; when it goes, its objects go with it.

@@ -107,7 +107,9 @@ pub fn open(shared: &Arc<Shared>, state: &mut State, call: &Call) -> Result<impl
         bookmark_at: bookmarks.then(|| Instant::now() + BOOKMARKS),
         ends_at: Instant::now() + lasts,
     };
-    if initial {
+    if !initial {
+        watch.expire(state.store.compacted());
+    } else {
         for (_, object) in state.store.list_at(position, &watch.resource, &watch.namespace) {
             if watch.filter.matches(&object) {
                 watch.push("ADDED", &object);
@@ -160,13 +162,6 @@ impl Watch {
         if self.ended {
             return;
         }
-        let compacted = state.store.compacted();
-        if self.position < compacted {
-            let expired = status::expired(format!("too old resource version: {} ({compacted})", self.position));
-            self.push_line(&json!({"type": "ERROR", "object": *expired}));
-            self.ended = true;
-            return;
-        }
         let until = state.watches.held_at.unwrap_or(u64::MAX).min(state.store.revision());
         for change in state
             .store
@@ -179,6 +174,17 @@ impl Watch {
             }
         }
         self.position = self.position.max(until);
+        // What is held back and then compacted can't be delivered any more.
+        self.expire(state.store.compacted());
+    }
+
+    /// Ends the watch with 410 if it needs changes from before the last compaction.
+    fn expire(&mut self, compacted: u64) {
+        if self.position < compacted {
+            let expired = status::expired(format!("too old resource version: {} ({compacted})", self.position));
+            self.push_line(&json!({"type": "ERROR", "object": *expired}));
+            self.ended = true;
+        }
     }
 
     /// A change as this watch sees it: what comes to match its selectors is added, what no longer does is deleted.

@@ -49,8 +49,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::method("isSorted", 1, 1, |e, arguments| {
         let mut previous: Option<Value<'_>> = None;
         for element in list("isSorted", arguments)?.iter() {
-            let order = compare::order("isSorted", previous.as_ref().unwrap_or(&element), &element, e.budget)?;
-            if order.is_gt() {
+            let order = order("isSorted", previous.as_ref(), &element, e.budget)?;
+            if order == Some(Ordering::Greater) {
                 return Ok(Value::Bool(false));
             }
             previous = Some(element);
@@ -199,12 +199,29 @@ fn flatten<'a>(
     Ok(())
 }
 
+/// The order of an element after another. Elements of different types have none, and are passed over; an element of a
+/// type that has no order at all is an error.
+fn order<'a>(
+    name: &str,
+    previous: Option<&Value<'a>>,
+    element: &Value<'a>,
+    budget: &mut Budget,
+) -> Result<Option<Ordering>, Fault> {
+    if !matches!(element, Value::Double(_)) {
+        compare::order(name, element, element, budget)?;
+    }
+    match previous.map(|previous| compare::order(name, previous, element, budget)) {
+        Some(Err(Fault::Failed(_))) | None => Ok(None),
+        Some(order) => order.map(Some),
+    }
+}
+
 /// The first element from which no other differs in this way.
 fn extreme<'a>(e: &mut Evaluation<'a, '_>, name: &str, arguments: &[Value<'a>], worse: Ordering) -> Evaluated<'a> {
     let mut best: Option<Value<'a>> = None;
     for element in list(name, arguments)?.iter() {
-        let order = compare::order(name, best.as_ref().unwrap_or(&element), &element, e.budget)?;
-        if best.is_none() || order == worse {
+        let order = order(name, best.as_ref(), &element, e.budget)?;
+        if best.is_none() || order == Some(worse) {
             best = Some(element);
         }
     }

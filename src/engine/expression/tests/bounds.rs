@@ -78,7 +78,7 @@ fn doubling_ends_early() {
 #[test]
 fn regular_expressions_are_bounded() {
     too_expensive("s.matches('(s*)*(s{0,30}){0,30}t')");
-    too_expensive("l.all(x, s.matches('a'))");
+    too_expensive("l.all(x, !s.matches('a'))");
     for source in [
         "'x'.matches('((a{1000}){1000}){1000}')",
         "'x'.matches('\\\\pL{1000}')",
