@@ -10,7 +10,7 @@ use holdfast_e2e::witness::Witness;
 use holdfast_e2e::world::World;
 
 const OPERATIONS: usize = 5;
-const STEPS: usize = 10;
+const STEPS: usize = 12;
 
 /// Starts operations of many calls each, all of which take some time, so that any moment is in the middle of several.
 async fn start_many(world: &World) {
@@ -48,14 +48,8 @@ async fn all_is_done_once(world: &World, witness: &Witness) {
     }
     assert_eq!(attempts.len(), OPERATIONS * STEPS);
     for (path, recorded) in attempts {
-        let sent = world.inventory.requests(&format!("{path}/"));
-        assert!(sent.is_empty());
-        let sent: Vec<_> = world
-            .inventory
-            .requests(&path)
-            .into_iter()
-            .filter(|r| r.path == path)
-            .collect();
+        let mut sent = world.inventory.requests(&path);
+        sent.retain(|request| request.path == path); // not s10 for s1
         assert!(
             sent.len() <= recorded,
             "{path} was sent {} times in {recorded} attempts",
