@@ -44,6 +44,7 @@ mod state;
 mod status;
 mod store;
 mod subresources;
+mod typed;
 mod watch;
 mod write;
 
