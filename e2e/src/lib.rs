@@ -2,6 +2,7 @@
 //! namespace of one's own on a real cluster.
 #![forbid(unsafe_code)]
 
+pub mod cel_vectors;
 pub mod inventory;
 pub mod kubectl;
 pub mod operator;

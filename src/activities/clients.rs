@@ -16,6 +16,8 @@ use kube::client::Body;
 use tokio::time::timeout;
 use tower::BoxError;
 
+use super::AttemptContext;
+
 /// How long the API server may take until its answer begins. A watch's answer begins at once, and then goes on.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -32,6 +34,16 @@ pub struct ServiceAccount {
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+impl ServiceAccount {
+    /// The one that an attempt acts as.
+    pub fn of(context: &AttemptContext) -> Self {
+        Self {
+            namespace: context.namespace.clone(),
+            name: context.service_account.clone(),
+        }
+    }
 }
 
 impl std::fmt::Display for ServiceAccount {

@@ -13,7 +13,8 @@ pub(super) struct Found {
     pub(super) alias: Option<String>,
 }
 
-/// Asks for the canonical name too: the same in the C libraries of Linux and macOS.
+/// Asks for the canonical name too; the same number in glibc, musl and macOS. For a name with addresses of its own they
+/// answer that name, and for an alias what it leads to.
 const AI_CANONNAME: i32 = 2;
 
 /// Resolves a name.
@@ -46,4 +47,22 @@ fn getaddresses(name: &str) -> Result<Found, String> {
 fn same_name(one: &str, other: &str) -> bool {
     one.trim_end_matches('.')
         .eq_ignore_ascii_case(other.trim_end_matches('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_no_alias_of_itself_however_it_is_written() {
+        assert!(same_name("web.prod.svc.cluster.local", "Web.prod.svc.cluster.local."));
+        assert!(!same_name("db.corp.example", "db.prod.svc.cluster.local."));
+    }
+
+    #[tokio::test]
+    async fn an_address_resolves_to_itself() {
+        let found = lookup("192.0.2.7").await.unwrap();
+        assert_eq!(found.addresses, ["192.0.2.7".parse::<IpAddr>().unwrap()]);
+        assert_eq!(found.alias, None);
+    }
 }

@@ -44,6 +44,13 @@ impl Call {
         let message = format!("{}: {error}", self.shown);
         match error {
             SendError::NotAllowed(_) => AttemptFailure::definite("TargetNotAllowed", message),
+            // Names are never completed by the operator's search domains, as those of a pod would be.
+            SendError::Dns { name, .. } if name.trim_end_matches('.').matches('.').count() < 2 => {
+                AttemptFailure::retryable(
+                    "DnsFailed",
+                    format!("{message} (a Service is called by <name>.<namespace>.svc)"),
+                )
+            }
             SendError::Dns { .. } => AttemptFailure::retryable("DnsFailed", message),
             SendError::Connect(_) => AttemptFailure::retryable("ConnectionFailed", message),
             SendError::Tls(_) => AttemptFailure::retryable(

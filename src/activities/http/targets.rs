@@ -5,7 +5,6 @@
 //! `holdfast.dev/http-targets` adds to it, and so does the operator's flag `--allow-http`. Neither ever opens link-local
 //! addresses, the API server or the operator itself; loopback only the flag does, by a range within loopback.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -195,15 +194,7 @@ impl Targets {
     /// Why not, and what can be done.
     pub(super) fn check(&self, host: &Host, alias: Option<&str>, address: SocketAddr) -> Result<(), TargetNotAllowed> {
         let ip = address.ip();
-        let refuse = |why: Refusal| {
-            Err(TargetNotAllowed {
-                host: host.name.clone(),
-                address: ip,
-                namespace: self.namespace.clone(),
-                unreadable: self.unreadable.clone(),
-                why,
-            })
-        };
+        let refuse = |why: Refusal| Err(TargetNotAllowed(self.refusal(host, ip, &why)));
         let never = self.policy.never.iter().find(|never| {
             canonical(never.address) == canonical(ip) && never.port.is_none_or(|port| port == address.port())
         });
@@ -236,17 +227,6 @@ impl Targets {
     }
 }
 
-/// A target that an operation may not call.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct TargetNotAllowed {
-    host: String,
-    address: IpAddr,
-    namespace: String,
-    unreadable: Vec<String>,
-    why: Refusal,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
 enum Refusal {
     Never(String),
     Loopback,
@@ -254,46 +234,43 @@ enum Refusal {
     Alias(String),
 }
 
-impl fmt::Display for TargetNotAllowed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            host,
-            address,
-            namespace,
-            ..
-        } = self;
-        write!(f, "operations in namespace {namespace} may not call {host}")?;
-        if address.to_string() != *host {
-            write!(f, " at {address}")?;
+impl Targets {
+    /// What a refusal says: which host, at which address, why, and what can be done.
+    fn refusal(&self, host: &Host, address: IpAddr, why: &Refusal) -> String {
+        let (namespace, name) = (&self.namespace, &host.name);
+        let mut message = format!("operations in namespace {namespace} may not call {name}");
+        if address.to_string() != *name {
+            message += &format!(" at {address}");
         }
         let ask = format!(
-            "add {host} to the annotation {HTTP_TARGETS_ANNOTATION} of namespace {namespace}, or ask the operator's administrator for --allow-http"
+            "add {name} to the annotation {HTTP_TARGETS_ANNOTATION} of namespace {namespace}, or ask the operator's administrator for --allow-http"
         );
-        match &self.why {
-            Refusal::Never(what) => write!(f, ": it is {what}, which no step may call"),
-            Refusal::Loopback => write!(
-                f,
+        message += &match why {
+            Refusal::Never(what) => format!(": it is {what}, which no step may call"),
+            Refusal::Loopback => format!(
                 ": it is the operator's own machine; only the operator's administrator can allow it, by --allow-http {address}"
             ),
-            Refusal::Private => write!(
-                f,
-                ": it is neither a public address nor a Service of that namespace (<name>.{namespace}); {ask}"
-            ),
-            Refusal::Alias(alias) => write!(
-                f,
-                ": the Service is only an alias of {alias}, which is not a public address; {ask}"
-            ),
-        }?;
+            Refusal::Private => {
+                format!(": it is neither a public address nor a Service of that namespace (<name>.{namespace}); {ask}")
+            }
+            Refusal::Alias(alias) => {
+                format!(": the Service is only an alias of {alias}, which is not a public address; {ask}")
+            }
+        };
         if !self.unreadable.is_empty() {
-            write!(
-                f,
+            message += &format!(
                 " (not readable in that annotation: {}; each must be an address, a range such as 10.0.0.0/8 or a host name)",
                 self.unreadable.join(", ")
-            )?;
+            );
         }
-        Ok(())
+        message
     }
 }
+
+/// A target that an operation may not call: which, why, and what can be done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct TargetNotAllowed(String);
 
 #[cfg(test)]
 mod tests {

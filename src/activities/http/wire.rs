@@ -42,8 +42,9 @@ type HttpClient = Client<Connector, Full<Bytes>>;
 
 /// The real transport. Connections are shared by the calls of namespaces that may call the same: a connection is
 /// checked when it is made, so nobody may find one in the pool that they could not have made.
-#[derive(Default)]
 pub struct Wire {
+    /// Trusts the public authorities.
+    public: ClientConfig,
     /// The last used last.
     clients: Mutex<VecDeque<(ClientKey, HttpClient)>>,
 }
@@ -53,56 +54,61 @@ type ClientKey = (Targets, Option<TrustedCa>);
 impl Wire {
     /// A transport without connections.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            public: tls(RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned())),
+            clients: Mutex::default(),
+        }
     }
 
-    fn client(&self, key: ClientKey) -> Result<HttpClient, SendError> {
+    fn client(&self, targets: Targets, ca: Option<TrustedCa>) -> HttpClient {
+        let key = (targets, ca);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = match clients.iter().position(|(known, _)| *known == key) {
-            Some(i) => clients.remove(i),
-            None => {
-                let client = new_client(&key)?;
-                Some((key, client))
-            }
-        };
-        let client = entry.as_ref().map(|(_, client)| client.clone());
-        clients.extend(entry);
+        let known = clients.iter().position(|(other, _)| *other == key);
+        let (key, client) = known.and_then(|i| clients.remove(i)).unwrap_or_else(|| {
+            let client = self.new_client(&key);
+            (key, client)
+        });
+        clients.push_back((key, client.clone()));
         if clients.len() > MAX_CLIENTS {
             clients.pop_front();
         }
-        client.ok_or_else(|| SendError::Connect("no client".to_owned())) // not reached: there is an entry either way
+        client
+    }
+
+    fn new_client(&self, (targets, ca): &ClientKey) -> HttpClient {
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config(ca.as_ref().map_or_else(|| self.public.clone(), |ca| tls(ca.roots())))
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(Dialler {
+                targets: targets.clone(),
+            });
+        Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
+            .build(BoxCloneSyncService::new(Timeout::new(https, CONNECT_TIMEOUT)))
     }
 }
 
-fn new_client((targets, ca): &ClientKey) -> Result<HttpClient, SendError> {
-    let roots = match ca {
-        Some(ca) => ca.roots(),
-        None => RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-    };
-    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+impl Default for Wire {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn tls(roots: RootCertStore) -> ClientConfig {
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| SendError::Tls(error.to_string()))?
+        .expect("ring has what TLS 1.2 and 1.3 need") // fails only for a provider without cipher suites for them
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    let https = HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(Dialler {
-            targets: targets.clone(),
-        });
-    let client = Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
-        .build(BoxCloneSyncService::new(Timeout::new(https, CONNECT_TIMEOUT)));
-    Ok(client)
+        .with_no_client_auth()
 }
 
 impl Transport for Wire {
     fn send(&self, request: WireRequest) -> BoxFuture<'_, Result<WireResponse, SendError>> {
         async move {
-            let client = self.client((request.targets, request.ca))?;
+            let client = self.client(request.targets, request.ca);
             let mut wire = Request::new(Full::new(request.body));
             *wire.method_mut() = request.method;
             *wire.uri_mut() =
@@ -240,4 +246,35 @@ fn causes(error: &(dyn Error + 'static)) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::TargetPolicy;
+    use super::*;
+
+    #[test]
+    fn clients_are_kept_by_who_may_call_what_and_the_longest_unused_goes_first() {
+        let policy = Arc::new(TargetPolicy {
+            cluster_domain: "cluster.local".into(),
+            allowed: Vec::new(),
+            never: Vec::new(),
+        });
+        let targets = |i: usize| policy.for_namespace(&format!("ns{i}"), None);
+        let wire = Wire::new();
+        for i in 0..=MAX_CLIENTS {
+            wire.client(targets(i), None);
+            wire.client(targets(1), None);
+        }
+        let kept: Vec<_> = wire
+            .clients
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|((targets, _), _)| targets.clone())
+            .collect();
+        assert_eq!(kept.len(), MAX_CLIENTS);
+        assert!(!kept.contains(&targets(0)), "the longest unused");
+        assert_eq!(kept.last(), Some(&targets(1)));
+    }
 }

@@ -13,6 +13,14 @@ pub(super) fn equal(left: &Value<'_>, right: &Value<'_>, budget: &mut Budget) ->
     equal_at(left, right, budget, 0)
 }
 
+/// Equality where values are sought or compared by `!=`: what can't be compared is not equal.
+pub(super) fn same(left: &Value<'_>, right: &Value<'_>, budget: &mut Budget) -> Result<bool, Fault> {
+    match equal(left, right, budget) {
+        Err(Fault::Failed(_)) => Ok(false),
+        equal => equal,
+    }
+}
+
 fn equal_at(left: &Value<'_>, right: &Value<'_>, budget: &mut Budget, depth: u32) -> Result<bool, Fault> {
     if depth > MAX_DEPTH {
         return Err(Fault::failed(format!(
@@ -35,7 +43,7 @@ fn equal_at(left: &Value<'_>, right: &Value<'_>, budget: &mut Budget, depth: u32
                 return Ok(false);
             }
             for (a, b) in a.iter().zip(b.iter()) {
-                budget.read(8)?;
+                budget.look(1)?;
                 if !equal_at(&a, &b, budget, depth + 1)? {
                     return Ok(false);
                 }
@@ -46,8 +54,8 @@ fn equal_at(left: &Value<'_>, right: &Value<'_>, budget: &mut Budget, depth: u32
             if a.len() != b.len() {
                 return Ok(false);
             }
+            budget.look(a.len())?;
             for (key, a) in a.entries() {
-                budget.read(16)?;
                 match b.get(&key) {
                     Some(b) if equal_at(&a, &b, budget, depth + 1)? => {}
                     _ => return Ok(false),
@@ -59,6 +67,7 @@ fn equal_at(left: &Value<'_>, right: &Value<'_>, budget: &mut Budget, depth: u32
         (Value::Timestamp(a), Value::Timestamp(b)) => a == b,
         (Value::Type(a), Value::Type(b)) => a == b,
         (Value::Quantity(a), Value::Quantity(b)) => a == b,
+        (Value::Quantity(_), _) => return Err(no_overload("==", &[left, right])),
         (Value::Optional(a), Value::Optional(b)) => match (a, b) {
             (None, None) => true,
             (Some(a), Some(b)) => equal_at(a, b, budget, depth + 1)?,
@@ -86,18 +95,15 @@ fn whole(value: &Value<'_>) -> Option<i128> {
     }
 }
 
-/// Exact, where converting one to the other's type would round.
+/// As doubles, as Kubernetes compares them; but a double beyond the integers is beyond all of them.
 fn double_and_whole(double: f64, whole: i128) -> Option<Ordering> {
-    if double.is_nan() {
-        return None;
-    }
-    // The cast saturates, far outside of what the whole number can be; the fraction decides between equals.
-    let floor = double.floor();
-    Some((floor as i128).cmp(&whole).then(if double > floor {
-        Ordering::Greater
+    if double < i64::MIN as f64 {
+        Some(Ordering::Less)
+    } else if double > u64::MAX as f64 {
+        Some(Ordering::Greater)
     } else {
-        Ordering::Equal
-    }))
+        double.partial_cmp(&(whole as f64))
+    }
 }
 
 /// A number without fraction, as an index is.
@@ -156,7 +162,7 @@ pub(super) fn sort<'a>(values: Vec<Value<'a>>, keys: Vec<Value<'a>>, budget: &mu
             return Ordering::Equal;
         }
         budget
-            .read(8)
+            .look(1)
             .and_then(|()| order("sort", a, b, budget))
             .unwrap_or_else(|f| {
                 fault = Some(f);

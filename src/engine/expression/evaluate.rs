@@ -53,6 +53,8 @@ impl<'a, 'b> Evaluation<'a, 'b> {
             Node::Map(entries) => self.map(entries),
             Node::Call(function, arguments) => {
                 let arguments = self.arguments(arguments)?;
+                // Texts that are looked at count, whatever is done with them.
+                self.budget.read(arguments.iter().map(Value::text_size).sum())?;
                 function.call(self, &arguments)
             }
             Node::Loop(each) => self.each(each),
@@ -181,7 +183,9 @@ impl<'a, 'b> Evaluation<'a, 'b> {
             } else {
                 Some(value)
             } {
-                insert(&mut map, key, value)?;
+                // Of a key that is there twice the last value counts, as for Kubernetes.
+                self.budget.read(key.text_size())?;
+                map.insert(key_of(key)?, value);
             }
         }
         Ok(Value::map(map))
@@ -191,10 +195,7 @@ impl<'a, 'b> Evaluation<'a, 'b> {
         match self.node(left)? {
             Value::Optional(Some(inner)) if value => Ok((*inner).clone()),
             some @ Value::Optional(Some(_)) => Ok(some),
-            Value::Optional(None) => match self.node(right)? {
-                right if value || matches!(right, Value::Optional(_)) => Ok(right),
-                right => Err(operators::no_overload("or", &[&Value::Optional(None), &right])),
-            },
+            Value::Optional(None) => self.node(right),
             other => {
                 let name = if value { "orValue" } else { "or" };
                 Err(Fault::failed(format!(
@@ -224,7 +225,7 @@ impl<'a, 'b> Evaluation<'a, 'b> {
             Value::Map(map) => map.get_str(field).ok_or_else(|| missing_key(operand, &map, field)),
             // A selection from an optional gives an optional.
             Value::Optional(None) => Ok(Value::Optional(None)),
-            Value::Optional(Some(value)) => Ok(Value::Optional(field_of(&value, field).map(Into::into))),
+            Value::Optional(Some(value)) => Ok(Value::Optional(field_of(&value, field)?.map(Into::into))),
             other => Err(Fault::failed(format!(
                 "no such key: {field} ({} is {}, which has no fields)",
                 describe(operand),
@@ -236,16 +237,16 @@ impl<'a, 'b> Evaluation<'a, 'b> {
     fn optional_select(&mut self, operand: &'a Node, field: &str) -> Evaluated<'a> {
         Ok(match self.node(operand)? {
             Value::Optional(None) => Value::Optional(None),
-            Value::Optional(Some(value)) => Value::Optional(field_of(&value, field).map(Into::into)),
-            value => Value::Optional(field_of(&value, field).map(Into::into)),
+            Value::Optional(Some(value)) => Value::Optional(field_of(&value, field)?.map(Into::into)),
+            value => Value::Optional(field_of(&value, field)?.map(Into::into)),
         })
     }
 
     fn has(&mut self, operand: &'a Node, field: &str) -> Evaluated<'a> {
         let present = match self.node(operand)? {
             Value::Optional(None) => false,
-            Value::Optional(Some(value)) => field_of(&value, field).is_some(),
-            value => field_of(&value, field).is_some(),
+            Value::Optional(Some(value)) => field_of(&value, field)?.is_some(),
+            value => field_of(&value, field)?.is_some(),
         };
         Ok(Value::Bool(present))
     }
@@ -253,6 +254,7 @@ impl<'a, 'b> Evaluation<'a, 'b> {
     fn index(&mut self, operand: &'a Node, index: &'a Node) -> Evaluated<'a> {
         let value = self.node(operand)?;
         let index = self.node(index)?;
+        self.budget.read(index.text_size())?;
         match &value {
             Value::Optional(None) => Ok(Value::Optional(None)),
             Value::Optional(Some(value)) => Ok(Value::Optional(element(value, &index)?.map(Into::into))),
@@ -275,6 +277,7 @@ impl<'a, 'b> Evaluation<'a, 'b> {
     fn optional_index(&mut self, operand: &'a Node, index: &'a Node) -> Evaluated<'a> {
         let value = self.node(operand)?;
         let index = self.node(index)?;
+        self.budget.read(index.text_size())?;
         Ok(Value::Optional(match &value {
             Value::Optional(None) => None,
             Value::Optional(Some(value)) => element(value, &index)?.map(Into::into),
@@ -294,17 +297,15 @@ fn unwrap_optional(value: Value<'_>) -> Result<Option<Value<'_>>, Fault> {
     }
 }
 
-/// Adds an entry to a map that is being made.
+/// Adds an entry that must be new to a map that is being made.
 pub(super) fn insert<'a>(
     map: &mut BTreeMap<Key<'a>, Value<'a>>,
     key: Value<'a>,
     value: Value<'a>,
+    budget: &mut Budget,
 ) -> Result<(), Fault> {
-    let key = match key {
-        Value::Double(_) => None,
-        ref key => Key::from_value(key),
-    }
-    .ok_or_else(|| Fault::failed(format!("{} can't be the key of a map", a(key.type_name()))))?;
+    budget.read(key.text_size())?;
+    let key = key_of(key)?;
     match map.insert(key.clone(), value) {
         None => Ok(()),
         Some(_) => Err(Fault::failed(format!(
@@ -314,10 +315,20 @@ pub(super) fn insert<'a>(
     }
 }
 
-fn field_of<'a>(value: &Value<'a>, field: &str) -> Option<Value<'a>> {
+fn key_of(value: Value<'_>) -> Result<Key<'_>, Fault> {
     match value {
-        Value::Map(map) => map.get_str(field),
-        _ => None,
+        Value::Double(_) => None,
+        ref value => Key::from_value(value),
+    }
+    .ok_or_else(|| Fault::failed(format!("{} can't be the key of a map", a(value.type_name()))))
+}
+
+/// The field of a map, if it has it. A list has none, and asking it is an error.
+fn field_of<'a>(value: &Value<'a>, field: &str) -> Result<Option<Value<'a>>, Fault> {
+    match value {
+        Value::Map(map) => Ok(map.get_str(field)),
+        Value::List(_) => Err(operators::no_overload("a field selection", &[value])),
+        _ => Ok(None),
     }
 }
 
@@ -339,7 +350,8 @@ fn element<'a>(value: &Value<'a>, index: &Value<'a>) -> Result<Option<Value<'a>>
 
 fn missing_key(operand: &Node, map: &Map<'_>, key: &str) -> Fault {
     const SHOWN: usize = 20;
-    let mut keys = map.keys().iter().take(SHOWN).map(shown).collect::<Vec<_>>().join(", ");
+    let keys = map.keys().take(SHOWN).map(|key| shown(&key));
+    let mut keys = keys.collect::<Vec<_>>().join(", ");
     match map.len() {
         0 => keys.push_str("nothing"),
         n if n > SHOWN => keys.push_str(", ..."),

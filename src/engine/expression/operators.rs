@@ -6,7 +6,7 @@ use super::budget::{Budget, Fault};
 use super::compare;
 use super::evaluate::Evaluated;
 use super::node::Operator;
-use super::time;
+
 use super::value::{Key, Value};
 
 /// An operator or function was given what it isn't for.
@@ -43,7 +43,7 @@ pub(super) fn binary<'a>(operator: Operator, left: Value<'a>, right: Value<'a>, 
         Greater => ordered(">", Ordering::is_gt),
         GreaterOrEqual => ordered(">=", Ordering::is_ge),
         Equal => compare::equal(&left, &right, budget).map(Value::Bool),
-        NotEqual => compare::equal(&left, &right, budget).map(|equal| Value::Bool(!equal)),
+        NotEqual => compare::same(&left, &right, budget).map(|equal| Value::Bool(!equal)),
         In => contained(&left, &right, budget),
         Add => add(left, right, budget),
         Subtract => subtract(left, right),
@@ -100,7 +100,9 @@ pub(super) fn add<'a>(left: Value<'a>, right: Value<'a>, budget: &mut Budget) ->
             Ok(Value::list(a.iter().chain(b.iter()).collect()))
         }
         (Value::Duration(a), Value::Duration(b)) => a.checked_add(b).map(Value::Duration).ok_or_else(overflow),
-        (Value::Timestamp(t), Value::Duration(d)) | (Value::Duration(d), Value::Timestamp(t)) => time::add(t, d),
+        (Value::Timestamp(t), Value::Duration(d)) | (Value::Duration(d), Value::Timestamp(t)) => {
+            t.plus(d).map(Value::Timestamp)
+        }
         (left, right) => number("+", left, right, i64::checked_add, u64::checked_add, |a, b| a + b),
     }
 }
@@ -108,8 +110,10 @@ pub(super) fn add<'a>(left: Value<'a>, right: Value<'a>, budget: &mut Budget) ->
 fn subtract<'a>(left: Value<'a>, right: Value<'a>) -> Evaluated<'a> {
     match (left, right) {
         (Value::Duration(a), Value::Duration(b)) => a.checked_sub(b).map(Value::Duration).ok_or_else(overflow),
-        (Value::Timestamp(t), Value::Duration(d)) => time::add(t, d.checked_neg().ok_or_else(overflow)?),
-        (Value::Timestamp(a), Value::Timestamp(b)) => time::between(b, a),
+        (Value::Timestamp(t), Value::Duration(d)) => {
+            t.plus(d.checked_neg().ok_or_else(overflow)?).map(Value::Timestamp)
+        }
+        (Value::Timestamp(a), Value::Timestamp(b)) => a.since(&b).map(Value::Duration),
         (left, right) => number("-", left, right, i64::checked_sub, u64::checked_sub, |a, b| a - b),
     }
 }
@@ -118,13 +122,14 @@ fn contained<'a>(element: &Value<'a>, container: &Value<'a>, budget: &mut Budget
     match container {
         Value::List(list) => {
             for candidate in list.iter() {
-                budget.read(8)?;
-                if compare::equal(&candidate, element, budget)? {
+                budget.look(1)?;
+                if compare::same(&candidate, element, budget)? {
                     return Ok(Value::Bool(true));
                 }
             }
             Ok(Value::Bool(false))
         }
+        Value::Map(_) if matches!(element, Value::Bytes(_)) => Err(no_overload("in", &[element, container])),
         Value::Map(map) => Ok(Value::Bool(
             Key::from_value(element).is_some_and(|key| map.get(&key).is_some()),
         )),

@@ -16,6 +16,12 @@ const COMPILATION: usize = 1 << 13;
 /// The most times that RE2 lets a part repeat.
 const MAX_REPEAT: u64 = 1000;
 
+/// What can stand between `[:` and `:]`.
+const NAMED_CLASSES: [&str; 14] = [
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
+    "xdigit",
+];
+
 /// A compiled pattern.
 pub(super) struct Pattern {
     regex: Regex,
@@ -67,7 +73,7 @@ impl Patterns {
             Some(compiled) => compiled.clone(),
             None => {
                 budget.read(COMPILATION + pattern.len())?;
-                let compiled = std::sync::Arc::new(Pattern::new(pattern).map_err(Fault::Failed)?);
+                let compiled = std::sync::Arc::new(Pattern::new(pattern).map_err(Fault::failed)?);
                 self.compiled.insert(pattern.to_owned(), compiled.clone());
                 compiled
             }
@@ -179,9 +185,22 @@ impl<'p> Rewriter<'p> {
         if self.rest.next_if_eq(&'?').is_none() {
             return Ok(());
         }
+        if self.rest.next_if_eq(&'P').is_some() && self.rest.peek() != Some(&'<') {
+            return Err("(?P without a name".to_owned());
+        }
+        if self.rest.next_if_eq(&'<').is_some() {
+            // Names of groups are of no use here, and Rust wants them to differ: leave them out.
+            let name: String = self.rest.by_ref().take_while(|c| *c != '>').collect();
+            let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            return if is_name {
+                Ok(())
+            } else {
+                Err(format!("invalid name of a group: {name:?}"))
+            };
+        }
         self.out.push('?');
-        // A name (?P<name> or (?<name>, or flags (?i: and (?i); of the flags only those that both know.
-        while let Some(c) = self.rest.next() {
+        // Flags, (?i: or (?i); only those that both know.
+        for c in self.rest.by_ref() {
             self.out.push(c);
             match c {
                 ':' => break,
@@ -189,16 +208,7 @@ impl<'p> Rewriter<'p> {
                     self.groups.pop();
                     break;
                 }
-                '<' => {
-                    for c in self.rest.by_ref() {
-                        self.out.push(c);
-                        if c == '>' {
-                            break;
-                        }
-                    }
-                    break;
-                }
-                'i' | 'm' | 's' | 'U' | '-' | 'P' => {}
+                'i' | 'm' | 's' | 'U' | '-' => {}
                 other => return Err(format!("unknown flag {other:?}")),
             }
         }
@@ -319,33 +329,56 @@ impl<'p> Rewriter<'p> {
         if self.rest.next_if_eq(&'^').is_some() {
             self.out.push('^');
         }
-        if self.rest.next_if_eq(&']').is_some() {
-            self.out.push_str("\\]");
-        }
+        let mut first = true;
         while let Some(c) = self.rest.next() {
             match c {
-                ']' => {
+                ']' if !first => {
                     self.out.push(']');
                     return Ok(());
                 }
-                '\\' => self.escape(true)?,
-                '[' if self.rest.peek() == Some(&':') => {
-                    // A named class, [:alpha:]
-                    self.out.push('[');
-                    while let Some(c) = self.rest.next() {
-                        self.out.push(c);
-                        if c == ':' && self.rest.next_if_eq(&']').is_some() {
-                            self.out.push(']');
-                            break;
+                '[' if self.rest.peek() == Some(&':') => self.named_class()?,
+                c => {
+                    let single = self.class_character(c)?;
+                    let mut ahead = self.rest.clone();
+                    if single && ahead.next() == Some('-') && ahead.next().is_some_and(|c| c != ']') {
+                        self.rest.next();
+                        self.out.push('-');
+                        let high = self.rest.next().unwrap_or_default();
+                        if !self.class_character(high)? {
+                            return Err("a range to a class of characters".to_owned());
                         }
                     }
                 }
-                // What Rust would take for set operations.
-                '[' | '&' | '~' => self.literal(c),
-                '-' if self.rest.peek() == Some(&'-') => self.literal(c),
-                c => self.out.push(c),
             }
+            first = false;
         }
         Err("missing closing ]".to_owned())
+    }
+
+    /// One character of a class, or an escape that may stand for several; whether it is one.
+    fn class_character(&mut self, c: char) -> Result<bool, String> {
+        match c {
+            '\\' => {
+                let single = !matches!(self.rest.peek(), Some('d' | 'D' | 's' | 'S' | 'w' | 'W' | 'p' | 'P'));
+                self.escape(true)?;
+                Ok(single)
+            }
+            // Rust gives other meanings to punctuation than to be itself.
+            c => {
+                self.literal(c);
+                Ok(true)
+            }
+        }
+    }
+
+    /// `[:alpha:]`, after its first bracket.
+    fn named_class(&mut self) -> Result<(), String> {
+        self.rest.next();
+        let name: String = self.rest.by_ref().take_while(|c| *c != ':').collect();
+        if self.rest.next() != Some(']') || !NAMED_CLASSES.contains(&name.trim_start_matches('^')) {
+            return Err(format!("invalid class of characters [:{name}:]"));
+        }
+        self.out.push_str(&format!("[:{name}:]"));
+        Ok(())
     }
 }

@@ -39,6 +39,16 @@ impl From<i64> for Quantity {
     }
 }
 
+/// Whether a number that is not negative is above a whole one.
+fn is_above(mantissa: i128, exponent: i32, limit: i128) -> bool {
+    let power = 10i128.pow(exponent.unsigned_abs().min(37));
+    if exponent < 0 {
+        mantissa / power >= limit
+    } else {
+        mantissa.checked_mul(power).is_none_or(|mantissa| mantissa > limit)
+    }
+}
+
 fn out_of_range() -> String {
     "a quantity out of range: it must have at most 38 digits".to_owned()
 }
@@ -78,6 +88,11 @@ impl Quantity {
                 None => i128::from(mantissa != 0),
             };
             exponent = NANO;
+        }
+        let largest = i128::from(i64::MAX);
+        if form == Form::Binary && !short && is_above(mantissa, exponent, largest) {
+            // The most that Kubernetes lets a binary quantity be.
+            (mantissa, exponent) = (largest, 0);
         }
         if text.starts_with('-') {
             mantissa = -mantissa;

@@ -5,6 +5,7 @@ use cel::parser::{ParseErrors, PrattParser};
 use super::compile::Compiler;
 use super::error::{ExpressionError, shortened};
 use super::node::Node;
+use super::scan;
 
 /// The longest expression, in bytes.
 const MAX_LENGTH: usize = 4096;
@@ -31,6 +32,11 @@ pub(super) fn parse(text: &str) -> Result<Node, ExpressionError> {
     }
     if text.matches('?').count() > MAX_QUESTION_MARKS {
         return Err(syntax(format!("more than {MAX_QUESTION_MARKS} question marks")));
+    }
+    if scan::broken_string(text).is_some() {
+        return Err(syntax(
+            "a line break in a string; write \\n, or use three quotes".to_owned(),
+        ));
     }
     let tree = PrattParser::new()
         .max_recursion_depth(MAX_NESTING)

@@ -6,6 +6,7 @@ use super::budget::{Budget, Fault};
 use super::error::{ExpressionError, FieldError, shortened};
 use super::evaluate::a;
 use super::functions::convert;
+use super::scan::expression_end;
 use super::value::Value;
 use super::{Expression, References, Scope};
 
@@ -106,60 +107,6 @@ pub(super) fn text(value: &Value<'_>, budget: &mut Budget) -> Result<String, Fau
             Ok(text.to_string())
         }
     }
-}
-
-/// Where the `}` is that ends the expression: not one in a string, a comment or of a map.
-fn expression_end(text: &str) -> Option<usize> {
-    let bytes = text.as_bytes();
-    let mut depth = 0;
-    let mut at = 0;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'{' => depth += 1,
-            b'}' if depth == 0 => return Some(at),
-            b'}' => depth -= 1,
-            b'"' | b'\'' => {
-                at = string_end(text, at)?;
-                continue;
-            }
-            b'/' if bytes.get(at + 1) == Some(&b'/') => {
-                at += text[at..].find('\n')?;
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    None
-}
-
-/// The index after the string literal whose quote is at `start`.
-fn string_end(text: &str, start: usize) -> Option<usize> {
-    let bytes = text.as_bytes();
-    let quote = &text[start..=start];
-    let triple = quote.repeat(3);
-    let quote = if text[start..].starts_with(&triple) {
-        triple.as_str()
-    } else {
-        quote
-    };
-    // A prefix of r, or of b and r, makes backslashes ordinary.
-    let prefix = text[..start]
-        .bytes()
-        .rev()
-        .take_while(u8::is_ascii_alphanumeric)
-        .collect::<Vec<_>>();
-    let raw = prefix.len() <= 2 && prefix.iter().any(|c| c.eq_ignore_ascii_case(&b'r'));
-    let mut at = start + quote.len();
-    while at < bytes.len() {
-        if bytes[at] == b'\\' && !raw {
-            at += 2;
-        } else if bytes[at..].starts_with(quote.as_bytes()) {
-            return Some(at + quote.len());
-        } else {
-            at += 1;
-        }
-    }
-    None
 }
 
 /// The value with every string in it (not the keys) rendered as a [`Template`]. All together have the budget of one

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use jiff::Timestamp;
+
 use serde_json::{Number, Value as Json};
 
 use super::budget::{Budget, Fault};
 use super::quantity::Quantity;
-use super::time;
+use super::time::{self, Timestamp};
 
 /// How deeply values may nest when they become JSON: what serde_json itself reads back.
 const MAX_JSON_DEPTH: u32 = 120;
@@ -113,10 +113,10 @@ impl<'a> Map<'a> {
         self.get(&Key::String(Text::Borrowed(key)))
     }
 
-    pub fn keys(&self) -> Vec<Value<'a>> {
+    pub fn keys(&self) -> Box<dyn Iterator<Item = Value<'a>> + '_> {
         match self {
-            Map::Json(map) => map.keys().map(|key| Value::borrowed(key)).collect(),
-            Map::Made(map) => map.keys().map(|key| key.clone().into_value()).collect(),
+            Map::Json(map) => Box::new(map.keys().map(|key| Value::borrowed(key))),
+            Map::Made(map) => Box::new(map.keys().map(|key| key.clone().into_value())),
         }
     }
 
@@ -281,16 +281,17 @@ impl<'a> Value<'a> {
                 Json::Object(object)
             }
             Value::Duration(d) => Json::String(time::duration_to_string(*d)),
-            Value::Timestamp(t) => Json::String(time::timestamp_to_string(*t)),
+            Value::Timestamp(t) => Json::String(t.to_string()),
             Value::Quantity(q) => Json::String(q.to_string()),
             Value::Type(_) => {
                 return Err(Fault::failed(
                     "a type has no form in JSON; compare it with another type",
                 ));
             }
-            Value::Optional(_) => {
+            Value::Optional(Some(value)) => value.to_json_at(budget, depth + 1)?,
+            Value::Optional(None) => {
                 return Err(Fault::failed(
-                    "an optional has no form in JSON; end the expression with .orValue(...)",
+                    "the result is an optional without a value; give it one by .orValue(...)",
                 ));
             }
         })
@@ -316,6 +317,15 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The bytes of a string or of bytes; other values count as nothing.
+    pub fn text_size(&self) -> usize {
+        match self {
+            Value::String(s) => s.len(),
+            Value::Bytes(b) => b.len(),
+            _ => 0,
+        }
+    }
+
     /// What `optional.ofNonZeroValue` treats as no value.
     pub fn is_zero(&self) -> bool {
         match self {
@@ -329,9 +339,8 @@ impl<'a> Value<'a> {
             Value::List(list) => list.len() == 0,
             Value::Map(map) => map.len() == 0,
             Value::Duration(d) => *d == 0,
-            Value::Timestamp(t) => *t == time::GO_ZERO,
-            Value::Optional(o) => o.is_none(),
-            Value::Type(_) | Value::Quantity(_) => false,
+            Value::Timestamp(t) => t.is_zero(),
+            Value::Type(_) | Value::Optional(_) | Value::Quantity(_) => false,
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{Body, Function};
 use crate::engine::expression::budget::Fault;
 use crate::engine::expression::evaluate::Evaluated;
 use crate::engine::expression::operators::no_overload;
-use crate::engine::expression::time;
+use crate::engine::expression::time::{self, Timestamp};
 use crate::engine::expression::value::Value;
 
 pub(super) static FUNCTIONS: &[Function] = &[
@@ -35,8 +35,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Ok(Value::String(crate::engine::expression::value::Text::Shared(text)))
     }),
     Function::global("timestamp", 1, |_, arguments| match &arguments[0] {
-        Value::String(s) => time::parse_timestamp(s),
-        Value::Int(seconds) => time::from_seconds(*seconds),
+        Value::String(s) => Timestamp::parse(s).map(Value::Timestamp),
+        Value::Int(seconds) => Timestamp::from_seconds(*seconds).map(Value::Timestamp),
         timestamp @ Value::Timestamp(_) => Ok(timestamp.clone()),
         other => Err(no_overload("timestamp", &[other])),
     }),
@@ -44,12 +44,9 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::global("uint", 1, |_, arguments| to_uint(&arguments[0])),
 ];
 
-const SIZE: Body = |e, arguments| {
+const SIZE: Body = |_, arguments| {
     let size = match &arguments[0] {
-        Value::String(s) => {
-            e.budget.read(s.len())?;
-            s.chars().count()
-        }
+        Value::String(s) => s.chars().count(),
         Value::Bytes(b) => b.len(),
         Value::List(list) => list.len(),
         Value::Map(map) => map.len(),
@@ -82,7 +79,7 @@ fn to_int<'a>(value: &Value<'a>) -> Evaluated<'a> {
                 .map(Value::Int)
                 .map_err(|_| Fault::failed(format!("not an int: {:?}", &**s)));
         }
-        Value::Timestamp(t) => Some(time::seconds(*t)),
+        Value::Timestamp(t) => Some(t.seconds()),
         Value::Duration(d) => Some(*d),
         other => return Err(no_overload("int", &[other])),
     };
@@ -112,16 +109,26 @@ fn to_double<'a>(value: &Value<'a>) -> Evaluated<'a> {
         Value::Double(_) => Ok(value.clone()),
         Value::Int(i) => Ok(Value::Double(*i as f64)),
         Value::Uint(u) => Ok(Value::Double(*u as f64)),
-        Value::String(s) => match s.parse::<f64>() {
-            // A number too large for a double is an error, where Rust gives infinity.
-            Ok(d) if d.is_infinite() && s.contains(|c: char| c.is_ascii_digit()) => {
-                Err(Fault::failed(format!("out of a double's range: {:?}", &**s)))
-            }
-            Ok(d) => Ok(Value::Double(d)),
-            Err(_) => Err(Fault::failed(format!("not a double: {:?}", &**s))),
-        },
+        Value::String(s) => parse_double(s).map(Value::Double),
         other => Err(no_overload("double", &[other])),
     }
+}
+
+/// As Go reads it, but for hexadecimal: digits may be grouped by underscores.
+fn parse_double(text: &str) -> Result<f64, Fault> {
+    let refused = || Fault::failed(format!("not a double: {text:?}"));
+    let bytes = text.as_bytes();
+    let is_digit = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_digit);
+    let grouped = |at: usize| is_digit(at.checked_sub(1)) && is_digit(Some(at + 1));
+    if !(0..bytes.len()).all(|at| bytes[at] != b'_' || grouped(at)) {
+        return Err(refused());
+    }
+    let double: f64 = text.replace('_', "").parse().map_err(|_| refused())?;
+    // A number too large for a double is an error, where Rust gives infinity.
+    if double.is_infinite() && bytes.iter().any(u8::is_ascii_digit) {
+        return Err(Fault::failed(format!("out of a double's range: {text:?}")));
+    }
+    Ok(double)
 }
 
 /// What `string()` gives.
@@ -135,13 +142,13 @@ pub(in crate::engine::expression) fn to_string(value: &Value<'_>) -> Result<Arc<
         Value::Bytes(b) => std::str::from_utf8(b)
             .map_err(|_| Fault::failed("the bytes are not UTF-8"))?
             .into(),
-        Value::Timestamp(t) => time::timestamp_to_string(*t).into(),
+        Value::Timestamp(t) => t.to_string().into(),
         Value::Duration(d) => time::duration_to_string(*d).into(),
         other => return Err(no_overload("string", &[other])),
     })
 }
 
-/// As Go's %g: the fewest digits that say it, with an exponent below 1e-4 and from 1e21 on.
+/// As Go's %g: the fewest digits that say it, with an exponent below 1e-4 and from 1e6 on.
 pub(in crate::engine::expression) fn double_to_string(double: f64) -> String {
     if double.is_nan() {
         return "NaN".to_owned();
@@ -152,7 +159,7 @@ pub(in crate::engine::expression) fn double_to_string(double: f64) -> String {
     let scientific = format!("{double:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    if double == 0.0 || (-4..21).contains(&exponent) {
+    if double == 0.0 || (-4..6).contains(&exponent) {
         format!("{double}")
     } else {
         let sign = if exponent < 0 { '-' } else { '+' };

@@ -1,5 +1,9 @@
 //! `format`: "%s of %d".format(["x", 3]), with the clauses that Kubernetes' version of it knows.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
+
 use super::{Function, convert};
 use crate::engine::expression::budget::Fault;
 use crate::engine::expression::evaluate::Evaluation;
@@ -43,10 +47,7 @@ pub(super) static FUNCTIONS: &[Function] = &[Function::method("format", 2, 2, |e
 })];
 
 fn push(e: &mut Evaluation<'_, '_>, out: &mut String, text: &str) -> Result<(), Fault> {
-    e.budget.make(text.len())?;
-    if out.len() + text.len() > 1 << 20 {
-        e.budget.make(out.len() + text.len())?;
-    }
+    e.budget.lengthen(out.len(), text.len())?;
     out.push_str(text);
     Ok(())
 }
@@ -100,7 +101,8 @@ fn formatted(
             None => refused("doubles"),
         },
         ('e', value) => match double(value) {
-            Some(d) => Ok(scientific(d, precision)),
+            // For Kubernetes the precision is the width: what it formats with is "%6e".
+            Some(d) => Ok(format!("{:>precision$}", scientific(d))),
             None => refused("doubles"),
         },
         ('b', Value::Int(i)) => Ok(radix(*i, |u| format!("{u:b}"))),
@@ -171,24 +173,26 @@ fn fixed(double: f64, precision: usize) -> String {
         }
         grouped.push(digit);
     }
-    let sign = if double.is_sign_negative() { "-" } else { "" };
+    let sign = if double < 0.0 { "-" } else { "" };
     let point = if fraction.is_empty() { "" } else { "." };
     format!("{sign}{grouped}{point}{fraction}")
 }
 
-/// As English writes it: 1.05 × 10⁰³.
-fn scientific(double: f64, precision: usize) -> String {
+/// As English writes it: 1.052033×10⁰³.
+fn scientific(double: f64) -> String {
     if let Some(text) = not_finite(double) {
         return text;
     }
-    let plain = format!("{double:.precision$e}");
+    // Zero has no sign.
+    let double = if double == 0.0 { 0.0 } else { double };
+    let plain = format!("{double:.DEFAULT_PRECISION$e}");
     let (digits, exponent) = plain.split_once('e').unwrap_or((&plain, "0"));
     let (sign, exponent) = match exponent.strip_prefix('-') {
         Some(exponent) => ("⁻", exponent),
         None => ("", exponent),
     };
     let raised: String = format!("{exponent:0>2}").chars().map(superscript).collect();
-    format!("{digits}\u{a0}×\u{a0}10{sign}{raised}")
+    format!("{digits}×10{sign}{raised}")
 }
 
 fn superscript(digit: char) -> char {
@@ -245,7 +249,7 @@ fn write(
         Value::String(s) if nested => go_quote(s),
         Value::Bytes(_) if nested => format!("b{}", go_quote(&convert::to_string(value)?)),
         Value::Double(d) if nested => go_quote(&convert::double_to_string(*d)),
-        Value::Timestamp(t) if nested => format!("timestamp({})", go_quote(&time::timestamp_to_string(*t))),
+        Value::Timestamp(t) if nested => format!("timestamp({})", go_quote(&t.to_string())),
         Value::Duration(d) if nested => format!("duration({})", go_quote(&time::duration_to_string(*d))),
         Value::Optional(_) | Value::Quantity(_) => {
             return Err(Fault::failed(format!(
@@ -256,6 +260,18 @@ fn write(
         value => convert::to_string(value)?.to_string(),
     };
     push(e, out, &text)
+}
+
+/// What Go's %q writes as it is: letters, marks, numbers, punctuation, symbols and the ASCII space.
+fn is_printed(c: char) -> bool {
+    static PRINTED: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^[\pL\pM\pN\pP\pS]$").ok());
+    match c {
+        ' '..='~' => true,
+        c if c.is_ascii() => false,
+        c => PRINTED
+            .as_ref()
+            .is_some_and(|printed| printed.is_match(c.encode_utf8(&mut [0; 4]))),
+    }
 }
 
 /// As Go's %q.
@@ -273,9 +289,10 @@ fn go_quote(s: &str) -> String {
             '\u{8}' => quoted.push_str("\\b"),
             '\u{c}' => quoted.push_str("\\f"),
             '\u{b}' => quoted.push_str("\\v"),
-            c if c.is_ascii_control() => quoted.push_str(&format!("\\x{:02x}", c as u32)),
-            c if c.is_control() => quoted.push_str(&format!("\\u{:04x}", c as u32)),
-            c => quoted.push(c),
+            c if is_printed(c) => quoted.push(c),
+            c if c.is_ascii() => quoted.push_str(&format!("\\x{:02x}", c as u32)),
+            c if c <= '\u{ffff}' => quoted.push_str(&format!("\\u{:04x}", c as u32)),
+            c => quoted.push_str(&format!("\\U{:08x}", c as u32)),
         }
     }
     quoted.push('"');

@@ -1,11 +1,11 @@
 //! The parts of timestamps and durations.
 
-use jiff::Zoned;
+use jiff::civil::DateTime;
 
 use super::Function;
 use crate::engine::expression::evaluate::Evaluated;
 use crate::engine::expression::operators::no_overload;
-use crate::engine::expression::time;
+
 use crate::engine::expression::value::Value;
 
 pub(super) static FUNCTIONS: &[Function] = &[
@@ -40,12 +40,10 @@ pub(super) static FUNCTIONS: &[Function] = &[
 ];
 
 /// A part of a timestamp in a zone, or a duration in whole units of so many nanoseconds.
-fn part<'a>(name: &str, arguments: &[Value<'a>], get: fn(&Zoned) -> i64, unit: Option<i64>) -> Evaluated<'a> {
+fn part<'a>(name: &str, arguments: &[Value<'a>], get: fn(&DateTime) -> i64, unit: Option<i64>) -> Evaluated<'a> {
     match (arguments, unit) {
-        ([Value::Timestamp(timestamp)], _) => Ok(Value::Int(get(&time::in_zone(*timestamp, None)?))),
-        ([Value::Timestamp(timestamp), Value::String(zone)], _) => {
-            Ok(Value::Int(get(&time::in_zone(*timestamp, Some(zone))?)))
-        }
+        ([Value::Timestamp(timestamp)], _) => Ok(Value::Int(get(&timestamp.in_zone("")?))),
+        ([Value::Timestamp(timestamp), Value::String(zone)], _) => Ok(Value::Int(get(&timestamp.in_zone(zone)?))),
         ([Value::Duration(duration)], Some(unit)) => Ok(Value::Int(duration / unit)),
         _ => Err(no_overload(name, &arguments.iter().collect::<Vec<_>>())),
     }

@@ -1,0 +1,146 @@
+//! For each sample workflow: the operator dies at every single API call and at every call of the service, before and
+//! after it had its effect; another starts. Every run ends as the one without a crash does, and the service has seen
+//! every effect under one key.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use holdfast::api::OperationState;
+use holdfast_apiserver::Fault;
+use serde_json::{Map, Value};
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use crate::samples::{Sample, sample};
+use crate::service::CallFault;
+use crate::world::{World, dying, of_operator};
+
+/// Where the operator dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Crash {
+    Never,
+    /// At API request number n, from 1, before or after it was applied.
+    AtRequest(usize, bool),
+    /// At the service's call number n, from 1, before or after it had its effect.
+    AtCall(usize, bool),
+}
+
+/// How a run ended.
+#[derive(Debug, PartialEq)]
+struct Ending {
+    state: OperationState,
+    output: Option<Map<String, Value>>,
+    effects: BTreeMap<String, usize>,
+}
+
+/// What a run used up.
+struct Used {
+    requests: usize,
+    calls: usize,
+}
+
+async fn run(sample: &Sample, crash: Crash) -> (Ending, Used) {
+    let mut world = World::new(1);
+    let requests = Arc::new(AtomicUsize::new(0));
+    let die = Arc::new(Notify::new());
+    let (counted, told, leases) = (requests.clone(), die.clone(), AtomicUsize::new(0));
+    world.server.set_faults(move |info| {
+        // A Lease that is renewed for hours is crashed at its first requests alone.
+        if !of_operator(info) || (info.resource == "leases" && leases.fetch_add(1, Ordering::Relaxed) >= 6) {
+            return Fault::None;
+        }
+        let number = counted.fetch_add(1, Ordering::Relaxed) + 1;
+        match crash {
+            Crash::AtRequest(at, applied) if at == number => {
+                told.notify_one();
+                dying(applied)
+            }
+            _ => Fault::None,
+        }
+    });
+    let told = die.clone();
+    world.service.set_faults(move |number| match crash {
+        Crash::AtCall(at, done) if at == number => {
+            told.notify_one();
+            if done {
+                CallFault::DieAfter
+            } else {
+                CallFault::DieBefore
+            }
+        }
+        _ => CallFault::None,
+    });
+    let mut operator = world.start();
+    world.apply(&sample.manifest).await;
+    let cluster = tokio::spawn(crate::cluster::serve(world.server.clone()));
+    let mut died = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = die.notified(), if !died => {
+                died = true;
+                world.kill(operator).await;
+                operator = world.start();
+            }
+            () = world.until("the operation ends", |world| world.finished(&sample.name)) => break,
+        }
+    }
+    // What the end makes of it, such as Events, may crash it too, and must change nothing.
+    for _ in 0..4 {
+        tokio::select! {
+            biased;
+            () = die.notified(), if !died => {
+                died = true;
+                world.kill(operator).await;
+                operator = world.start();
+            }
+            () = sleep(Duration::from_secs(5)) => {}
+        }
+    }
+    cluster.abort();
+    world.check();
+    let status = world.operation(&sample.name).status.unwrap();
+    let ending = Ending {
+        state: status.state.unwrap(),
+        output: status.output,
+        effects: world.service.effects(),
+    };
+    let used = Used {
+        requests: requests.load(Ordering::Relaxed),
+        calls: world.service.calls(),
+    };
+    world.kill_all().await;
+    (ending, used)
+}
+
+async fn crash_everywhere(name: &str) {
+    let sample = sample(name);
+    let (expected, used) = run(&sample, Crash::Never).await;
+    assert_eq!(expected.state, sample.expect);
+    assert!(used.requests > 10, "only {} requests were seen", used.requests);
+    let requests = (1..=used.requests).flat_map(|n| [Crash::AtRequest(n, false), Crash::AtRequest(n, true)]);
+    let calls = (1..=used.calls).flat_map(|n| [Crash::AtCall(n, false), Crash::AtCall(n, true)]);
+    let mut runs = 0;
+    for crash in requests.chain(calls) {
+        let (ending, _) = run(&sample, crash).await;
+        assert_eq!(ending, expected, "{name} when it crashes {crash:?}");
+        runs += 1;
+    }
+    println!(
+        "{name}: {runs} crashes ({} API requests and {} calls, before and after each)",
+        used.requests, used.calls
+    );
+}
+
+macro_rules! crash_everywhere {
+    ($($name:ident),*) => {$(
+        #[tokio::test(start_paused = true)]
+        async fn $name() {
+            crash_everywhere(stringify!($name)).await;
+        }
+    )*};
+}
+
+crash_everywhere!(calls, graph, flaky, timer, refused, slow, objects, job);

@@ -1,0 +1,12 @@
+//! The simulation: the whole operator, unchanged, on an in-process API server under paused time, with faults.
+//!
+//! A test is a [`World`](world::World): an API server, a service to call that honours idempotency keys, and operators that
+//! start and die. What must never happen is checked as it happens; see [`service`].
+
+mod cluster;
+mod crash_everywhere;
+mod faults;
+mod samples;
+mod service;
+mod takeover;
+mod world;

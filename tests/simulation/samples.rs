@@ -1,0 +1,28 @@
+//! The workflows that are crashed at every point.
+
+use holdfast::api::OperationState;
+use serde_json::{Value, json};
+
+/// A workflow and how it must end.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub name: String,
+    pub manifest: Value,
+    pub expect: OperationState,
+}
+
+/// Reads a sample by the name of its file.
+pub fn sample(name: &str) -> Sample {
+    let path = format!("{}/tests/simulation/samples/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let file: Value = serde_yaml::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let mut manifest = json!({"apiVersion": "holdfast.dev/v1alpha1", "kind": "CloudOperation"});
+    manifest["metadata"] = file["metadata"].clone();
+    manifest["metadata"]["namespace"] = json!(crate::world::NAMESPACE);
+    manifest["spec"] = file["spec"].clone();
+    Sample {
+        name: name.into(),
+        manifest,
+        expect: serde_json::from_value(file["expect"].clone()).unwrap(),
+    }
+}

@@ -1,0 +1,208 @@
+//! The other side: a service that honours idempotency keys, and checks what may never happen.
+//!
+//! Whenever a request arrives, the intent of its attempt must be in the accepted status: `Running`, under this key. And no
+//! attempt may come from two operators.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use holdfast::activities::http::{SendError, Transport, WireRequest, WireResponse};
+use holdfast::api::{CloudOperation, StepState};
+use holdfast::engine::IdempotencyKey;
+use holdfast_apiserver::ApiServer;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use kube::ResourceExt;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+/// What goes wrong with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallFault {
+    /// Nothing.
+    None,
+    /// It never reaches the service, and its sender dies.
+    DieBefore,
+    /// It has its effect, and its sender dies before the answer.
+    DieAfter,
+    /// It never reaches the service: no connection.
+    NoConnection,
+    /// It has its effect, and the connection breaks.
+    NoAnswer,
+}
+
+type FaultHook = Box<dyn Fn(usize) -> CallFault + Send>;
+
+/// The service.
+#[derive(Clone)]
+pub struct Service {
+    server: ApiServer,
+    book: Arc<Mutex<Book>>,
+}
+
+#[derive(Default)]
+struct Book {
+    calls: usize,
+    faults: Option<FaultHook>,
+    /// How often each effect was asked for, by key and path.
+    effects: BTreeMap<(String, String), usize>,
+    /// Which operator sent which attempt.
+    senders: HashMap<(String, i64), usize>,
+    violations: Vec<String>,
+}
+
+impl Service {
+    pub fn new(server: ApiServer) -> Self {
+        Self {
+            server,
+            book: Arc::default(),
+        }
+    }
+
+    /// The connection of operator number `sender`.
+    pub fn connection(&self, sender: usize) -> Arc<dyn Transport> {
+        Arc::new(Connection {
+            service: self.clone(),
+            sender,
+        })
+    }
+
+    /// Decides, from now on, what goes wrong with call number n (from 1).
+    pub fn set_faults(&self, faults: impl Fn(usize) -> CallFault + Send + 'static) {
+        self.lock().faults = Some(Box::new(faults));
+    }
+
+    pub fn clear_faults(&self) {
+        self.lock().faults = None;
+    }
+
+    pub fn calls(&self) -> usize {
+        self.lock().calls
+    }
+
+    /// Every effect, by path: how many keys asked for it.
+    pub fn effects(&self) -> BTreeMap<String, usize> {
+        let mut by_path = BTreeMap::new();
+        for (_, path) in self.lock().effects.keys() {
+            *by_path.entry(path.clone()).or_default() += 1;
+        }
+        by_path
+    }
+
+    pub fn violations(&self) -> Vec<String> {
+        self.lock().violations.clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The intent of a request in the accepted status: the step, its attempt and its runner.
+    fn intent(&self, key: &str) -> Option<(String, i64, String)> {
+        self.server.list::<CloudOperation>().iter().find_map(|operation| {
+            let uid = operation.uid().unwrap_or_default();
+            operation.status.as_ref()?.steps.iter().find_map(|step| {
+                let matches = step.state == StepState::Running
+                    && IdempotencyKey::new(&uid, &step.name, step.epoch).to_string() == key;
+                matches.then(|| (step.name.clone(), step.attempt, step.runner.clone().unwrap_or_default()))
+            })
+        })
+    }
+
+    async fn serve(&self, sender: usize, request: WireRequest) -> Result<WireResponse, SendError> {
+        let path = request.url.path().to_owned();
+        let key = request
+            .headers
+            .get("idempotency-key")
+            .and_then(|k| k.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
+        let intent = self.intent(&key);
+        let (fault, before) = {
+            let mut book = self.lock();
+            book.calls += 1;
+            let fault = book
+                .faults
+                .as_ref()
+                .map_or(CallFault::None, |faults| faults(book.calls));
+            match &intent {
+                None => book
+                    .violations
+                    .push(format!("{path} was called under {key} without a recorded intent")),
+                Some((step, attempt, _)) => {
+                    let by = *book
+                        .senders
+                        .entry((format!("{key}/{step}"), *attempt))
+                        .or_insert(sender);
+                    if by != sender {
+                        book.violations.push(format!(
+                            "attempt {attempt} of {step} came from operators {by} and {sender}"
+                        ));
+                    }
+                }
+            }
+            let reaches = !matches!(fault, CallFault::DieBefore | CallFault::NoConnection);
+            let asked = reaches.then(|| {
+                let asked = book.effects.entry((key, path.clone())).or_default();
+                *asked += 1;
+                *asked - 1
+            });
+            (fault, asked.unwrap_or(0))
+        };
+        match fault {
+            CallFault::DieBefore | CallFault::DieAfter => return std::future::pending().await,
+            CallFault::NoConnection => return Err(SendError::Connect("connection refused".into())),
+            CallFault::NoAnswer => return Err(SendError::NoAnswer("connection reset".into())),
+            CallFault::None => {}
+        }
+        sleep(Duration::from_millis(10)).await;
+        let times: usize = request
+            .url
+            .query_pairs()
+            .find(|(name, _)| name == "times")
+            .and_then(|(_, n)| n.parse().ok())
+            .unwrap_or(usize::MAX);
+        match path.split('/').nth(1) {
+            Some("status") if before < times => {
+                let code = path
+                    .rsplit('/')
+                    .next()
+                    .and_then(|code| code.parse().ok())
+                    .unwrap_or(500);
+                Ok(answer(code, &json!({"message": "not now"})))
+            }
+            Some("silent") if before < times => Err(SendError::NoAnswer("connection reset".into())),
+            Some("slow") => {
+                let ms = path.rsplit('/').next().and_then(|ms| ms.parse().ok()).unwrap_or(0);
+                sleep(Duration::from_millis(ms)).await;
+                Ok(answer(200, &json!({"ok": true})))
+            }
+            _ => Ok(answer(200, &json!({"size": 3, "path": path}))),
+        }
+    }
+}
+
+fn answer(status: u16, body: &Value) -> WireResponse {
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", HeaderValue::from_static("application/json"));
+    WireResponse {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers,
+        body: Bytes::from(body.to_string()),
+        truncated: false,
+    }
+}
+
+struct Connection {
+    service: Service,
+    sender: usize,
+}
+
+impl Transport for Connection {
+    fn send(&self, request: WireRequest) -> BoxFuture<'_, Result<WireResponse, SendError>> {
+        self.service.serve(self.sender, request).boxed()
+    }
+}

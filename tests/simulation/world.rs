@@ -1,0 +1,241 @@
+//! A world of its own for a test: an API server, a service, operators, and a clock that stands still until all wait.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use holdfast::activities::http::TargetPolicy;
+use holdfast::api::{CloudOperation, OperationState, Time};
+use holdfast::controllers::{Clock, Config, Environment, Health, run};
+use holdfast_apiserver::{ApiServer, Fault, RequestInfo, seed_jitter};
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::PostParams;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::service::Service;
+
+/// The namespace of every test.
+pub const NAMESPACE: &str = "prod";
+/// For how long leadership lasts.
+pub const LEASE: Duration = Duration::from_secs(10);
+
+pub struct World {
+    pub server: ApiServer,
+    pub service: Service,
+    pub clock: SimulatedClock,
+    operators: Vec<Option<Running>>,
+}
+
+struct Running {
+    task: JoinHandle<()>,
+    shutdown: watch::Sender<bool>,
+}
+
+/// A wall clock that follows tokio's, and jumps when told to; and a boot clock that never does.
+#[derive(Clone)]
+pub struct SimulatedClock {
+    start: Instant,
+    offset_ms: Arc<AtomicI64>,
+}
+
+impl SimulatedClock {
+    pub fn jump(&self, ms: i64) {
+        self.offset_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    fn true_time(&self) -> Timestamp {
+        let begin: Timestamp = "2026-11-24T00:00:00Z".parse().unwrap();
+        begin.checked_add(self.start.elapsed()).unwrap()
+    }
+}
+
+impl Clock for SimulatedClock {
+    fn now(&self) -> Time {
+        let off = k8s_openapi::jiff::SignedDuration::from_millis(self.offset_ms.load(Ordering::Relaxed));
+        Time::new(self.true_time() + off)
+    }
+
+    fn since_boot(&self) -> Duration {
+        self.start.elapsed() + Duration::from_secs(1000)
+    }
+}
+
+impl World {
+    pub fn new(seed: u32) -> Self {
+        seed_jitter(seed.into());
+        let clock = SimulatedClock {
+            start: Instant::now(),
+            offset_ms: Arc::default(),
+        };
+        let time = clock.clone();
+        let server = ApiServer::new(Arc::new(move || time.true_time()), seed);
+        for crd in holdfast::api::crds() {
+            server.register_crd(&serde_yaml::to_string(&crd).unwrap());
+        }
+        server.add_namespace(NAMESPACE);
+        server.add_namespace("holdfast-system");
+        let service = Service::new(server.clone());
+        Self {
+            server,
+            service,
+            clock,
+            operators: vec![],
+        }
+    }
+
+    /// Starts another operator, and answers its number.
+    pub fn start(&mut self) -> usize {
+        let number = self.operators.len();
+        let config = Config {
+            namespace: None,
+            lease_namespace: "holdfast-system".into(),
+            lease_duration: LEASE,
+            shutdown_timeout: Duration::from_secs(25),
+            targets: TargetPolicy {
+                cluster_domain: "cluster.local".into(),
+                allowed: vec![],
+                never: vec![],
+            },
+            hold_all: false,
+            host: format!("operator{number}"),
+        };
+        let environment = Environment {
+            client: self.server.client(&format!("operator{number}")),
+            clock: Arc::new(self.clock.clone()),
+            transport: self.service.connection(number),
+        };
+        let (shutdown, asked) = watch::channel(false);
+        let task = tokio::spawn(run(config, environment, Arc::new(Health::default()), asked));
+        self.operators.push(Some(Running { task, shutdown }));
+        number
+    }
+
+    /// SIGKILL: the operator's tasks are gone at once.
+    pub async fn kill(&mut self, number: usize) {
+        if let Some(running) = self.operators[number].take() {
+            running.task.abort();
+            let ended = running.task.await;
+            assert!(
+                ended.is_err_and(|e| e.is_cancelled()),
+                "the operator had ended by itself"
+            );
+        }
+    }
+
+    /// SIGTERM: the operator ends by itself.
+    pub async fn stop(&mut self, number: usize) {
+        if let Some(running) = self.operators[number].take() {
+            running.shutdown.send_replace(true);
+            timeout(Duration::from_secs(60), running.task)
+                .await
+                .expect("it ends after SIGTERM")
+                .unwrap();
+        }
+    }
+
+    pub async fn kill_all(&mut self) {
+        for number in 0..self.operators.len() {
+            self.kill(number).await;
+        }
+    }
+
+    /// Applies an operation, as a user does.
+    pub async fn apply(&self, manifest: &Value) -> CloudOperation {
+        let operation: CloudOperation = serde_json::from_value(manifest.clone()).unwrap();
+        let api: Api<CloudOperation> = Api::namespaced(self.server.client("user"), NAMESPACE);
+        api.create(&PostParams::default(), &operation).await.unwrap()
+    }
+
+    pub fn operation(&self, name: &str) -> CloudOperation {
+        self.server
+            .get(NAMESPACE, name)
+            .unwrap_or_else(|| panic!("{name} is gone"))
+    }
+
+    pub fn state(&self, name: &str) -> Option<OperationState> {
+        self.operation(name).status.and_then(|status| status.state)
+    }
+
+    pub fn finished(&self, name: &str) -> bool {
+        self.state(name).is_some_and(OperationState::is_finished)
+    }
+
+    /// Waits, in simulated time, until something is so.
+    pub async fn until(&self, what: &str, mut so: impl FnMut(&Self) -> bool) {
+        for _ in 0..100_000 {
+            if so(self) {
+                return;
+            }
+            sleep(Duration::from_secs(2)).await;
+        }
+        let operations: Vec<_> = self
+            .server
+            .list::<CloudOperation>()
+            .into_iter()
+            .map(|o| o.status)
+            .collect();
+        panic!(
+            "it never came true that {what}:\n{}",
+            serde_yaml::to_string(&operations).unwrap()
+        );
+    }
+
+    /// What must hold of every history: nothing was sent without its intent, no attempt came from two processes, and no
+    /// accepted write took back what an earlier one had recorded.
+    pub fn check(&self) {
+        assert_eq!(self.service.violations(), Vec::<String>::new());
+        for write in self.server.writes() {
+            if write.change.key.resource != "cloudoperations" {
+                continue;
+            }
+            let (Some(before), Some(after)) = (
+                status(write.change.before.as_deref()),
+                status(write.change.after.as_ref().map(|stored| &*stored.object)),
+            ) else {
+                continue;
+            };
+            if after.compacted.is_some() {
+                continue;
+            }
+            for old in &before.steps {
+                let new = after.steps.iter().find(|s| s.name == old.name);
+                let new = new.unwrap_or_else(|| panic!("step {} was taken out of the journal", old.name));
+                assert!(
+                    new.attempt >= old.attempt && new.epoch >= old.epoch,
+                    "{} went back",
+                    old.name
+                );
+                if old.state.is_closed() {
+                    assert_eq!(old, new, "a closed step changed");
+                }
+            }
+            assert!(
+                after.seq >= before.seq && after.last_time >= before.last_time,
+                "time or sequence went back"
+            );
+        }
+    }
+}
+
+fn status(object: Option<&Value>) -> Option<holdfast::api::OperationStatus> {
+    serde_json::from_value(object?.get("status")?.clone()).ok()
+}
+
+/// Which operator's connection a request came through, if any: it acts as itself, or as a service account, and then
+/// `Service` tells.
+pub fn of_operator(info: &RequestInfo) -> bool {
+    info.user.starts_with("operator") || info.user.starts_with("system:serviceaccount:")
+}
+
+/// A fault that never answers: its sender is about to die.
+pub fn dying(applied: bool) -> Fault {
+    if applied {
+        Fault::DelayAnswer(Duration::from_secs(1_000_000))
+    } else {
+        Fault::Hang
+    }
+}
