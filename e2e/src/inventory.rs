@@ -1,6 +1,6 @@
 //! A service to call: an inventory of server groups that honours idempotency keys, and misbehaves when asked to.
 //!
-//! - `GET /groups/{group}`: its size. `POST /groups/{group}/resize {"size": n}`: sets it, once a key.
+//! - `GET /groups/{group}`: its size. `POST /groups/{group}/resize?ms=m {"size": n}`: sets it, once a key; answers so much later.
 //! - `ANY /status/{code}?times=n&retryAfter=s`: answers with the code, the first n times a key (always without `times`), then
 //!   with 200. With `Retry-After` if asked.
 //! - `ANY /token/{token}`: an answer that is a secret, in its body and in a header.
@@ -228,9 +228,15 @@ async fn group(State(shared): State<Shared>, Path(group): Path<String>) -> Respo
     axum_json(&json!({"name": group, "size": size}))
 }
 
+#[derive(Deserialize)]
+struct Delay {
+    ms: Option<u64>,
+}
+
 async fn resize(
     State(shared): State<Shared>,
     Path(group): Path<String>,
+    Query(Delay { ms }): Query<Delay>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -249,6 +255,7 @@ async fn resize(
     if new {
         lock(&shared).groups.insert(group.clone(), size);
     }
+    tokio::time::sleep(Duration::from_millis(ms.unwrap_or(0))).await;
     axum_json(&json!({"name": group, "size": size}))
 }
 

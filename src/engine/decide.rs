@@ -229,6 +229,7 @@ impl<'a> Pass<'a> {
                     &format!("{} {}", external.kind, external.name),
                 );
             }
+            AttemptOutcome::Noted { message } => self.status.steps[i].message = Some(shorten(message, MAX_MESSAGE)),
             AttemptOutcome::Failed(failure) => self.fail_attempt(workflow, i, failure),
             AttemptOutcome::Stopped => {
                 let expired = self.status.steps[i]
@@ -402,7 +403,9 @@ impl<'a> Pass<'a> {
 
     fn cancel(&mut self) {
         let Some(cancel) = &self.inputs.spec.cancel else { return };
-        if self.status.failure.is_none() {
+        let all_done = self.status.steps.len() == self.inputs.spec.steps.len()
+            && self.status.steps.iter().all(|step| step.state.satisfies());
+        if self.status.failure.is_none() && !all_done {
             let reason = cancel.reason.clone().unwrap_or_else(|| "no reason was given".into());
             self.status.failure = Some(Failure {
                 reason: CANCELLED.into(),
