@@ -59,16 +59,23 @@ enum End {
 }
 
 fn end(job: Option<&DynamicObject>, uid: &str) -> Option<End> {
-    let Some(job) = job.filter(|job| job.metadata.uid.as_deref() == Some(uid)) else { return Some(End::Vanished) };
+    let Some(job) = job.filter(|job| job.metadata.uid.as_deref() == Some(uid)) else {
+        return Some(End::Vanished);
+    };
     let conditions = job.data.pointer("/status/conditions").and_then(Value::as_array)?;
     let text = |condition: &Value, field: &str| condition[field].as_str().unwrap_or_default().to_owned();
-    conditions.iter().filter(|condition| condition["status"] == "True").find_map(|condition| {
-        match text(condition, "type").as_str() {
+    conditions
+        .iter()
+        .filter(|condition| condition["status"] == "True")
+        .find_map(|condition| match text(condition, "type").as_str() {
             "Complete" => Some(End::Complete),
-            "Failed" => Some(End::Failed(format!("{}: {}", text(condition, "reason"), text(condition, "message")))),
+            "Failed" => Some(End::Failed(format!(
+                "{}: {}",
+                text(condition, "reason"),
+                text(condition, "message")
+            ))),
             _ => None,
-        }
-    })
+        })
 }
 
 async fn end_of(context: &AttemptContext, watches: &Watches, external: &ExternalRef, progress: &Progress) -> End {
@@ -84,7 +91,16 @@ async fn end_of(context: &AttemptContext, watches: &Watches, external: &External
             end(job, &uid)
         };
         let which = Which::Named(&external.name);
-        match watches.wait_for(&ServiceAccount::of(context), &jobs, Some(&context.namespace), which, check).await {
+        match watches
+            .wait_for(
+                &ServiceAccount::of(context),
+                &jobs,
+                Some(&context.namespace),
+                which,
+                check,
+            )
+            .await
+        {
             Ok(end) => return end,
             Err(failure) => progress(format!("Job {} can't be followed: {failure}", external.name)),
         }
@@ -114,10 +130,22 @@ async fn tell_of_pods(
         None
     };
     let which = Which::Labelled(JOB_NAME, &external.name);
-    match watches.wait_for(&ServiceAccount::of(context), &pods, Some(&context.namespace), which, check).await {
+    match watches
+        .wait_for(
+            &ServiceAccount::of(context),
+            &pods,
+            Some(&context.namespace),
+            which,
+            check,
+        )
+        .await
+    {
         Ok(never) => never,
         Err(failure) => {
-            progress(format!("waiting for Job {} to end; its pods can't be seen: {failure}", external.name));
+            progress(format!(
+                "waiting for Job {} to end; its pods can't be seen: {failure}",
+                external.name
+            ));
             std::future::pending().await
         }
     }
@@ -132,7 +160,11 @@ fn vanished(context: &AttemptContext, external: &ExternalRef) -> AttemptFailure 
 }
 
 /// The Job has done its work, so its output is waited for: failing would run it again.
-async fn output(context: &AttemptContext, external: &ExternalRef, progress: &Progress) -> Result<Value, AttemptFailure> {
+async fn output(
+    context: &AttemptContext,
+    external: &ExternalRef,
+    progress: &Progress,
+) -> Result<Value, AttemptFailure> {
     let mut backoff = Backoff::default();
     loop {
         match pods_of(context, external).await {
@@ -154,8 +186,16 @@ async fn pods_of(context: &AttemptContext, external: &ExternalRef) -> Result<Vec
     let listed = call(context, Verb::List, request("GET", path, None)).await;
     let mut listed = listed.map_err(|error| error.failure(context, Verb::List, &target))?;
     let items = listed["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
-    let pods = items.into_iter().filter_map(|pod| serde_json::from_value::<Pod>(pod).ok());
-    let owned = |pod: &Pod| pod.metadata.owner_references.iter().flatten().any(|owner| owner.uid == external.uid);
+    let pods = items
+        .into_iter()
+        .filter_map(|pod| serde_json::from_value::<Pod>(pod).ok());
+    let owned = |pod: &Pod| {
+        pod.metadata
+            .owner_references
+            .iter()
+            .flatten()
+            .any(|owner| owner.uid == external.uid)
+    };
     Ok(pods.filter(owned).collect())
 }
 
@@ -171,7 +211,10 @@ async fn failure(context: &AttemptContext, external: &ExternalRef, why: &str) ->
         Err(failure) => parts.push(format!("its pods can't be seen: {}", failure.message)),
     }
     parts.insert(parts.len().min(1), format!("the Job says {why}"));
-    AttemptFailure::retryable("JobFailed", format!("Job {} failed: {}", external.name, parts.join("; ")))
+    AttemptFailure::retryable(
+        "JobFailed",
+        format!("Job {} failed: {}", external.name, parts.join("; ")),
+    )
 }
 
 async fn explain(context: &AttemptContext, pod: &Pod, parts: &mut Vec<String>) {

@@ -17,7 +17,13 @@ const NON_ROOT: i64 = 65532;
 pub fn name(context: &AttemptContext) -> String {
     let readable: String = format!("{}-{}", context.operation, context.step)
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
         .collect();
     context.key.object_name(&readable, context.failures)
 }
@@ -56,25 +62,38 @@ fn template(context: &AttemptContext, request: &Job, labels: Value) -> Result<Va
         _ => return Err(invalid("has exactly one of image, template")),
     };
     let metadata = object(&mut template, "metadata")?;
-    let Value::Object(labels) = labels else { return Err(invalid("has no labels")) }; // not reached: it is an object
+    let Value::Object(labels) = labels else {
+        return Err(invalid("has no labels"));
+    }; // not reached: it is an object
     object_in(metadata, "labels", "template.metadata.labels")?.extend(labels);
     let spec = object(&mut template, "spec")?;
     if spec.get("restartPolicy").is_some_and(|policy| policy != "Never") {
-        return Err(invalid("template.spec.restartPolicy must be Never: the step's retry starts another Job"));
+        return Err(invalid(
+            "template.spec.restartPolicy must be Never: the step's retry starts another Job",
+        ));
     }
     spec.insert("restartPolicy".into(), "Never".into());
     // A template may name another service account of the namespace. No power is borrowed by it: whoever may create Pods
     // in a namespace may run them as any of its service accounts, in Kubernetes itself.
-    spec.entry("serviceAccountName").or_insert_with(|| context.service_account.clone().into());
-    if !spec.get("containers").and_then(Value::as_array).is_some_and(|c| !c.is_empty()) {
+    spec.entry("serviceAccountName")
+        .or_insert_with(|| context.service_account.clone().into());
+    if spec
+        .get("containers")
+        .and_then(Value::as_array)
+        .is_none_or(Vec::is_empty)
+    {
         return Err(invalid("template.spec.containers must have a container"));
     }
     let key = json!({"name": KEY_VARIABLE, "value": context.key.to_string()});
     for field in ["initContainers", "containers"] {
         for container in spec.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten() {
-            let container = container.as_object_mut().ok_or_else(|| invalid("template.spec: a container is an object"))?;
+            let container = container
+                .as_object_mut()
+                .ok_or_else(|| invalid("template.spec: a container is an object"))?;
             let env = container.entry("env").or_insert_with(|| json!([]));
-            let env = env.as_array_mut().ok_or_else(|| invalid("template.spec: a container's env is a list"))?;
+            let env = env
+                .as_array_mut()
+                .ok_or_else(|| invalid("template.spec: a container's env is a list"))?;
             env.retain(|variable| variable["name"] != KEY_VARIABLE);
             env.push(key.clone());
         }
@@ -115,7 +134,9 @@ fn variable(variable: &EnvVar) -> Value {
 }
 
 fn object<'a>(template: &'a mut Value, field: &str) -> Result<&'a mut Map<String, Value>, AttemptFailure> {
-    let template = template.as_object_mut().ok_or_else(|| invalid("template must be an object"))?;
+    let template = template
+        .as_object_mut()
+        .ok_or_else(|| invalid("template must be an object"))?;
     object_in(template, field, &format!("template.{field}"))
 }
 
@@ -125,7 +146,9 @@ fn object_in<'a>(
     path: &str,
 ) -> Result<&'a mut Map<String, Value>, AttemptFailure> {
     let value = parent.entry(field).or_insert_with(|| json!({}));
-    value.as_object_mut().ok_or_else(|| invalid(&format!("{path} must be an object")))
+    value
+        .as_object_mut()
+        .ok_or_else(|| invalid(&format!("{path} must be an object")))
 }
 
 fn invalid(what: &str) -> AttemptFailure {
@@ -164,8 +187,14 @@ mod tests {
         assert_eq!(job["metadata"]["name"], context.key.object_name("deploy-runtests", 0));
         assert_eq!(job["metadata"]["annotations"], json!({KEY_ANNOTATION: key}));
         let owner = &job["metadata"]["ownerReferences"][0];
-        assert_eq!((&owner["kind"], &owner["uid"]), (&json!("CloudOperation"), &json!("u1")));
-        assert_eq!((&owner["controller"], &owner["blockOwnerDeletion"]), (&json!(true), &json!(false)));
+        assert_eq!(
+            (&owner["kind"], &owner["uid"]),
+            (&json!("CloudOperation"), &json!("u1"))
+        );
+        assert_eq!(
+            (&owner["controller"], &owner["blockOwnerDeletion"]),
+            (&json!(true), &json!(false))
+        );
         assert_eq!(job["spec"]["backoffLimit"], 0);
         assert_eq!(
             job["spec"]["template"],
@@ -207,13 +236,23 @@ mod tests {
             },
         });
         let made = &job(json!({"template": template})).unwrap()["spec"]["template"];
-        assert_eq!(made["metadata"]["labels"], json!({"app": "x", OPERATION_LABEL: "deploy"}));
+        assert_eq!(
+            made["metadata"]["labels"],
+            json!({"app": "x", OPERATION_LABEL: "deploy"})
+        );
         assert_eq!(made["spec"]["serviceAccountName"], "builder");
         assert_eq!(made["spec"]["restartPolicy"], "Never");
         assert!(made["spec"].get("securityContext").is_none());
         for (pointer, variables) in [("initContainers/0", 1), ("containers/0", 2), ("containers/1", 1)] {
-            let env = made.pointer(&format!("/spec/{pointer}/env")).unwrap().as_array().unwrap();
-            assert_eq!((env.len(), &env[variables - 1]["name"]), (variables, &json!(KEY_VARIABLE)));
+            let env = made
+                .pointer(&format!("/spec/{pointer}/env"))
+                .unwrap()
+                .as_array()
+                .unwrap();
+            assert_eq!(
+                (env.len(), &env[variables - 1]["name"]),
+                (variables, &json!(KEY_VARIABLE))
+            );
         }
     }
 
@@ -221,10 +260,19 @@ mod tests {
     async fn what_can_be_no_job_is_refused_by_its_field() {
         for (request, field) in [
             (json!({}), "image, template"),
-            (json!({"template": {"spec": {"containers": []}}}), "template.spec.containers"),
+            (
+                json!({"template": {"spec": {"containers": []}}}),
+                "template.spec.containers",
+            ),
             (json!({"template": {"spec": "x"}}), "template.spec"),
-            (json!({"template": {"metadata": {"labels": 1}, "spec": {}}}), "template.metadata.labels"),
-            (json!({"template": {"spec": {"restartPolicy": "OnFailure", "containers": [{}]}}}), "restartPolicy"),
+            (
+                json!({"template": {"metadata": {"labels": 1}, "spec": {}}}),
+                "template.metadata.labels",
+            ),
+            (
+                json!({"template": {"spec": {"restartPolicy": "OnFailure", "containers": [{}]}}}),
+                "restartPolicy",
+            ),
             (json!({"template": {"spec": {"containers": [{"env": {}}]}}}), "env"),
         ] {
             let failure = job(request).unwrap_err();
@@ -236,10 +284,18 @@ mod tests {
     #[tokio::test]
     async fn every_operation_and_step_make_a_name_that_a_job_and_a_label_can_have() {
         for (operation, failures) in [("a.b-c", 0), ("a.b-c", 1), (&*"long.".repeat(40), 0)] {
-            let context = AttemptContext { operation: operation.into(), failures, ..context("runTests") };
+            let context = AttemptContext {
+                operation: operation.into(),
+                failures,
+                ..context("runTests")
+            };
             let name = name(&context);
             assert!(name.len() <= 63, "{name}");
-            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'), "{name}");
+            assert!(
+                name.bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
+                "{name}"
+            );
         }
     }
 }

@@ -55,7 +55,11 @@ async fn started(context: &AttemptContext, job: &api::Job) -> Result<ExternalRef
         Err(error) => return Err(error.failure(context, Verb::Create, &target)),
     };
     let uid = job["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-    Ok(ExternalRef { kind: "Job".into(), name, uid })
+    Ok(ExternalRef {
+        kind: "Job".into(),
+        name,
+        uid,
+    })
 }
 
 fn is_ours(context: &AttemptContext, job: &Value) -> bool {
@@ -92,7 +96,12 @@ pub async fn stop(context: &AttemptContext, external: Option<&ExternalRef>) -> R
         "propagationPolicy": "Background",
         "preconditions": {"uid": uid},
     });
-    let deleted = call(context, Verb::Delete, request("DELETE", target.path(), Some((JSON, &options)))).await;
+    let deleted = call(
+        context,
+        Verb::Delete,
+        request("DELETE", target.path(), Some((JSON, &options))),
+    )
+    .await;
     match deleted {
         Ok(_) => Ok(()),
         // Gone, or another object has its name: as wanted either way.

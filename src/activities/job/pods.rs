@@ -16,22 +16,35 @@ const MAX_LOG: usize = 1024;
 pub fn waiting(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
     for container in statuses(pod) {
-        let Some(waiting) = container.state.as_ref().and_then(|s| s.waiting.as_ref()) else { continue };
+        let Some(waiting) = container.state.as_ref().and_then(|s| s.waiting.as_ref()) else {
+            continue;
+        };
         let reason = waiting.reason.as_deref().unwrap_or_default();
         if matches!(reason, "" | "ContainerCreating" | "PodInitializing") {
             continue; // on its way
         }
-        let message = waiting.message.as_deref().map(|m| format!(": {}", shorten(m, 256))).unwrap_or_default();
+        let message = waiting
+            .message
+            .as_deref()
+            .map(|m| format!(": {}", shorten(m, 256)))
+            .unwrap_or_default();
         return Some(format!("container {} waits: {reason}{message}", container.name));
     }
     let conditions = status.conditions.iter().flatten();
-    let unscheduled = conditions.into_iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
-    Some(format!("the pod waits for a node: {}", unscheduled.message.as_deref().unwrap_or_default()))
+    let unscheduled = conditions
+        .into_iter()
+        .find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+    Some(format!(
+        "the pod waits for a node: {}",
+        unscheduled.message.as_deref().unwrap_or_default()
+    ))
 }
 
 fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.as_ref();
-    let init = status.and_then(|s| s.init_container_statuses.as_deref()).unwrap_or_default();
+    let init = status
+        .and_then(|s| s.init_container_statuses.as_deref())
+        .unwrap_or_default();
     let main = status.and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
     init.iter().chain(main)
 }
@@ -42,12 +55,19 @@ fn terminated(container: &ContainerStatus) -> Option<&ContainerStateTerminated> 
 
 fn containers(pod: &Pod) -> usize {
     let spec = pod.spec.as_ref();
-    spec.map_or(1, |s| s.containers.len() + s.init_containers.as_ref().map_or(0, Vec::len)).max(1)
+    spec.map_or(1, |s| {
+        s.containers.len() + s.init_containers.as_ref().map_or(0, Vec::len)
+    })
+    .max(1)
 }
 
 /// The name of a Pod's first container.
 fn first_container(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.containers.first().map(|container| container.name.as_str())
+    pod.spec
+        .as_ref()?
+        .containers
+        .first()
+        .map(|container| container.name.as_str())
 }
 
 /// The Pod that a Job succeeded with.
@@ -58,7 +78,8 @@ pub fn succeeded(pods: &[Pod]) -> Option<&Pod> {
 
 /// The Pod that a Job failed with: the last one.
 pub fn last(pods: &[Pod]) -> Option<&Pod> {
-    pods.iter().max_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|t| t.0))
+    pods.iter()
+        .max_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|t| t.0))
 }
 
 /// What a Job's first container wrote to its termination message: JSON if it is, text otherwise; null if nothing.
@@ -68,7 +89,10 @@ pub fn last(pods: &[Pod]) -> Option<&Pod> {
 pub fn output(job: &str, pod: &Pod) -> Result<Value, AttemptFailure> {
     let name = first_container(pod);
     let container = statuses(pod).find(|container| Some(container.name.as_str()) == name);
-    let message = container.and_then(terminated).and_then(|t| t.message.as_deref()).unwrap_or_default();
+    let message = container
+        .and_then(terminated)
+        .and_then(|t| t.message.as_deref())
+        .unwrap_or_default();
     if message.is_empty() {
         return Ok(Value::Null);
     }
@@ -100,10 +124,18 @@ pub struct Failed<'a> {
 pub fn failed(pod: &Pod) -> Option<Failed<'_>> {
     let ended = statuses(pod).filter_map(|container| Some((container.name.as_str(), terminated(container)?)));
     let (container, end) = ended.into_iter().find(|(_, end)| end.exit_code != 0)?;
-    let reason = end.reason.as_deref().filter(|r| !matches!(*r, "" | "Error")).map(|r| format!(" ({r})"));
+    let reason = end
+        .reason
+        .as_deref()
+        .filter(|r| !matches!(*r, "" | "Error"))
+        .map(|r| format!(" ({r})"));
     Some(Failed {
         container,
-        what: format!("container {container} exited with code {}{}", end.exit_code, reason.unwrap_or_default()),
+        what: format!(
+            "container {container} exited with code {}{}",
+            end.exit_code,
+            reason.unwrap_or_default()
+        ),
         said: end.message.as_deref().unwrap_or_default().trim(),
     })
 }
@@ -144,8 +176,13 @@ mod tests {
     }
 
     fn wrote(containers: usize, message: &str) -> Result<Value, AttemptFailure> {
-        let all = (0..containers).rev().map(|n| ended(&format!("c{n}"), 0, "Completed", if n == 0 { message } else { "other" }));
-        output("j", &pod(containers, json!({"containerStatuses": all.collect::<Vec<_>>()})))
+        let all = (0..containers)
+            .rev()
+            .map(|n| ended(&format!("c{n}"), 0, "Completed", if n == 0 { message } else { "other" }));
+        output(
+            "j",
+            &pod(containers, json!({"containerStatuses": all.collect::<Vec<_>>()})),
+        )
     }
 
     #[test]
@@ -163,12 +200,24 @@ mod tests {
         let long = format!("{{\"a\": \"{}\"}}", "x".repeat(5000));
         let failure = wrote(1, &long[..4096]).unwrap_err();
         assert_eq!(failure.reason, "OutputTruncated");
-        assert_eq!(wrote(1, &long[long.len() - 4096..]).unwrap_err().reason, "OutputTruncated", "the kubelet keeps the end");
+        assert_eq!(
+            wrote(1, &long[long.len() - 4096..]).unwrap_err().reason,
+            "OutputTruncated",
+            "the kubelet keeps the end"
+        );
         assert_eq!(wrote(1, &"x".repeat(4096)).unwrap_err().reason, "OutputTruncated");
         assert_eq!(wrote(1, &"x".repeat(4095)).unwrap(), json!("x".repeat(4095)));
-        assert_eq!(wrote(6, &long[..2048]).unwrap_err().reason, "OutputTruncated", "six containers share 12 KiB");
+        assert_eq!(
+            wrote(6, &long[..2048]).unwrap_err().reason,
+            "OutputTruncated",
+            "six containers share 12 KiB"
+        );
         let whole = format!("\"{}\"", "x".repeat(4094));
-        assert_eq!(wrote(1, &whole).unwrap(), json!("x".repeat(4094)), "one that just fits is whole");
+        assert_eq!(
+            wrote(1, &whole).unwrap(),
+            json!("x".repeat(4094)),
+            "one that just fits is whole"
+        );
     }
 
     #[test]
@@ -186,7 +235,8 @@ mod tests {
     #[test]
     fn a_pod_that_can_not_start_says_why() {
         let state = |state: Value| {
-            let container = json!({"name": "c0", "image": "x", "imageID": "x", "ready": false, "restartCount": 0, "state": state});
+            let container =
+                json!({"name": "c0", "image": "x", "imageID": "x", "ready": false, "restartCount": 0, "state": state});
             waiting(&pod(1, json!({"containerStatuses": [container]})))
         };
         let pull = state(json!({"waiting": {"reason": "ErrImagePull", "message": "not found"}}));
@@ -194,7 +244,10 @@ mod tests {
         assert_eq!(state(json!({"waiting": {"reason": "ContainerCreating"}})), None);
         assert_eq!(state(json!({"running": {}})), None);
         let unscheduled = json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}]});
-        assert_eq!(waiting(&pod(1, unscheduled)).unwrap(), "the pod waits for a node: 0/3 nodes are available");
+        assert_eq!(
+            waiting(&pod(1, unscheduled)).unwrap(),
+            "the pod waits for a node: 0/3 nodes are available"
+        );
     }
 
     #[test]

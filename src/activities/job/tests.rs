@@ -33,7 +33,10 @@ fn following(bench: &Bench, external: &ExternalRef) -> (JoinHandle<Outcome>, Tol
     let (context, external, told) = (bench.context("run"), external.clone(), Told::default());
     let telling = told.clone();
     let progress: Progress = Arc::new(move |message| telling.lock().unwrap().push(message));
-    (tokio::spawn(async move { follow(&context, &watches, &external, &progress).await }), told)
+    (
+        tokio::spawn(async move { follow(&context, &watches, &external, &progress).await }),
+        told,
+    )
 }
 
 fn put_pod(bench: &Bench, external: &ExternalRef, status: Value) {
@@ -63,15 +66,25 @@ fn end_job(bench: &Bench, external: &ExternalRef, condition: &str, reason: &str)
 
 fn succeed(bench: &Bench, external: &ExternalRef, message: &str) {
     let end = json!({"terminated": {"exitCode": 0, "reason": "Completed", "message": message}});
-    put_pod(bench, external, json!({"phase": "Succeeded", "containerStatuses": container(end)}));
+    put_pod(
+        bench,
+        external,
+        json!({"phase": "Succeeded", "containerStatuses": container(end)}),
+    );
     end_job(bench, external, "Complete", "CompletionsReached");
 }
 
 fn fail(bench: &Bench, external: &ExternalRef) {
     let end = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled", "message": "out of ideas"}});
-    put_pod(bench, external, json!({"phase": "Failed", "containerStatuses": container(end)}));
+    put_pod(
+        bench,
+        external,
+        json!({"phase": "Failed", "containerStatuses": container(end)}),
+    );
     let log: String = (1..=20).map(|n| format!("line {n}\n")).collect();
-    bench.server.set_pod_log("prod", &format!("{}-abcde", external.name), "main", &log);
+    bench
+        .server
+        .set_pod_log("prod", &format!("{}-abcde", external.name), "main", &log);
     end_job(bench, external, "Failed", "BackoffLimitExceeded");
 }
 
@@ -88,7 +101,13 @@ fn jobs(bench: &Bench) -> usize {
 #[tokio::test(start_paused = true)]
 async fn an_attempt_creates_its_job_as_the_service_account_and_finds_it_again() {
     let bench = Bench::new();
-    bench.server.set_faults(|info| if info.verb == Verb::Create { Fault::LoseAnswer } else { Fault::None });
+    bench.server.set_faults(|info| {
+        if info.verb == Verb::Create {
+            Fault::LoseAnswer
+        } else {
+            Fault::None
+        }
+    });
     let lost = failed(attempt(&bench.context("run")).await);
     assert_eq!((lost.reason.as_str(), lost.effect), ("NoAnswer", Effect::Unknown));
     bench.server.clear_faults();
@@ -98,15 +117,26 @@ async fn an_attempt_creates_its_job_as_the_service_account_and_finds_it_again() 
     let job: Job = bench.server.get("prod", &external.name).unwrap();
     assert_eq!((external.kind.as_str(), Some(external.uid)), ("Job", job.metadata.uid));
     assert_eq!(jobs(&bench), 1);
-    assert!(bench.server.requests().iter().all(|r| r.user == "system:serviceaccount:prod:releaser"));
+    assert!(
+        bench
+            .server
+            .requests()
+            .iter()
+            .all(|r| r.user == "system:serviceaccount:prod:releaser")
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn after_a_definite_failure_the_next_attempt_has_a_job_of_its_own() {
     let bench = Bench::new();
     let first = accepted(&bench).await;
-    let next = AttemptContext { failures: 1, ..bench.context("run") };
-    let Outcome::Accepted { external } = attempt(&next).await else { panic!() };
+    let next = AttemptContext {
+        failures: 1,
+        ..bench.context("run")
+    };
+    let Outcome::Accepted { external } = attempt(&next).await else {
+        panic!()
+    };
     assert_ne!(external.name, first.name);
     assert_eq!(jobs(&bench), 2);
 }
@@ -115,10 +145,14 @@ async fn after_a_definite_failure_the_next_attempt_has_a_job_of_its_own() {
 async fn a_job_of_that_name_that_another_made_is_a_definite_failure() {
     let bench = Bench::new();
     let name = manifest::name(&bench.context("run"));
-    let other = json!({"metadata": {"name": name, "namespace": "prod"}, "spec": {"template": {"spec": {"containers": []}}}});
+    let other =
+        json!({"metadata": {"name": name, "namespace": "prod"}, "spec": {"template": {"spec": {"containers": []}}}});
     bench.server.put::<Job>(&serde_json::from_value(other).unwrap());
     let failure = failed(attempt(&bench.context("run")).await);
-    assert_eq!((failure.reason.as_str(), failure.retry), ("AlreadyExists", RetryAdvice::Never));
+    assert_eq!(
+        (failure.reason.as_str(), failure.retry),
+        ("AlreadyExists", RetryAdvice::Never)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,8 +163,15 @@ async fn without_leadership_or_permission_nothing_is_created() {
     bench.leads.0.store(true, Ordering::SeqCst);
     bench.server.set_authorizer(|info| info.verb != Verb::Create);
     let denied = failed(attempt(&bench.context("run")).await);
-    assert_eq!((denied.reason.as_str(), denied.retry), ("AccessDenied", RetryAdvice::Backoff));
-    assert!(denied.message.starts_with("service account prod/releaser may not create jobs.batch in namespace prod: "));
+    assert_eq!(
+        (denied.reason.as_str(), denied.retry),
+        ("AccessDenied", RetryAdvice::Backoff)
+    );
+    assert!(
+        denied
+            .message
+            .starts_with("service account prod/releaser may not create jobs.batch in namespace prod: ")
+    );
     assert_eq!(jobs(&bench), 0);
 }
 
@@ -138,12 +179,20 @@ async fn without_leadership_or_permission_nothing_is_created() {
 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_succeeds_answers_what_its_container_wrote() {
-    for (message, result) in [(r#"{"size": 3}"#, json!({"size": 3})), ("done", json!("done")), ("", Value::Null)] {
+    for (message, result) in [
+        (r#"{"size": 3}"#, json!({"size": 3})),
+        ("done", json!("done")),
+        ("", Value::Null),
+    ] {
         let bench = Bench::new();
         let external = accepted(&bench).await;
         let (following, told) = following(&bench, &external);
         settle().await;
-        put_pod(&bench, &external, json!({"phase": "Running", "containerStatuses": container(json!({"running": {}}))}));
+        put_pod(
+            &bench,
+            &external,
+            json!({"phase": "Running", "containerStatuses": container(json!({"running": {}}))}),
+        );
         settle().await;
         assert!(!following.is_finished());
         succeed(&bench, &external, message);
@@ -166,7 +215,10 @@ async fn an_output_that_was_cut_is_a_definite_failure() {
     let external = accepted(&bench).await;
     succeed(&bench, &external, &format!("{{\"a\": \"{}", "x".repeat(4089)));
     let failure = failed(following(&bench, &external).0.await.unwrap());
-    assert_eq!((failure.reason.as_str(), failure.retry), ("OutputTruncated", RetryAdvice::Never));
+    assert_eq!(
+        (failure.reason.as_str(), failure.retry),
+        ("OutputTruncated", RetryAdvice::Never)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,7 +227,10 @@ async fn a_job_that_fails_says_why_with_the_last_lines_of_its_log() {
     let external = accepted(&bench).await;
     fail(&bench, &external);
     let failure = failed(following(&bench, &external).0.await.unwrap());
-    assert_eq!((failure.reason.as_str(), failure.effect, failure.retry), ("JobFailed", Effect::None, RetryAdvice::Backoff));
+    assert_eq!(
+        (failure.reason.as_str(), failure.effect, failure.retry),
+        ("JobFailed", Effect::None, RetryAdvice::Backoff)
+    );
     let log: Vec<String> = (11..=20).map(|n| format!("line {n}")).collect();
     let expected = format!(
         "Job {} failed: container main exited with code 137 (OOMKilled); the Job says BackoffLimitExceeded: because; it wrote: out of ideas; the last lines of its log:\n{}",
@@ -191,11 +246,18 @@ async fn a_sensitive_jobs_failure_repeats_nothing_that_it_wrote() {
     let external = accepted(&bench).await;
     fail(&bench, &external);
     let watches = Watches::new(bench.clients.clone(), bench.discovery.clone());
-    let context = AttemptContext { sensitive: true, ..bench.context("run") };
+    let context = AttemptContext {
+        sensitive: true,
+        ..bench.context("run")
+    };
     let progress: Progress = Arc::new(|_| {});
     let failure = failed(follow(&context, &watches, &external, &progress).await);
     assert!(failure.message.contains("code 137"), "{}", failure.message);
-    assert!(!failure.message.contains("line") && !failure.message.contains("ideas"), "{}", failure.message);
+    assert!(
+        !failure.message.contains("line") && !failure.message.contains("ideas"),
+        "{}",
+        failure.message
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -211,7 +273,11 @@ async fn a_failure_that_may_not_be_explained_says_so() {
     bench.server.set_authorizer(|info| info.resource != "pods");
     let failure = failed(following(&bench, &external).0.await.unwrap());
     assert_eq!(failure.reason, "JobFailed");
-    assert!(failure.message.contains("its pods can't be seen: service account"), "{}", failure.message);
+    assert!(
+        failure.message.contains("its pods can't be seen: service account"),
+        "{}",
+        failure.message
+    );
     assert!(failure.message.contains("BackoffLimitExceeded"), "{}", failure.message);
 }
 
@@ -238,13 +304,24 @@ async fn a_pod_that_can_not_start_is_told_while_the_job_is_waited_for() {
     let (following, told) = following(&bench, &external);
     settle().await;
     let pull = json!({"waiting": {"reason": "ErrImagePull", "message": "no such image"}});
-    put_pod(&bench, &external, json!({"phase": "Pending", "containerStatuses": container(pull)}));
+    put_pod(
+        &bench,
+        &external,
+        json!({"phase": "Pending", "containerStatuses": container(pull)}),
+    );
     settle().await;
-    put_pod(&bench, &external, json!({"phase": "Running", "containerStatuses": container(json!({"running": {}}))}));
+    put_pod(
+        &bench,
+        &external,
+        json!({"phase": "Running", "containerStatuses": container(json!({"running": {}}))}),
+    );
     settle().await;
     assert!(!following.is_finished());
     let waits = format!("waiting for Job {} to end", external.name);
-    let expected = [format!("{waits}: container main waits: ErrImagePull: no such image"), waits];
+    let expected = [
+        format!("{waits}: container main waits: ErrImagePull: no such image"),
+        waits,
+    ];
     assert_eq!(*told.lock().unwrap(), expected);
 }
 
@@ -258,13 +335,22 @@ async fn an_account_that_may_not_look_at_its_job_keeps_it_and_says_so() {
     assert!(!following.is_finished(), "another attempt would run it twice");
     let said = told.lock().unwrap().join("\n");
     assert!(said.contains("may not list jobs.batch in namespace prod"), "{said}");
-    assert!(said.contains("its pods can't be seen: service account prod/releaser may not list pods"), "{said}");
+    assert!(
+        said.contains("its pods can't be seen: service account prod/releaser may not list pods"),
+        "{said}"
+    );
 
     bench.server.set_authorizer(|info| info.resource != "pods");
     succeed(&bench, &external, r#"{"size": 3}"#);
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert!(!following.is_finished(), "it has an output, which isn't known yet");
-    assert!(told.lock().unwrap().last().unwrap().contains("succeeded; its output can't be read"));
+    assert!(
+        told.lock()
+            .unwrap()
+            .last()
+            .unwrap()
+            .contains("succeeded; its output can't be read")
+    );
     bench.server.set_authorizer(|_| true);
     assert_eq!(succeeded(following.await.unwrap()), json!({"size": 3}));
 }
@@ -276,7 +362,9 @@ async fn many_jobs_are_followed_by_two_watches_that_may_break() {
     let mut all = Vec::new();
     for n in 0..50 {
         let context = bench.context(&format!("run{n}"));
-        let Outcome::Accepted { external } = attempt(&context).await else { panic!() };
+        let Outcome::Accepted { external } = attempt(&context).await else {
+            panic!()
+        };
         let (watches, followed) = (watches.clone(), external.clone());
         let task = tokio::spawn(async move {
             let progress: Progress = Arc::new(|_| {});
@@ -330,9 +418,15 @@ async fn a_job_that_may_still_run_is_not_called_stopped() {
     let external = accepted(&bench).await;
     let context = bench.context("run");
     bench.server.set_authorizer(|info| info.verb != Verb::Delete);
-    assert_eq!(stop(&context, Some(&external)).await.unwrap_err().reason, "AccessDenied");
+    assert_eq!(
+        stop(&context, Some(&external)).await.unwrap_err().reason,
+        "AccessDenied"
+    );
     bench.server.set_authorizer(|_| true);
     bench.leads.0.store(false, Ordering::SeqCst);
-    assert_eq!(stop(&context, Some(&external)).await.unwrap_err().reason, "LeadershipLost");
+    assert_eq!(
+        stop(&context, Some(&external)).await.unwrap_err().reason,
+        "LeadershipLost"
+    );
     assert_eq!(jobs(&bench), 1);
 }
