@@ -2,7 +2,6 @@
 //! ends.
 
 use holdfast::api::OperationState::{Expired, Restored, Succeeded, Waiting};
-use holdfast_e2e::kubectl::apply;
 use holdfast_e2e::kubectl::{Printed, run};
 use holdfast_e2e::world::{World, message_of};
 use serde_json::{Value, json};
