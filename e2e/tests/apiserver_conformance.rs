@@ -6,37 +6,12 @@ use holdfast_apiserver::{ApiServer, conformance};
 use k8s_openapi::{api::core::v1::Namespace, jiff::Timestamp};
 use kube::{Api, Client, Config};
 
-<<<<<<< HEAD
-/// Needs a cluster whose user may do everything: `KUBECONFIG`.
-#[tokio::test]
-async fn the_real_api_server_does_the_same() {
-    let mut config = kube::Config::infer()
-=======
 async fn real() -> Client {
     let mut config = Config::infer()
->>>>>>> simulation
         .await
         .expect("KUBECONFIG names a cluster whose user may do everything");
     // The checks are about what the server answers, 429 too.
     config.default_retry = false;
-<<<<<<< HEAD
-    let client = kube::Client::try_from(config).unwrap();
-    let nanos = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_nanos();
-    let namespace = format!("conformance-{nanos}");
-    let failures = conformance::run_all(client.clone(), &namespace).await;
-    let namespaces: kube::Api<k8s_openapi::api::core::v1::Namespace> = kube::Api::all(client);
-    namespaces.delete(&namespace, &Default::default()).await.unwrap();
-    assert!(
-        failures.is_empty(),
-        "{} of {} checks fail:\n{}",
-        failures.len(),
-        conformance::checks().len(),
-        failures.join("\n")
-    );
-=======
     Client::try_from(config).unwrap()
 }
 
@@ -81,5 +56,4 @@ async fn random_requests_are_answered_alike() {
         remove(client, &namespace).await;
         compared.unwrap_or_else(|difference| panic!("{difference}"));
     }
->>>>>>> simulation
 }

@@ -22,6 +22,7 @@ use serde_json::Value;
 pub use self::clients::Clients;
 use self::discovery::Discovery;
 use self::http::{HttpActivity, TargetPolicy, Transport};
+pub use self::job::Progress;
 use self::watches::Watches;
 use crate::api::{ExternalRef, Kubernetes, OutputSecret, StepType};
 use crate::engine::expression::Scope;
@@ -85,9 +86,9 @@ impl Activities {
         }
     }
 
-    /// Follows the Job that an attempt started.
-    pub async fn follow(&self, context: &AttemptContext, external: &ExternalRef) -> Outcome {
-        job::follow(context, &self.watches, external).await
+    /// Follows the Job that an attempt started; `progress` is told what it waits for.
+    pub async fn follow(&self, context: &AttemptContext, external: &ExternalRef, progress: &Progress) -> Outcome {
+        job::follow(context, &self.watches, external, progress).await
     }
 
     /// Stops the Job that an attempt started, or may have.

@@ -523,6 +523,14 @@ fn cancel_ends_what_waits_at_once_and_says_what_is_unknown() {
 }
 
 #[test]
+fn a_cancel_that_comes_with_the_last_result_finds_nothing_to_cancel() {
+    let mut case = case("steps: [{name: a, http: {url: 'http://x'}}]");
+    case.visit();
+    case.spec.cancel = Some(Cancel::default());
+    case.succeed("a", nothing()).assert_state(Succeeded);
+}
+
+#[test]
 fn cancel_works_while_suspended() {
     let mut case = case("steps: [{name: nap, wait: {duration: 1h}}]");
     case.spec.suspend = Some(true);

@@ -137,20 +137,26 @@ async fn a_leader_whose_clock_is_off_gives_up_and_comes_back_with_it() {
 async fn a_stale_cache_decides_nothing() {
     let mut world = World::new(1);
     world.start();
-    world.apply(&sample("calls").manifest).await;
-    world.until("it has begun", |world| world.service.calls() >= 1).await;
+    let mut manifest = sample("slow").manifest;
+    let never = json!({"name": "never", "http": {"url": "http://inventory.prod/never"}});
+    manifest["spec"]["steps"].as_array_mut().unwrap().push(never);
+    world.apply(&manifest).await;
+    world
+        .until("the call is under way", |world| world.service.calls() == 1)
+        .await;
     world.server.hold_watches();
     // A person cancels; the operator doesn't hear of it, but its next write does.
     let api: Api<holdfast::api::CloudOperation> = Api::namespaced(world.server.client("user"), NAMESPACE);
     api.patch(
-        "calls",
+        "slow",
         &PatchParams::default(),
         &Patch::Merge(json!({"spec": {"cancel": {"reason": "stop"}}})),
     )
     .await
     .unwrap();
-    world.until("the operation ends", |world| world.finished("calls")).await;
-    assert_eq!(world.state("calls"), Some(OperationState::Cancelled));
+    world.until("the operation ends", |world| world.finished("slow")).await;
+    assert_eq!(world.state("slow"), Some(OperationState::Cancelled));
+    assert_eq!(world.service.calls(), 1);
     world.server.release_watches();
     sleep(Duration::from_secs(10)).await;
     world.check();

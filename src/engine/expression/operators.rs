@@ -129,9 +129,7 @@ fn contained<'a>(element: &Value<'a>, container: &Value<'a>, budget: &mut Budget
             }
             Ok(Value::Bool(false))
         }
-        Value::Map(_) if matches!(element, Value::Bytes(_) | Value::List(_) | Value::Map(_)) => {
-            Err(no_overload("in", &[element, container]))
-        }
+        Value::Map(_) if matches!(element, Value::Bytes(_)) => Err(no_overload("in", &[element, container])),
         Value::Map(map) => Ok(Value::Bool(
             Key::from_value(element).is_some_and(|key| map.get(&key).is_some()),
         )),

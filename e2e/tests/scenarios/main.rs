@@ -1,0 +1,9 @@
+//! The end-to-end scenarios, in one program so that they run side by side: each has a namespace and operators of its own.
+
+mod control;
+mod crash;
+mod deadlines;
+mod flow;
+mod http;
+mod http_credentials;
+mod takeover;
