@@ -1,6 +1,7 @@
 //! A service to call: an inventory of server groups that honours idempotency keys, and misbehaves when asked to.
 //!
-//! - `GET /groups/{group}`: its size. `POST /groups/{group}/resize?ms=m {"size": n}`: sets it, once a key; answers so much later.
+//! - `GET /groups/{group}`: its size. `POST /groups/{group}/resize {"size": n}`: sets it, once a key; with `?ms=n` it
+//!   answers so much later.
 //! - `ANY /status/{code}?times=n&retryAfter=s`: answers with the code, the first n times a key (always without `times`), then
 //!   with 200. With `Retry-After` if asked.
 //! - `ANY /token/{token}`: an answer that is a secret, in its body and in a header.

@@ -2,8 +2,9 @@
 //! ends.
 
 use holdfast::api::OperationState::{Expired, Restored, Succeeded, Waiting};
+use holdfast_e2e::kubectl::apply;
 use holdfast_e2e::kubectl::{Printed, run};
-use holdfast_e2e::world::{World, apply, message_of};
+use holdfast_e2e::world::{World, message_of};
 use serde_json::{Value, json};
 
 async fn uid(world: &World, name: &str) -> String {
@@ -28,7 +29,7 @@ async fn a_named_operation_runs_once_however_often_it_is_applied() {
     world.run("migrate", "{steps: [{name: a, set: {v: 1}}]}").await;
     let manifest = world.manifest("migrate", "{steps: [{name: a, set: {v: 1}}]}");
     let path = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(path.path(), manifest).unwrap();
+    std::fs::write(path.path(), manifest.to_string()).unwrap();
     let file = path.path().display().to_string();
     let synced = world
         .kubectl(&[
@@ -46,10 +47,11 @@ async fn a_named_operation_runs_once_however_often_it_is_applied() {
     assert_eq!(again.metadata.uid, first.metadata.uid);
     assert_eq!(again.status, first.status);
     // And there is nothing to sync
-    let diff = world.kubectl(&["diff", "-f", &file]).await;
+    let diff = world
+        .kubectl(&["diff", "--server-side", "--force-conflicts", "-f", &file])
+        .await;
     assert!(diff.ok, "{}", diff.out);
     operator.kill().await;
-    world.end().await;
 }
 
 #[tokio::test]
@@ -60,7 +62,7 @@ async fn after_its_ttl_a_named_operation_stays_and_a_run_goes() {
     // Given a named operation and a run, both with a time to live
     world.run("named", spec).await;
     let before = uid(&world, "named").await;
-    let mut generated: Value = serde_json::from_str(&world.manifest("run", spec)).unwrap();
+    let mut generated: Value = world.manifest("run", spec);
     generated["metadata"] = json!({"generateName": "run-", "namespace": world.namespace});
     let created =
         holdfast_e2e::kubectl::kubectl_with(&generated.to_string(), &["create", "-f", "-", "-o", "name"]).await;
@@ -85,7 +87,6 @@ async fn after_its_ttl_a_named_operation_stays_and_a_run_goes() {
     assert_eq!(uid(&world, "named").await, before);
     assert_eq!(world.ends("named", Succeeded).await.status, compacted.status);
     operator.kill().await;
-    world.end().await;
 }
 
 #[tokio::test]
@@ -93,10 +94,9 @@ async fn what_comes_back_from_a_backup_waits_for_a_person() {
     let world = World::new("restored").await;
     let operator = world.operator();
     // Given an object that Velero restored: its label, and no status
-    let mut object: Value =
-        serde_json::from_str(&world.manifest("restored", "{steps: [{name: a, set: {v: 1}}]}")).unwrap();
+    let mut object: Value = world.manifest("restored", "{steps: [{name: a, set: {v: 1}}]}");
     object["metadata"]["labels"] = json!({"velero.io/restore-name": "nightly"});
-    apply(&object.to_string()).await;
+    world.apply(&object.to_string()).await;
     // Then it executes nothing, and says what to do
     let held = world.until_state("restored", Restored).await;
     assert!(held.status.as_ref().unwrap().steps.is_empty());
@@ -113,7 +113,6 @@ async fn what_comes_back_from_a_backup_waits_for_a_person() {
     // Then it runs
     world.ends("restored", Succeeded).await;
     operator.kill().await;
-    world.end().await;
 }
 
 #[tokio::test]
@@ -137,7 +136,6 @@ async fn after_a_persons_delete_the_start_deadline_decides() {
         assert_eq!(ended.status.as_ref().unwrap().steps.is_empty(), end == Expired);
     }
     operator.kill().await;
-    world.end().await;
 }
 
 /// A chart of one operation whose name has the release's revision in it.
@@ -239,5 +237,4 @@ async fn helm_waits_for_the_operation_of_each_revision() {
     assert!(hooked.ok, "{}{}", hooked.out, hooked.err);
     world.until_state("hook-4", Waiting).await;
     operator.kill().await;
-    world.end().await;
 }

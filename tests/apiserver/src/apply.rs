@@ -138,7 +138,12 @@ impl Owners {
         }
 
         let mine = owners.take(manager);
-        let mut dropped: Vec<&Path> = mine.difference(&fields).filter(|path| !owners.owns(path)).collect();
+        let mut dropped: Vec<&Path> = mine
+            .difference(&fields)
+            .filter(|path| !owners.owns(path))
+            // A scalar that has become a map is the applied one's place now.
+            .filter(|path| !fields.iter().any(|field| field.starts_with(path)))
+            .collect();
         dropped.sort_by_key(|path| std::cmp::Reverse(path.len()));
         for path in dropped {
             remove(&mut merged, path, root);

@@ -47,7 +47,7 @@ impl State {
         builtin::prepare(&mut object);
         objects::normalize(resource, &mut object);
         object["metadata"].as_object_mut().map(|m| m.remove("resourceVersion"));
-        objects::validate(resource, &object, Part::Main)?;
+        objects::validate(resource, None, &object, Part::Main)?;
         if resource.kind == "CustomResourceDefinition" {
             crate::resources::Resources::builtin().define(&object)?;
         }
@@ -174,8 +174,7 @@ impl State {
             builtin::prepare_update(&mut new);
         }
         objects::normalize(resource, &mut new);
-        objects::check_finalizers(resource, &live, &new)?;
-        objects::validate(resource, &new, part)?;
+        objects::validate(resource, Some(&live), &new, part)?;
         builtin::check_update(resource, &live, &new)?;
         new["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"].clone();
         if objects::changes_generation(resource, &live, &new) {

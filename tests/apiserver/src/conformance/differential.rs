@@ -90,7 +90,8 @@ impl Draw {
             body["metadata"] = metadata(random, verb != "merge");
         }
         match verb {
-            // A manager that takes the last entry of a list away may leave null there, which the real server then refuses.
+            // What takes the last of a list or map away may leave null there, which the real server then refuses.
+            "apply status" => body["status"]["selector"] = "a=b".into(),
             "apply" => {
                 body["spec"]["steps"] = json!([{"name": "a", "wait": pick(random, &["1", "2"])}]);
                 // An empty map is owned as a whole, which the simulation doesn't follow.
@@ -101,6 +102,9 @@ impl Draw {
                     spec.remove("tags");
                     // Who owns what was scaled, the real server sees in its own way.
                     spec.remove("replicas");
+                    for map in ["free", "numbers"] {
+                        spec.entry(map).or_insert_with(|| json!({"a": 1}));
+                    }
                 }
             }
             "merge" if random.bool() => body["spec"] = null_some(random, body["spec"].clone()),
