@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cel_vectors;
+pub mod image;
 pub mod install;
 pub mod inventory;
 pub mod kubectl;

@@ -164,11 +164,14 @@ impl World {
             if let Some(object) = object.as_ref().filter(|object| wanted(object)) {
                 return object.clone();
             }
-            assert!(
-                started.elapsed() < PATIENCE,
-                "{name} is not {what} after {PATIENCE:?}:\n{}",
-                serde_yaml::to_string(&object).unwrap_or_default()
-            );
+            if started.elapsed() > PATIENCE {
+                let mut object = json!(object);
+                if let Some(metadata) = object["metadata"].as_object_mut() {
+                    metadata.remove("managedFields");
+                }
+                let object = serde_yaml::to_string(&object).unwrap_or_default();
+                panic!("{name} is not {what} after {PATIENCE:?}:\n{object}");
+            }
             tokio::time::sleep(PAUSE).await;
         }
     }
