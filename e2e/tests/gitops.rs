@@ -47,7 +47,9 @@ async fn a_named_operation_runs_once_however_often_it_is_applied() {
     assert_eq!(again.metadata.uid, first.metadata.uid);
     assert_eq!(again.status, first.status);
     // And there is nothing to sync
-    let diff = world.kubectl(&["diff", "-f", &file]).await;
+    let diff = world
+        .kubectl(&["diff", "--server-side", "--force-conflicts", "-f", &file])
+        .await;
     assert!(diff.ok, "{}", diff.out);
     operator.kill().await;
 }
@@ -94,7 +96,7 @@ async fn what_comes_back_from_a_backup_waits_for_a_person() {
     // Given an object that Velero restored: its label, and no status
     let mut object: Value = world.manifest("restored", "{steps: [{name: a, set: {v: 1}}]}");
     object["metadata"]["labels"] = json!({"velero.io/restore-name": "nightly"});
-    apply(&object.to_string()).await;
+    world.apply(&object.to_string()).await;
     // Then it executes nothing, and says what to do
     let held = world.until_state("restored", Restored).await;
     assert!(held.status.as_ref().unwrap().steps.is_empty());

@@ -340,6 +340,9 @@ impl CallError {
             409 => AttemptFailure::retryable("Conflict", message),
             410 => AttemptFailure::retryable("Expired", message),
             429 => AttemptFailure::retryable("TooManyRequests", message),
+            // Server-side apply answers a manifest that doesn't fit its schema with 500 and no reason:
+            // nothing was done, and nothing ever will be.
+            500 if said.contains("failed to create typed patch object") => AttemptFailure::definite("Invalid", message),
             408 | 500.. => unless_read(verb, AttemptFailure::unknown("ServerError", message)),
             _ => AttemptFailure::definite("Invalid", message),
         };

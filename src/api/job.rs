@@ -16,7 +16,8 @@ use super::{SecretSource, any_object, pod_template};
 #[x_kube(validation = Rule::new("has(self.image) != has(self.template)").message("job has exactly one of image, template"))]
 #[x_kube(validation = Rule::new("!has(self.template) || !(has(self.command) || has(self.args) || has(self.env) || has(self.resources))").message("job.template says all: command, args, env and resources go with image"))]
 pub struct Job {
-    /// The image to run, a `${...}` template.
+    /// The image to run, a `${...}` template. It runs as the user 65532 without any privilege, as pod security
+    /// `restricted` demands; `template` can say otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub image: Option<String>,
@@ -40,7 +41,7 @@ pub struct Job {
     #[schemars(schema_with = "any_object")]
     pub resources: Option<Map<String, Value>>,
     /// A whole pod template (`metadata`, `spec`), in place of `image`. Strings in it are `${...}` templates. Its first
-    /// container's termination message is the result.
+    /// container's termination message is the result. It runs as the operation's service account unless it names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "pod_template")]
     pub template: Option<Map<String, Value>>,

@@ -77,10 +77,10 @@ fn template(context: &AttemptContext, request: &Job, labels: Value) -> Result<Va
     // in a namespace may run them as any of its service accounts, in Kubernetes itself.
     spec.entry("serviceAccountName")
         .or_insert_with(|| context.service_account.clone().into());
-    if !spec
+    if spec
         .get("containers")
         .and_then(Value::as_array)
-        .is_some_and(|c| !c.is_empty())
+        .is_none_or(Vec::is_empty)
     {
         return Err(invalid("template.spec.containers must have a container"));
     }

@@ -161,7 +161,7 @@ fn namespace_of(
 
 /// A name becomes a part of a path, so it must be one part: what an expression computed can't reach another object.
 fn path_part<'a>(text: &'a str, field: &str) -> Result<&'a str, AttemptFailure> {
-    let safe = |b: u8| b.is_ascii_alphanumeric() || b"-._:@~+=,".contains(&b);
+    let safe = |b: u8| b.is_ascii_alphanumeric() || b"-._:@".contains(&b);
     if text.is_empty() || text == "." || text == ".." || text.len() > 253 || !text.bytes().all(safe) {
         let message = format!("{field} {text:?} is not one that an object can have");
         return Err(AttemptFailure::definite("Invalid", message));

@@ -56,12 +56,14 @@ fn values(request: &api::Kubernetes) -> Vec<String> {
             leaves(manifest.get(field), &mut found);
         }
     }
-    let patch = request
-        .patch
-        .as_ref()
-        .filter(|p| p.resource.api_version == "v1" && p.resource.kind == "Secret");
-    if let Some(patch) = patch {
-        leaves(Some(&patch.patch), &mut found);
+    let of_secret = |patch: &&api::PatchObject| patch.resource.api_version == "v1" && patch.resource.kind == "Secret";
+    if let Some(patch) = request.patch.as_ref().filter(of_secret) {
+        for field in ["data", "stringData"] {
+            leaves(patch.patch.get(field), &mut found);
+        }
+        for operation in patch.patch.as_array().into_iter().flatten() {
+            leaves(operation.get("value"), &mut found);
+        }
     }
     found.retain(|value| value.len() >= SHORTEST);
     found.sort_by_key(|value| std::cmp::Reverse(value.len()));
@@ -113,6 +115,10 @@ mod tests {
         let requests = [
             json!({"apply": {"manifest": {"apiVersion": "v1", "kind": "Secret", "stringData": {"a": "hunter2", "b": "hunter2-and-more", "n": 12345}}}}),
             json!({"create": {"manifest": {"apiVersion": "v1", "kind": "Secret", "data": {"a": "hunter2", "b": "hunter2-and-more", "n": "12345"}}}}),
+            json!({"patch": {
+                "resource": {"apiVersion": "v1", "kind": "Secret", "name": "s"},
+                "patch": {"data": {"a": "hunter2-and-more", "b": "hunter2"}, "stringData": {"c": "12345"}},
+            }}),
             json!({"patch": {
                 "resource": {"apiVersion": "v1", "kind": "Secret", "name": "s"},
                 "patch": [{"op": "add", "path": "/data/a", "value": "hunter2-and-more"}, {"op": "add", "path": "/data/b", "value": ["hunter2", 12345]}],

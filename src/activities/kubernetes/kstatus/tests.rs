@@ -2,11 +2,14 @@ use serde_json::json;
 
 use super::*;
 
+/// Types, statuses and reasons of conditions.
+type Conditions<'a> = &'a [(&'a str, &'a str, &'a str)];
+
 fn of(api_version: &str, kind: &str, spec: Value, status: Value) -> Value {
     json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "x", "generation": 2}, "spec": spec, "status": status})
 }
 
-fn conditions(list: &[(&str, &str, &str)]) -> Value {
+fn conditions(list: Conditions) -> Value {
     list.iter()
         .map(|(kind, status, reason)| json!({"type": kind, "status": status, "reason": reason, "message": "m"}))
         .collect()
@@ -33,7 +36,7 @@ fn any_kind() {
         &widget(json!({"observedGeneration": 1})),
         "InProgress: its controller has seen generation 1, not 2 yet",
     );
-    let table: [(&[(&str, &str, &str)], &str); 9] = [
+    let table: [(Conditions, &str); 9] = [
         (&[("Reconciling", "True", "Working")], "InProgress: Working: m"),
         (&[("Reconciling", "False", "Done")], "Current"),
         (&[("Stalled", "True", "Broken")], "Failed: Broken: m"),
@@ -61,11 +64,11 @@ fn any_kind() {
 #[test]
 fn deployments() {
     let all = json!({"replicas": 2, "updatedReplicas": 2, "readyReplicas": 2, "availableReplicas": 2});
-    let fine: &[(&str, &str, &str)] = &[
+    let fine: Conditions = &[
         ("Progressing", "True", "NewReplicaSetAvailable"),
         ("Available", "True", "x"),
     ];
-    let case = |change: Value, list: &[(&str, &str, &str)]| {
+    let case = |change: Value, list: Conditions| {
         let mut status = all.clone();
         status["conditions"] = conditions(list);
         status
@@ -313,7 +316,7 @@ fn the_other_built_in_kinds() {
         "Current",
     );
     check(&of("v1", "ConfigMap", Value::Null, Value::Null), "Current");
-    let crd = |list: &[(&str, &str, &str)]| {
+    let crd = |list: Conditions| {
         of(
             "apiextensions.k8s.io/v1",
             "CustomResourceDefinition",

@@ -3,6 +3,36 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
+async fn objects_in_no_namespace_and_in_another_are_read_where_they_are() {
+    let bench = Bench::new();
+    bench.server.add_namespace("test");
+    let read = succeeded(
+        attempt(
+            &bench,
+            json!({"get": {"resource": reference("v1", "Namespace", "test")}}),
+        )
+        .await,
+    );
+    assert_eq!(read["metadata"]["name"], "test");
+    let listed = succeeded(attempt(&bench, json!({"list": {"apiVersion": "v1", "kind": "Namespace"}})).await);
+    assert!(
+        listed["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|n| n["metadata"]["name"] == "test")
+    );
+
+    let mut manifest = config_map("there", json!({}));
+    manifest["metadata"]["namespace"] = "test".into();
+    succeeded(attempt(&bench, json!({"apply": {"manifest": manifest}})).await);
+    let mut there = reference("v1", "ConfigMap", "there");
+    there["namespace"] = "test".into();
+    let read = succeeded(attempt(&bench, json!({"get": {"resource": there}})).await);
+    assert_eq!(read["metadata"]["namespace"], "test");
+}
+
+#[tokio::test(start_paused = true)]
 async fn reads_never_show_what_a_secret_holds() {
     let bench = Bench::new();
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "token", "labels": {"a": "b"}}, "stringData": {"token": "hunter2"}});

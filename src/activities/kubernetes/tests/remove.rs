@@ -70,6 +70,13 @@ async fn an_eviction_waits_for_the_disruption_budget() {
         failure.message
     );
 
+    let mut unseen = budget(1);
+    unseen.status.as_mut().unwrap().observed_generation = Some(0);
+    bench.server.put(&unseen);
+    let failure = failed(attempt(&bench, json!({"evict": {"pod": "web-1"}})).await);
+    let when = RetryAdvice::After(Duration::from_secs(10));
+    assert_failure(&failure, "DisruptionBudget", Effect::None, when);
+
     bench.server.put(&budget(1));
     for _ in 0..2 {
         succeeded(attempt(&bench, json!({"evict": {"pod": "web-1"}})).await);

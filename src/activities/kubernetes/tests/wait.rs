@@ -157,6 +157,17 @@ async fn an_expression_that_can_never_hold_ends_the_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_object_in_no_namespace_is_waited_for_too() {
+    let bench = Bench::new();
+    let request =
+        json!({"resource": reference("v1", "Namespace", "later"), "until": "object.status.phase == 'Active'"});
+    let waiting = waiting(&bench, request);
+    settle().await;
+    bench.server.add_namespace("later");
+    assert_eq!(succeeded(waiting.await.unwrap())["metadata"]["name"], "later");
+}
+
+#[tokio::test(start_paused = true)]
 async fn fail_when_ends_the_wait_and_goes_before_until() {
     let bench = Bench::new();
     let mut request = until("object.data.state == 'done'");
