@@ -71,5 +71,7 @@ async fn what_ends_and_begins_while_the_api_server_is_away_is_recorded_and_done_
     world.ends("watch", OperationState::Succeeded).await;
     let status = operator.get("/readyz").await;
     assert_eq!(status.0, 200);
-    tokio::time::timeout(Duration::from_secs(30), operator.stop()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(30), operator.stop())
+        .await
+        .unwrap();
 }

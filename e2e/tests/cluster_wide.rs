@@ -80,7 +80,8 @@ async fn one_operator_serves_all_namespaces_each_by_its_own_rules() {
     assert!(deleted.ok, "{}", deleted.err);
     first.stop().await;
     second.leads().await;
-    held.run("after", "steps: [{name: call, http: {url: INVENTORY/after}}]").await;
+    held.run("after", "steps: [{name: call, http: {url: INVENTORY/after}}]")
+        .await;
     held.ends("after", OperationState::Succeeded).await;
     assert_eq!(held.inventory.requests("/called").len(), 1);
 }

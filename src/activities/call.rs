@@ -305,13 +305,19 @@ impl CallError {
         self.code() == Some(409) && self.reason() != "AlreadyExists"
     }
 
+    /// What happened, as far as the step lets it be told: a sensitive one records nothing of an answer.
+    pub fn said(&self, context: &AttemptContext) -> String {
+        match self {
+            Self::Answered { .. } if context.sensitive => {
+                "what the API server said is not recorded, as the step is sensitive".to_owned()
+            }
+            error => error.to_string(),
+        }
+    }
+
     /// What it means for the attempt.
     pub fn failure(self, context: &AttemptContext, verb: Verb, target: &Target<'_>) -> AttemptFailure {
-        let said = if context.sensitive && matches!(self, Self::Answered { .. }) {
-            "what the API server said is not recorded, as the step is sensitive".to_owned()
-        } else {
-            self.to_string()
-        };
+        let said = self.said(context);
         let message = format!("{verb} of {target}: {said}");
         let (code, reason, retry_after) = match self {
             Self::LeadershipLost => return AttemptFailure::retryable("LeadershipLost", message),

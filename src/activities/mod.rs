@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use self::clients::Clients;
+use self::clients::ServiceAccount;
 use self::discovery::Discovery;
 use self::http::{HttpActivity, TargetPolicy, Transport};
 pub use self::job::Progress;
@@ -39,9 +40,14 @@ pub struct Activities {
 }
 
 impl Activities {
-    /// What activities share, on the operator's own access to the API server.
-    pub fn new(client: kube::Client, transport: Arc<dyn Transport>, targets: TargetPolicy) -> Self {
-        let clients = Clients::new(client.clone());
+    /// What activities share, on the operator's own access to the API server, which no operation may act as.
+    pub fn new(
+        client: kube::Client,
+        own_account: Option<ServiceAccount>,
+        transport: Arc<dyn Transport>,
+        targets: TargetPolicy,
+    ) -> Self {
+        let clients = Clients::new(client.clone(), own_account);
         let discovery = Discovery::new(client);
         Self {
             watches: Watches::new(clients.clone(), discovery.clone()),

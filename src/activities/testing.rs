@@ -47,7 +47,7 @@ impl Bench {
         let operation: CloudOperation = server.get("prod", "deploy").unwrap();
         let base = server.client("operator");
         Self {
-            clients: Clients::new(base.clone()),
+            clients: Clients::new(base.clone(), None),
             discovery: Discovery::new(base),
             leads: Arc::new(Leads(AtomicBool::new(true))),
             server,

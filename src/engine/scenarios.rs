@@ -605,6 +605,20 @@ fn an_output_that_is_too_large_is_said_so_and_not_half_recorded() {
 }
 
 #[test]
+fn what_is_nested_too_deeply_is_refused() {
+    let deep = (0..200).fold(json!(1), |value, _| json!([value]));
+    let mut case = case(THREE_CALLS);
+    case.visit()
+        .succeed("describe", json!({"size": deep}))
+        .assert_state(Failed);
+    assert_eq!(case.step("describe").failure.as_ref().unwrap().reason, "OutputTooLarge");
+    let mut case = super::fixtures::case(THREE_CALLS);
+    case.spec.input.insert("deep".into(), deep);
+    case.visit().assert_state(InvalidSpec);
+    assert!(case.message().contains("64 levels"), "{}", case.message());
+}
+
+#[test]
 fn an_object_first_seen_after_its_start_deadline_executes_nothing() {
     let mut case = case("{startDeadline: '2026-11-24T02:59:59Z', steps: [{name: a, http: {url: 'http://x'}}]}");
     case.visit().assert_state(Expired);

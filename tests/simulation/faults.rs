@@ -53,7 +53,7 @@ async fn survive(seed: u64) {
         _ => CallFault::None,
     });
     let cluster = tokio::spawn(crate::cluster::serve(world.server.clone()));
-    let mut operators = vec![world.start(), world.start()];
+    let mut operators = [world.start(), world.start()];
     for name in names {
         world.apply(&sample(name).manifest).await;
     }

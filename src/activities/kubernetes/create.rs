@@ -20,22 +20,25 @@ pub async fn apply(act: Act<'_>, apply: &Apply) -> Done {
     let applied = act
         .call(Verb::Patch, request("PATCH", path, Some((APPLY, &manifest))))
         .await;
-    match applied {
-        Ok(applied) => Ok(presented(&object.resource, applied)),
-        Err(error) => Err(
-            field_conflict(&error, &target).unwrap_or_else(|| match error.is_not_found() {
-                // What is applied need not exist, but its namespace must: it may be on its way.
-                true => AttemptFailure::retryable("NotFound", format!("apply of {target}: {error}")),
-                false => act.failure(error, Verb::Patch, &target),
-            }),
-        ),
+    let error = match applied {
+        Ok(applied) => return Ok(presented(&object.resource, applied)),
+        Err(error) => error,
+    };
+    if let Some(failure) = field_conflict(act, &error, &target).or_else(|| undeclared(act, &error, &target)) {
+        return Err(failure);
     }
+    if error.is_not_found() {
+        // What is applied need not exist, but its namespace must: it may be on its way.
+        let message = format!("apply of {target}: {}", error.said(act.context));
+        return Err(AttemptFailure::retryable("NotFound", message));
+    }
+    Err(act.failure(error, Verb::Patch, &target))
 }
 
 const APPLY: &str = "application/apply-patch+yaml";
 
 /// Fields of the manifest that other managers own: a definite no, as only a person knows whose they are.
-fn field_conflict(error: &CallError, target: &Target<'_>) -> Option<AttemptFailure> {
+fn field_conflict(act: Act<'_>, error: &CallError, target: &Target<'_>) -> Option<AttemptFailure> {
     let CallError::Answered { code: 409, status, .. } = error else {
         return None;
     };
@@ -49,12 +52,23 @@ fn field_conflict(error: &CallError, target: &Target<'_>) -> Option<AttemptFailu
         .map(|cause| format!("{} ({})", cause.field, cause.message))
         .collect();
     (!fields.is_empty()).then(|| {
-        let fields = fields.join(", ");
+        let fields = if act.context.sensitive { error.said(act.context) } else { fields.join(", ") };
         let message = format!(
             "apply of {target}: other managers own fields of the manifest: {fields}; leave them out, or take them over with force: true"
         );
         AttemptFailure::definite("FieldConflict", message)
     })
+}
+
+/// A field that the kind doesn't have, or a value of the wrong type: the API server calls that its own error (500).
+fn undeclared(act: Act<'_>, error: &CallError, target: &Target<'_>) -> Option<AttemptFailure> {
+    let CallError::Answered { code: 500, status, .. } = error else {
+        return None;
+    };
+    status
+        .message
+        .starts_with("failed to create typed patch object")
+        .then(|| AttemptFailure::definite("Invalid", format!("apply of {target}: {}", error.said(act.context))))
 }
 
 /// Creation. The key in an annotation tells the object that this step created from one that was there before.

@@ -68,13 +68,13 @@ pub async fn evict(act: Act<'_>, evict: &Evict) -> Done {
         // Another Pod has the name now: the one that was to go is gone.
         Err(error) if error.is_conflict() => Ok(presented(&pod.resource, seen)),
         Err(error) => {
-            Err(no_room(&error, &target.to_string()).unwrap_or_else(|| act.failure(error, Verb::Create, &below)))
+            Err(no_room(act, &error, &target.to_string()).unwrap_or_else(|| act.failure(error, Verb::Create, &below)))
         }
     }
 }
 
 /// A disruption budget without room: not the API server's own 429, which any request may get.
-fn no_room(error: &CallError, pod: &str) -> Option<AttemptFailure> {
+fn no_room(act: Act<'_>, error: &CallError, pod: &str) -> Option<AttemptFailure> {
     let CallError::Answered {
         code: 429,
         status,
@@ -85,7 +85,12 @@ fn no_room(error: &CallError, pod: &str) -> Option<AttemptFailure> {
     };
     let causes = &status.details.as_ref()?.causes;
     let cause = causes.iter().find(|cause| cause.reason == "DisruptionBudget")?;
-    let message = format!("{pod} can't be evicted yet: {}", cause.message);
+    let said = if act.context.sensitive {
+        error.said(act.context)
+    } else {
+        cause.message.clone()
+    };
+    let message = format!("{pod} can't be evicted yet: {said}");
     let failure = AttemptFailure::retryable("DisruptionBudget", message);
     Some(match retry_after {
         Some(wait) => AttemptFailure {

@@ -75,6 +75,7 @@ struct Wanted {
     until: Option<Expression>,
     fail_when: Option<Expression>,
     scope: Scope,
+    sensitive: bool,
     /// The object that was there first: another one of its name means that it is gone.
     uid: Option<String>,
 }
@@ -88,7 +89,7 @@ impl Wanted {
     ) -> Result<Self, AttemptFailure> {
         let parse = |field: &str, source: &Option<String>| {
             let parsed = source.as_deref().map(Expression::parse).transpose();
-            parsed.map_err(|error| invalid(field, &error))
+            parsed.map_err(|error| invalid(field, &error.to_string()))
         };
         let (until, fail_when) = (parse("until", &request.until)?, parse("failWhen", &request.fail_when)?);
         if request.wait_for.is_some() == until.is_some() {
@@ -104,6 +105,7 @@ impl Wanted {
             until,
             fail_when,
             scope: context.scope.clone(),
+            sensitive: context.sensitive,
             uid: None,
         })
     }
@@ -136,7 +138,10 @@ impl Wanted {
             Ok(false) => {}
             Ok(true) => {
                 let source = self.fail_when.as_ref().map(Expression::source).unwrap_or_default();
-                return Some(Err(self.failed(&format!("failWhen is true: {source}"))));
+                return Some(Err(AttemptFailure::definite(
+                    "ResourceFailed",
+                    format!("{} has failed: failWhen is true: {source}", self.target),
+                )));
             }
             Err(failure) => return Some(Err(failure)),
         }
@@ -156,7 +161,19 @@ impl Wanted {
     }
 
     fn failed(&self, why: &str) -> AttemptFailure {
-        AttemptFailure::definite("ResourceFailed", format!("{} has failed: {why}", self.target))
+        AttemptFailure::definite(
+            "ResourceFailed",
+            format!("{} has failed: {}", self.target, self.told(why)),
+        )
+    }
+
+    /// What the object says, unless the step is sensitive: then nothing of it is recorded.
+    fn told<'a>(&self, what: &'a str) -> &'a str {
+        if self.sensitive {
+            "why is not recorded, as the step is sensitive"
+        } else {
+            what
+        }
     }
 
     /// Evaluates a condition. A field or element that the object doesn't have, as in a status that its controller has yet
@@ -166,7 +183,7 @@ impl Wanted {
         match condition.evaluate_bool(&self.scope.clone().with("object", object.clone())) {
             Ok(holds) => Ok(holds),
             Err(error) if is_missing(&error) => Ok(false),
-            Err(error) => Err(invalid(field, &error)),
+            Err(error) => Err(invalid(field, self.told(&error.to_string()))),
         }
     }
 }
@@ -184,6 +201,6 @@ fn is_missing(error: &ExpressionError) -> bool {
     !elsewhere && (message.starts_with("no such key") || message.starts_with("index out of bounds"))
 }
 
-fn invalid(field: &str, error: &ExpressionError) -> AttemptFailure {
+fn invalid(field: &str, error: &str) -> AttemptFailure {
     AttemptFailure::definite("InvalidExpression", format!("kubernetes.wait.{field}: {error}"))
 }

@@ -204,13 +204,17 @@ impl Pass<'_> {
         if let Some(output) = &workflow.output {
             let scope = request::final_scope(self.inputs.identity, self.inputs.spec, &self.status);
             let failed = match expression::render(output, &scope) {
-                Ok(Value::Object(output)) if json_size(&output) <= MAX_STEP_OUTPUT => {
+                Ok(Value::Object(output))
+                    if json_size(&output) <= MAX_STEP_OUTPUT && depth(output.values()) <= MAX_DEPTH =>
+                {
                     self.status.output = Some(output);
                     None
                 }
                 Ok(_) => Some(Failure {
                     reason: "OutputTooLarge".into(),
-                    message: format!("spec.output has more than {MAX_STEP_OUTPUT} bytes"),
+                    message: format!(
+                        "spec.output has more than {MAX_STEP_OUTPUT} bytes, or more than {MAX_DEPTH} levels"
+                    ),
                     step: None,
                 }),
                 Err(error) => Some(Failure {

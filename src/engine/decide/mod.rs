@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use super::expression;
 use super::history::{self, MAX_MESSAGE, shorten};
 use super::outcome::{AttemptFailure, Effect, RetryAdvice};
-use super::request::{self, MAX_OUTPUTS, MAX_STEP_OUTPUT, json_size};
+use super::request::{self, MAX_DEPTH, MAX_OUTPUTS, MAX_STEP_OUTPUT, depth, json_size};
 use super::retry::schedule_to_close;
 use super::summary;
 use super::transitions::{StepEvent, next};

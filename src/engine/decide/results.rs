@@ -52,6 +52,11 @@ impl Pass<'_> {
 
     pub(super) fn succeed(&mut self, i: usize, output: Option<Map<String, Value>>) {
         if let Some(output) = output {
+            if depth(output.values()) > MAX_DEPTH {
+                let message =
+                    format!("the step did its work, but its output is nested more than {MAX_DEPTH} levels deep");
+                return self.fail(i, "OutputTooLarge", &message);
+            }
             let size = json_size(&output);
             let all: usize = self
                 .status

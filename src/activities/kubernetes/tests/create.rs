@@ -1,6 +1,7 @@
 //! Apply and create.
 
 use super::*;
+use crate::activities::testing::answering;
 
 #[tokio::test(start_paused = true)]
 async fn apply_creates_and_then_changes_in_the_operations_namespace_as_its_service_account() {
@@ -133,4 +134,26 @@ async fn create_of_what_another_made_is_a_definite_failure() {
         "{}",
         failure.message
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_misspelt_field_is_a_definite_failure_though_the_server_calls_it_its_own_error() {
+    let bench = Bench::new();
+    let client = answering(|_| {
+        let said = json!({
+            "kind": "Status", "status": "Failure", "reason": "InternalError", "code": 500,
+            "message": "failed to create typed patch object (prod/token; /v1, Kind=Secret): .data.token: expected string, got &value.valueUnstructured{Value:424242}",
+        });
+        let body = kube::client::Body::from(said.to_string().into_bytes());
+        Ok(http::Response::builder().status(500).body(body).unwrap())
+    });
+    let context = AttemptContext {
+        kubernetes: client,
+        ..bench.context("change")
+    };
+    let secret =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "token"}, "data": {"token": 424_242}});
+    let failure = failed(attempt_by(&bench, &context, json!({"apply": {"manifest": secret}})).await);
+    assert_failure(&failure, "Invalid", Effect::None, RetryAdvice::Never);
+    assert!(failure.message.contains("Value:***"), "{}", failure.message);
 }

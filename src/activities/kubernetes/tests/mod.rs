@@ -171,3 +171,21 @@ async fn a_lost_answer_at_any_request_comes_right_with_the_next_attempt() {
         assert!(nth > 0, "{request}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_sensitive_step_records_nothing_of_a_field_conflict() {
+    let bench = furnished().await;
+    let api: kube::Api<k8s_openapi::api::core::v1::ConfigMap> =
+        kube::Api::namespaced(bench.server.client("ann"), "prod");
+    let theirs = kube::api::Patch::Apply(config_map("settings", json!({"hunter2": "1"})));
+    let params = kube::api::PatchParams::apply("kubectl");
+    api.patch("settings", &params, &theirs).await.unwrap();
+    let context = AttemptContext {
+        sensitive: true,
+        ..bench.context("change")
+    };
+    let ours = json!({"apply": {"manifest": config_map("settings", json!({"hunter2": "2"}))}});
+    let failure = failed(attempt_by(&bench, &context, ours).await);
+    assert_failure(&failure, "FieldConflict", Effect::None, RetryAdvice::Never);
+    assert!(!failure.message.contains("hunter2"), "{}", failure.message);
+}

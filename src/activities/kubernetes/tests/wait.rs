@@ -221,6 +221,29 @@ async fn a_wait_that_is_denied_or_for_an_unknown_kind_is_retried() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_sensitive_wait_records_nothing_of_what_the_object_says() {
+    let bench = Bench::new();
+    let failed_rollout =
+        json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "hunter2"}]);
+    put_deployment(&bench, 1, 1, 0, failed_rollout);
+    put_map(&bench, json!({"size": "hunter2"}));
+    let watches = Watches::new(bench.clients.clone(), bench.discovery.clone());
+    let context = AttemptContext {
+        sensitive: true,
+        ..bench.context("wait")
+    };
+    for (request, reason) in [
+        (current(), "ResourceFailed"),
+        (until("int(object.data.size) == 3"), "InvalidExpression"),
+    ] {
+        let request: WaitFor = serde_json::from_value(request).unwrap();
+        let failure = failed(wait(&context, &watches, &bench.discovery, &request).await);
+        assert_eq!(failure.reason, reason);
+        assert!(!failure.message.contains("hunter2"), "{}", failure.message);
+    }
+}
+
 #[test]
 fn every_wait_says_what_it_waits_for() {
     let say = |request: Value| describe(&serde_json::from_value(request).unwrap());
