@@ -48,7 +48,7 @@ impl Bench {
             .await
             .unwrap();
         let namespace = created.name_any();
-        let clients = Clients::new(client.clone());
+        let clients = Clients::new(client.clone(), None);
         let discovery = Discovery::new(client.clone());
         let bench = Self {
             watches: Watches::new(clients.clone(), discovery.clone()),
