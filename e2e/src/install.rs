@@ -18,31 +18,26 @@ const FILES: &[&str] = &[
 /// If the cluster refuses.
 pub async fn present() {
     static PRESENT: OnceCell<()> = OnceCell::const_new();
-    PRESENT
-        .get_or_init(async || {
-            for directory in KUSTOMIZATIONS {
-                must(&["apply", "--server-side", "--force-conflicts", "-k", &project(directory)]).await;
-            }
-            for file in FILES {
-                must(&["apply", "--server-side", "--force-conflicts", "-f", &project(file)]).await;
-            }
-            let crd = "crd/cloudoperations.holdfast.dev";
-            must(&["wait", "--for=condition=Established", crd, "--timeout=60s"]).await;
-        })
-        .await;
+    PRESENT.get_or_init(install).await;
 }
 
-/// Removes it, and with it every operation.
+/// Installs it.
 ///
 /// # Panics
 /// If the cluster refuses.
-pub async fn remove() {
-    for file in FILES {
-        must(&["delete", "--ignore-not-found", "-f", &project(file)]).await;
-    }
+pub async fn install() {
     for directory in KUSTOMIZATIONS {
-        must(&["delete", "--ignore-not-found", "-k", &project(directory)]).await;
+        apply("-k", directory).await;
     }
+    for file in FILES {
+        apply("-f", file).await;
+    }
+    let crd = "crd/cloudoperations.holdfast.dev";
+    must(&["wait", "--for=condition=Established", crd, "--timeout=60s"]).await;
+}
+
+async fn apply(how: &str, path: &str) {
+    must(&["apply", "--server-side", "--force-conflicts", how, &project(path)]).await;
 }
 
 async fn must(arguments: &[&str]) {

@@ -236,7 +236,14 @@ impl Drop for World {
         let role = format!("clusterrole/holdfast-e2e-{}", self.namespace);
         let binding = format!("clusterrolebinding/holdfast-e2e-{}", self.namespace);
         let deleted = std::process::Command::new(crate::kubectl::program())
-            .args(["delete", "--wait=false", &namespace, &role, &binding])
+            .args([
+                "delete",
+                "--wait=false",
+                "--ignore-not-found",
+                &namespace,
+                &role,
+                &binding,
+            ])
             .output();
         if !deleted.is_ok_and(|output| output.status.success()) {
             eprintln!("namespace {} is left behind", self.namespace);

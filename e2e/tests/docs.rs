@@ -1,5 +1,4 @@
-//! The examples in the documentation: the API server takes every one, and the engine can run it. Needs the CRDs and the
-//! policy in the cluster, no operator.
+//! The examples in the documentation: the API server takes every one, and the engine can run it. Needs no operator.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -75,6 +74,7 @@ fn the_engine_can_run_every_example() {
 
 #[tokio::test]
 async fn the_api_server_takes_every_example() {
+    holdfast_e2e::install::present().await;
     let mut seen = 0;
     for Example { place, manifest } in pages().iter().flat_map(|page| examples(page)) {
         let printed = kubectl_with(&manifest.to_string(), &["create", "--dry-run=server", "-f", "-"]).await;

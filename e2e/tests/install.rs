@@ -4,9 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use holdfast_e2e::kubectl::{Printed, kubectl, run};
+use holdfast_e2e::install::install;
+use holdfast_e2e::kubectl::{Printed, kubectl, kubectl_with, run};
 use holdfast_e2e::operator::{Operator, binary};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -436,46 +438,64 @@ async fn helm_uninstalls_in_both_orders() {
     operator.kill().await;
 }
 
-/// On nodes, where there are some: the image, the probes, restricted pod security, and `helm test`.
+/// The cluster that all tests share: one installation at a time.
+static SHARED: Mutex<()> = Mutex::const_new(());
+
+const IMAGE: &str = "localhost/holdfast:e2e";
+
+/// The operator's image, on the nodes of the shared cluster. False where there are none that take one.
+async fn image() -> bool {
+    let takes_images = ["local", "kind"].contains(&std::env::var("CLUSTER").as_deref().unwrap_or("local"));
+    if !takes_images || std::env::var("NODE").as_deref() != Ok("1") {
+        eprintln!("not run: there is no node that takes the image");
+        return false;
+    }
+    holdfast_e2e::image::load(IMAGE, &binary(), "/holdfast").await;
+    true
+}
+
+async fn shared(arguments: &[&str]) -> String {
+    let printed = kubectl(arguments).await;
+    assert!(
+        printed.ok,
+        "kubectl {}\n{}{}",
+        arguments.join(" "),
+        printed.out,
+        printed.err
+    );
+    printed.out
+}
+
+/// Applies an operation to the shared cluster.
+async fn operation(namespace: &str, name: &str, steps: &str) {
+    let manifest = format!(
+        "{{apiVersion: holdfast.dev/v1alpha1, kind: CloudOperation, metadata: {{name: {name}, namespace: {namespace}}}, spec: {{serviceAccountName: runner, steps: {steps}}}}}"
+    );
+    let applied = kubectl_with(&manifest, &["apply", "-f", "-"]).await;
+    assert!(applied.ok, "{}", applied.err);
+}
+
+/// The image, the probes, restricted pod security, `helm test` and an upgrade in the middle of an operation.
 #[tokio::test]
 async fn helm_runs_the_operator_in_pods_for_one_namespace() {
-    if !["local", "kind"].contains(&std::env::var("CLUSTER").as_deref().unwrap_or("local"))
-        || std::env::var("NODE").as_deref() != Ok("1")
-    {
-        eprintln!("not run: there is no node that takes the image");
+    let _alone = SHARED.lock().await;
+    if !image().await {
         return;
     }
-    let (system, team) = (
-        format!("pods-{}", std::process::id()),
-        format!("pods-{}-team", std::process::id()),
-    );
+    install().await;
+    let system = format!("pods-{}", std::process::id());
+    let team = format!("{system}-team");
     for namespace in [&system, &team] {
-        let created = kubectl(&["create", "namespace", namespace]).await;
-        assert!(created.ok, "{}", created.err);
-        let labelled = kubectl(&[
-            "label",
-            "namespace",
-            namespace,
-            "pod-security.kubernetes.io/enforce=restricted",
-        ])
-        .await;
-        assert!(labelled.ok, "{}", labelled.err);
+        shared(&["create", "namespace", namespace]).await;
+        let restricted = "pod-security.kubernetes.io/enforce=restricted";
+        shared(&["label", "namespace", namespace, restricted]).await;
     }
-    let image = run(
-        &path("e2e/cluster.sh"),
-        "",
-        &[
-            "load-image",
-            "localhost/holdfast:e2e",
-            &format!("{}:/holdfast", binary().display()),
-        ],
-    )
-    .await;
-    assert!(image.ok, "{}", image.err);
-
     let chart = path("charts/holdfast");
-    helm(&[
-        "install",
+    let values = format!("watchNamespace={team},image.repository=localhost/holdfast,image.tag=e2e");
+    let shared_parts = "crds.install=false,admissionPolicy.install=false,userRoles.install=false";
+    let upgrade = [
+        "upgrade",
+        "--install",
         "holdfast",
         &chart,
         "--namespace",
@@ -484,32 +504,98 @@ async fn helm_runs_the_operator_in_pods_for_one_namespace() {
         "--timeout",
         "3m",
         "--set",
-        &format!("watchNamespace={team},image.repository=localhost/holdfast,image.tag=e2e"),
+        &values,
         "--set",
-        "crds.install=false,admissionPolicy.install=false,userRoles.install=false",
-    ])
-    .await;
-    let ready = kubectl(&[
-        "get",
-        "deployment",
-        "holdfast",
-        "--namespace",
-        &system,
-        "-o",
-        "jsonpath={.status.readyReplicas}",
-    ])
-    .await;
-    assert_eq!(ready.out, "2");
+        shared_parts,
+    ];
+    helm(&upgrade).await;
+    let deployment = ["get", "deployment", "holdfast", "--namespace", &system, "-o"];
+    let ready = shared(&[&deployment[..], &["jsonpath={.status.readyReplicas}"]].concat()).await;
+    assert_eq!(ready, "2");
     helm(&["test", "holdfast", "--namespace", &system, "--timeout", "2m"]).await;
 
-    let removed = tokio::time::timeout(
-        Duration::from_secs(120),
-        helm(&["uninstall", "holdfast", "--namespace", &system, "--wait"]),
+    operation(
+        &team,
+        "going",
+        "[{name: pause, wait: {duration: 10s}}, {name: done, set: {v: 1}}]",
     )
     .await;
+    let waiting = "--for=jsonpath={.status.state}=Waiting";
+    shared(&["wait", "cop/going", "--namespace", &team, waiting, "--timeout=60s"]).await;
+    helm(&[&upgrade[..], &["--set", "logFormat=text"]].concat()).await;
+    let succeeded = "--for=condition=Succeeded";
+    shared(&["wait", "cop/going", "--namespace", &team, succeeded, "--timeout=60s"]).await;
+
+    let uninstall = ["uninstall", "holdfast", "--namespace", &system, "--wait"];
+    let removed = tokio::time::timeout(Duration::from_secs(120), helm(&uninstall)).await;
     removed.expect("helm uninstall ends");
-    for namespace in [&system, &team] {
-        let deleted = kubectl(&["delete", "namespace", namespace, "--wait=false"]).await;
-        assert!(deleted.ok, "{}", deleted.err);
+    shared(&["delete", "namespace", &system, &team, "--wait=false"]).await;
+}
+
+#[tokio::test]
+async fn kustomize_runs_the_operator_in_pods_for_the_whole_cluster() {
+    let _alone = SHARED.lock().await;
+    if !image().await {
+        return;
     }
+    let built = shared(&["kustomize", &path("config/default")]).await;
+    let manifests = built.replace("image: holdfast:0.1.0", &format!("image: {IMAGE}"));
+    assert!(
+        manifests.contains(IMAGE),
+        "the image has another name in config/operator"
+    );
+    let applied = kubectl_with(&manifests, &["apply", "--server-side", "--force-conflicts", "-f", "-"]).await;
+    assert!(applied.ok, "{}", applied.err);
+    let rollout = [
+        "rollout",
+        "status",
+        "deployment/holdfast",
+        "--timeout=180s",
+        "--namespace",
+    ];
+    shared(&[&rollout[..], &["holdfast-system"]].concat()).await;
+
+    // It acts as the operation's account, and as nobody else.
+    let namespace = format!("kustomized-{}", std::process::id());
+    shared(&["create", "namespace", &namespace]).await;
+    shared(&["create", "serviceaccount", "runner", "--namespace", &namespace]).await;
+    let account = format!("--serviceaccount={namespace}:runner");
+    shared(&[
+        "create",
+        "rolebinding",
+        "runner",
+        "--clusterrole=edit",
+        &account,
+        "--namespace",
+        &namespace,
+    ])
+    .await;
+    let apply =
+        "[{name: a, kubernetes: {apply: {manifest: {apiVersion: v1, kind: ConfigMap, metadata: {name: made}}}}}]";
+    operation(&namespace, "makes", apply).await;
+    operation(&namespace, "going", "[{name: pause, wait: {duration: 1h}}]").await;
+    let succeeded = "--for=condition=Succeeded";
+    shared(&[
+        "wait",
+        "cop/makes",
+        "--namespace",
+        &namespace,
+        succeeded,
+        "--timeout=60s",
+    ])
+    .await;
+    shared(&["get", "configmap", "made", "--namespace", &namespace]).await;
+    let waiting = "--for=jsonpath={.status.state}=Waiting";
+    shared(&["wait", "cop/going", "--namespace", &namespace, waiting, "--timeout=60s"]).await;
+
+    // The operator goes first: what is left stays as it was, and can be deleted.
+    shared(&["delete", "namespace", "holdfast-system", "--timeout=120s"]).await;
+    shared(&["get", "cop", "going", "--namespace", &namespace]).await;
+    shared(&["delete", "namespace", &namespace, "--timeout=120s"]).await;
+    let removed = kubectl_with(
+        &manifests,
+        &["delete", "--ignore-not-found", "--timeout=120s", "-f", "-"],
+    )
+    .await;
+    assert!(removed.ok, "{}", removed.err);
 }

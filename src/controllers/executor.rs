@@ -13,7 +13,7 @@ use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{info, warn};
 
 use super::cloud_operation::{Operation, identity};
 use super::metrics::Metrics;
@@ -131,13 +131,6 @@ impl Executor {
     }
 
     fn launch(self: Arc<Self>, operation: &CloudOperation, workflow: &Arc<Workflow>, piece: Work) -> AbortHandle {
-        let span = info_span!(
-            "attempt",
-            namespace = operation.namespace(),
-            name = operation.name_any(),
-            step = piece.step,
-            attempt = piece.attempt
-        );
         let report = Report {
             executor: self.clone(),
             uid: operation.uid().unwrap_or_default(),
@@ -162,10 +155,10 @@ impl Executor {
                 }
                 Err(failure) => AttemptOutcome::Failed(failure),
             };
-            debug!(?outcome, "the attempt ended");
+            report.log(&outcome);
             report.send(outcome);
         };
-        tokio::spawn(task.instrument(span)).abort_handle()
+        tokio::spawn(task).abort_handle()
     }
 
     /// Gathers all that an attempt needs, so that a wait of days holds on to nothing else.
@@ -215,7 +208,14 @@ impl Executor {
 
     async fn perform(&self, prepared: Prepared, progress: &Progress) -> AttemptOutcome {
         if !self.claim.is_held() {
-            warn!("leadership was lost before the attempt: it is left to who leads now");
+            let context = &prepared.context;
+            warn!(
+                namespace = context.namespace,
+                name = context.operation,
+                step = context.step,
+                attempt = context.attempt,
+                "leadership was lost before the attempt: it is left to who leads now"
+            );
             return std::future::pending().await; // aborted with everything else of this term
         }
         let Prepared {
@@ -257,12 +257,6 @@ impl Executor {
         };
         let outcome = self.record(&prepared, outcome).await;
         self.metrics.attempt(*step_type, &outcome, started.elapsed());
-        match &outcome {
-            AttemptOutcome::Failed(failure) => {
-                info!(reason = failure.reason, message = failure.message, "attempt failed")
-            }
-            _ => info!("attempt succeeded"),
-        }
         outcome
     }
 
@@ -365,6 +359,29 @@ struct Report {
 }
 
 impl Report {
+    /// Every line says itself which attempt it is about: the fields of a span would be nested in JSON, and its name would
+    /// hide the operation's.
+    fn log(&self, outcome: &AttemptOutcome) {
+        let (result, failure) = match outcome {
+            AttemptOutcome::Succeeded { .. } => ("succeeded", None),
+            AttemptOutcome::Accepted { .. } => ("accepted", None),
+            AttemptOutcome::Failed(failure) => ("failed", Some(failure)),
+            AttemptOutcome::Stopped => ("stopped", None),
+            AttemptOutcome::StopFailed(failure) => ("not stopped", Some(failure)),
+            AttemptOutcome::Noted { .. } => return, // no end
+        };
+        info!(
+            namespace = self.reference.namespace,
+            name = self.reference.name,
+            step = self.piece.step,
+            attempt = self.piece.attempt,
+            result,
+            reason = failure.map(|failure| &*failure.reason),
+            failure = failure.map(|failure| &*failure.message),
+            "attempt ended"
+        );
+    }
+
     fn send(&self, outcome: AttemptOutcome) {
         let landed = !matches!(outcome, AttemptOutcome::Noted { .. });
         let result = AttemptResult {

@@ -13,7 +13,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::api::{CloudOperation, OperationStatus};
+use crate::api::{CloudOperation, FIELD_MANAGER, OperationStatus};
 
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -130,7 +130,7 @@ impl Journal {
         let body = serde_json::to_vec(&body).map_err(kube::Error::SerdeError)?;
         let url = CloudOperation::url_path(&(), from.metadata.namespace.as_deref());
         let request = Request::new(url)
-            .replace_subresource("status", &from.name_any(), &PostParams::default(), body)
+            .replace_subresource("status", &from.name_any(), &as_holdfast(), body)
             .map_err(kube::Error::BuildRequest)?;
         within(self.client.request(request)).await
     }
@@ -143,6 +143,14 @@ impl Journal {
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
             other => other.map(Some),
         }
+    }
+}
+
+/// Under the field manager of everything that Holdfast writes: else the API server makes one up.
+fn as_holdfast() -> PostParams {
+    PostParams {
+        field_manager: Some(FIELD_MANAGER.into()),
+        ..PostParams::default()
     }
 }
 

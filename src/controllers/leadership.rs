@@ -30,7 +30,7 @@ use tracing::{info, warn};
 
 use super::clock::Clock;
 use crate::activities::Claim;
-use crate::api::Time;
+use crate::api::{FIELD_MANAGER, Time};
 
 /// The Lease's name.
 pub const LEASE: &str = "holdfast";
@@ -226,7 +226,10 @@ impl Candidate {
         let sent = self.clock.since_boot();
         let lease = self.lease(current, holder);
         let body = serde_json::to_vec(&lease).map_err(|e| LeaseError::Refused(e.to_string()))?;
-        let post = PostParams::default();
+        let post = PostParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..PostParams::default()
+        };
         let request = match current {
             None => self.request().create(&post, body),
             Some(_) => self.request().replace(LEASE, &post, body),

@@ -1,6 +1,7 @@
 //! The rules of docs/gitops.md: what Git applies again never runs again, and what does, says so by its name.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use holdfast::api::{CloudOperation, OperationState};
 use holdfast_e2e::kubectl::{Printed, kubectl_with, project, run};
@@ -48,6 +49,20 @@ async fn a_named_operation_runs_once_however_often_it_is_applied() {
             difference.err
         );
     }
+    // By another tool and manager, too.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), done.to_string()).unwrap();
+    let path = file.path().display().to_string();
+    world
+        .prints(&[
+            "apply",
+            "--server-side",
+            "--field-manager=argocd",
+            "--force-conflicts",
+            "-f",
+            &path,
+        ])
+        .await;
     let mut changed = done.clone();
     changed["spec"]["steps"][0]["http"]["method"] = "PUT".into();
     let refused = as_git(&world, "apply", &changed).await;
@@ -133,7 +148,7 @@ async fn after_a_persons_delete_the_start_deadline_decides() {
         world.prints(&["delete", "cop", name]).await;
     }
     while Timestamp::now() <= deadline {
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     for manifest in [&bounded, &free] {
         applied(&world, manifest).await;
@@ -153,33 +168,51 @@ async fn after_a_persons_delete_the_start_deadline_decides() {
     );
 }
 
-/// A chart of one operation, named by the release's revision.
+/// A chart of two operations, named by the release's revision. One is kept when its revision is over.
 fn chart(directory: &Path, world: &World) -> String {
-    let template = r#"apiVersion: holdfast.dev/v1alpha1
+    let template = r#"
+{{- range $name := list "migrate" "kept" }}
+---
+apiVersion: holdfast.dev/v1alpha1
 kind: CloudOperation
-metadata: {name: "migrate-{{ .Release.Revision }}"}
+metadata:
+  name: {{ $name }}-{{ $.Release.Revision }}
+  {{- if eq $name "kept" }}
+  annotations: {helm.sh/resource-policy: keep}
+  {{- end }}
 spec:
   steps:
   - {name: pause, wait: {duration: 1500ms}}
-  - {name: call, http: {method: POST, url: "INVENTORY/called"}}
-  - {name: check, assert: "{{ .Values.check }}"}
+  - {name: call, http: {method: POST, url: "INVENTORY/{{ $name }}"}}
+  - {name: check, assert: "{{ $.Values.check }}"}
+{{- end }}
+"#;
+    let hook = r#"
+{{- if .Values.hook }}
+apiVersion: holdfast.dev/v1alpha1
+kind: CloudOperation
+metadata: {name: hook, annotations: {helm.sh/hook: post-upgrade}}
+spec: {steps: [{name: pause, wait: {duration: 1h}}]}
+{{- end }}
 "#;
     std::fs::create_dir(directory.join("templates")).unwrap();
-    std::fs::write(
-        directory.join("Chart.yaml"),
-        "{apiVersion: v2, name: app, version: 1.0.0}",
-    )
-    .unwrap();
-    std::fs::write(directory.join("values.yaml"), "{check: 1 == 1}").unwrap();
-    let template = template.replace("INVENTORY", &world.inventory.url(""));
-    std::fs::write(directory.join("templates/migrate.yaml"), template).unwrap();
+    for (file, text) in [
+        ("Chart.yaml", "{apiVersion: v2, name: app, version: 1.0.0}"),
+        ("values.yaml", "{check: 1 == 1, hook: false}"),
+        ("templates/hook.yaml", hook),
+        (
+            "templates/operations.yaml",
+            &*template.replace("INVENTORY", &world.inventory.url("")),
+        ),
+    ] {
+        std::fs::write(directory.join(file), text).unwrap();
+    }
     directory.display().to_string()
 }
 
 #[tokio::test]
-async fn helm_waits_for_an_operation_a_revision_and_is_told_of_its_failure() {
+async fn helm_waits_for_the_operations_of_each_revision() {
     let world = World::new("gitops-helm").await;
-    let _operator = world.operator();
     let directory = tempfile::tempdir().unwrap();
     let chart = chart(directory.path(), &world);
     let helm = async |arguments: &[&str]| {
@@ -187,37 +220,64 @@ async fn helm_waits_for_an_operation_a_revision_and_is_told_of_its_failure() {
         all.extend(arguments);
         run(&project("e2e/helm/run"), "", &all).await
     };
-    let upgrade = ["upgrade", "--install", "app", &chart, "--wait", "--timeout", "100s"];
+    let state = async |name: &str| state_of(&world.operations().get(name).await.unwrap());
+    let upgrade = |set: &'static str| {
+        [
+            "upgrade",
+            "--install",
+            "app",
+            &chart,
+            "--wait",
+            "--timeout",
+            "100s",
+            "--set",
+            set,
+        ]
+    };
 
-    let installed = helm(&upgrade).await;
+    // An operator that comes only when Helm waits already.
+    let install = upgrade("hook=false");
+    let late = async {
+        world
+            .prints(&["wait", "cop/migrate-1", "--for=create", "--timeout=60s"])
+            .await;
+        world.operator()
+    };
+    let (installed, _operator) = tokio::join!(helm(&install), late);
     assert!(installed.ok, "{}", installed.err);
-    let first = world.operations().get("migrate-1").await.unwrap();
     assert_eq!(
-        state_of(&first),
+        state("migrate-1").await,
         Some(OperationState::Succeeded),
         "helm returns when it is done"
     );
 
-    let failed = helm(&[&upgrade[..], &["--set", "check=1 == 2"]].concat()).await;
-    assert!(!failed.ok, "{}", failed.out);
+    let started = Instant::now();
+    let failed = helm(&upgrade("check=1 == 2")).await;
+    assert!(!failed.ok && failed.err.contains("-2"), "{}{}", failed.out, failed.err);
     assert!(
-        failed.err.contains("1 == 2 is false") || failed.err.contains("Failed"),
-        "{}",
-        failed.err
+        started.elapsed() < Duration::from_secs(90),
+        "helm waited for its timeout"
     );
-    let second = world.operations().get("migrate-2").await.unwrap();
-    assert_eq!(state_of(&second), Some(OperationState::Failed));
+    assert_eq!(state("migrate-2").await, Some(OperationState::Failed));
 
     let back = helm(&["rollback", "app", "1", "--wait", "--timeout", "100s"]).await;
     assert!(back.ok, "{}", back.err);
-    let third = world.operations().get("migrate-3").await.unwrap();
+    assert_eq!(state("migrate-1").await, Some(OperationState::Succeeded));
     assert_eq!(
-        state_of(&third),
-        Some(OperationState::Succeeded),
-        "a rollback is a new revision"
+        world.inventory.effects("/migrate").len(),
+        3,
+        "what Helm had deleted runs again"
     );
-    assert_eq!(world.inventory.effects("/called").len(), 3);
+    assert_eq!(world.inventory.effects("/kept").len(), 2, "what was kept does not");
+
+    let hooked = helm(&upgrade("hook=true")).await;
+    assert!(hooked.ok, "{}", hooked.err);
+    assert_eq!(
+        state("hook").await,
+        Some(OperationState::Waiting),
+        "helm doesn't wait for an operation in a hook"
+    );
     let removed = helm(&["uninstall", "app", "--wait", "--timeout", "60s"]).await;
     assert!(removed.ok, "{}", removed.err);
-    world.until_gone::<CloudOperation>("migrate-3").await;
+    world.until_gone::<CloudOperation>("migrate-4").await;
 }

@@ -64,7 +64,7 @@ async fn kubectl_shows_finds_and_explains_operations() {
     for (path, says) in [
         ("cop", "durable run of a workflow"),
         ("cop.spec.steps.http.maxResponseBytes", "largest answer that is read"),
-        ("cop.status.state", "What the operation is doing, or how it ended"),
+        ("cop.status.state", "What an operation is doing, or how it ended"),
     ] {
         let explained = world.prints(&["explain", path]).await;
         let words = explained.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -93,24 +93,24 @@ async fn kstatus_is_told_the_truth() {
     let world = World::new("people-kstatus").await;
     // Not seen yet: the default generation tells tools that it is not done.
     world
-        .run("succeeds", "steps: [{name: a, http: {url: INVENTORY/slow/1500}}]")
+        .run("succeeds", "steps: [{name: a, http: {url: INVENTORY/slow/3000}}]")
         .await;
     let unseen = world.operations().get("succeeds").await.unwrap();
     assert_eq!(unseen.status.unwrap().observed_generation, Some(-1));
 
     let _operator = world.operator();
-    world.run("waits", "steps: [{name: a, wait: {duration: 1h}}]").await;
-    world.run("fails", "steps: [{name: a, assert: 1 == 2}]").await;
     let look = |operation: &CloudOperation| {
         let of = |kind| condition(operation, kind).0.to_owned();
         [of("Finished"), of("Succeeded"), of("Reconciling"), of("Stalled")]
     };
     let running = world.until_state("succeeds", OperationState::Running).await;
     assert_eq!(look(&running), ["False", "Unknown", "True", "False"]);
+    world.run("waits", "steps: [{name: a, wait: {duration: 1h}}]").await;
     let waiting = world.until_state("waits", OperationState::Waiting).await;
     assert_eq!(look(&waiting), ["False", "Unknown", "True", "False"]);
     let succeeded = world.ends("succeeds", OperationState::Succeeded).await;
     assert_eq!(look(&succeeded), ["True", "True", "False", "False"]);
+    world.run("fails", "steps: [{name: a, assert: 1 == 2}]").await;
     let failed = world.ends("fails", OperationState::Failed).await;
     assert_eq!(look(&failed), ["True", "False", "False", "True"]);
     for operation in [running, waiting, succeeded, failed] {
@@ -198,13 +198,17 @@ async fn the_operator_says_how_it_is_and_what_it_does() {
     assert!(metrics.contains("holdfast_status_writes_total"), "{metrics}");
 
     let log = operator.log();
-    let attempts: Vec<_> = log.iter().filter(|line| line["message"] == "attempt failed").collect();
+    let attempts: Vec<_> = log.iter().filter(|line| line["message"] == "attempt ended").collect();
     assert_eq!(attempts.len(), 2, "{log:#?}");
     for (line, attempt) in attempts.into_iter().zip(1..) {
         assert_eq!(line["namespace"], world.namespace.as_str(), "{line}");
         assert_eq!(line["name"], "fails", "{line}");
         assert_eq!(line["step"], "call", "{line}");
         assert_eq!(line["attempt"], attempt, "{line}");
+        assert_eq!(
+            (&line["result"], &line["reason"]),
+            (&"failed".into(), &"HttpStatus".into())
+        );
     }
     let ended = log.iter().find(|line| line["message"] == "operation ended").unwrap();
     assert_eq!(
