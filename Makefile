@@ -34,7 +34,7 @@ check: ## Check formatting, lints, licences of dependencies, and that generated 
 	@.ci/deny
 	@.ci/drift
 
-crds: ## Generate what is generated from src/api: crds/, and the chart's copies
+crds: ## Generate what is generated from src/api: crds/, docs/reference.md, the chart's copies
 	@.ci/generate
 
 build: ## Build the operator for release

@@ -1,6 +1,8 @@
 //! The `holdfast` command: the operator, and what it is installed with.
 #![forbid(unsafe_code)]
 
+mod reference;
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -31,6 +33,8 @@ enum Command {
     Operator(OperatorArgs),
     /// Prints the custom resource definitions, for `kubectl apply -f -`.
     Crds,
+    /// Prints the reference of the custom resources' fields, in Markdown.
+    Reference,
 }
 
 #[derive(Args)]
@@ -99,6 +103,7 @@ enum CommandError {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Crds => print_crds(),
+        Command::Reference => print_reference(),
         Command::Operator(arguments) => operate(arguments),
     };
     match outcome {
@@ -116,6 +121,13 @@ fn print_crds() -> Result<(), CommandError> {
         write!(out, "---\n{}", serde_yaml::to_string(&crd)?)?;
     }
     Ok(())
+}
+
+fn print_reference() -> Result<(), CommandError> {
+    let mut text = String::new();
+    // Writing into a String can't fail.
+    let _ = reference::write(&mut text, &holdfast::api::crds());
+    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
 }
 
 #[tokio::main]

@@ -1,9 +1,14 @@
 //! A service to call: an inventory of server groups that honours idempotency keys, and misbehaves when asked to.
 //!
-//! - `GET /groups/{group}`: its size. `POST /groups/{group}/resize {"size": n}`: sets it, once a key.
-//! - `ANY /status/{code}?times=n`: answers with the code, the first n times a key (always without `times`), then with 200.
-//! - `ANY /slow/{ms}`: has its effect, then answers so much later.
+//! - `GET /groups/{group}`: its size. `POST /groups/{group}/resize {"size": n}`: sets it, once a key; with `?ms=n` it
+//!   answers so much later.
+//! - `ANY /status/{code}?times=n&retryAfter=s`: answers with the code, the first n times a key (always without `times`), then
+//!   with 200. With `Retry-After` if asked.
+//! - `ANY /token/{token}`: an answer that is a secret, in its body and in a header.
+//! - `ANY /bytes/{n}`: an answer of so many bytes.
+//! - `ANY /slow/{ms}/...`: has its effect, then answers so much later.
 //! - `ANY /silent?times=n`: has its effect, then closes the connection without an answer, the first n times a key.
+//! - `ANY /...`: what `Authorization` said.
 //! - `GET /effects`: every effect, in order: `[{"key", "path", "body", "headers"}]`. One a key, however often it was sent.
 //! - `GET /requests`: every request, in order, repeated ones too.
 
@@ -44,12 +49,26 @@ struct Book {
     requests: Vec<Seen>,
     effects: Vec<Seen>,
     keys: HashSet<(String, String)>,
+    abandoned: Vec<String>,
+}
+
+/// Notes that a request's sender is gone, unless it was answered before.
+struct Unanswered {
+    shared: Shared,
+    path: Option<String>,
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        lock(&self.shared).abandoned.extend(self.path.take());
+    }
 }
 
 /// A running inventory. Stops when it is dropped.
 pub struct Inventory {
     /// Where it listens: a free port on loopback.
     pub address: SocketAddr,
+    scheme: &'static str,
     shared: Shared,
     task: AbortHandle,
 }
@@ -70,24 +89,42 @@ impl Inventory {
     /// # Errors
     /// If it can't be had.
     pub async fn start_at(address: SocketAddr) -> std::io::Result<Self> {
-        let shared = Shared::default();
         let listener = TcpListener::bind(address).await?;
+        Ok(Self::serve(listener.local_addr()?, "http", listener))
+    }
+
+    /// Starts one that speaks TLS. Answers the certificate of its authority, too, which nobody else trusts.
+    ///
+    /// # Errors
+    /// If no port can be had.
+    pub async fn start_secure() -> std::io::Result<(Self, String)> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
+        let (listener, authority) = crate::secure::listener(listener);
+        Ok((Self::serve(address, "https", listener), authority))
+    }
+
+    fn serve<L: axum::serve::Listener>(address: SocketAddr, scheme: &'static str, listener: L) -> Self
+    where
+        L::Addr: std::fmt::Debug,
+    {
+        let shared = Shared::default();
         let router = router(shared.clone());
         let task = tokio::spawn(async move {
             // Ends only with the test.
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Self {
+        Self {
             address,
+            scheme,
             shared,
             task: task.abort_handle(),
-        })
+        }
     }
 
     /// The address of a path in it.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     /// Every request so far to paths that start so.
@@ -98,6 +135,11 @@ impl Inventory {
             .filter(|r| r.path.starts_with(path))
             .cloned()
             .collect()
+    }
+
+    /// Every slow path whose sender went away before it was answered.
+    pub fn abandoned(&self) -> Vec<String> {
+        lock(&self.shared).abandoned.clone()
     }
 
     /// Every effect so far of paths that start so: one a key.
@@ -126,7 +168,10 @@ fn router(shared: Shared) -> Router {
         .route("/groups/{group}", get(group))
         .route("/groups/{group}/resize", post(resize))
         .route("/status/{code}", any(status))
+        .route("/token/{token}", any(token))
+        .route("/bytes/{count}", any(bytes))
         .route("/slow/{ms}", any(slow))
+        .route("/slow/{ms}/{*rest}", any(slow))
         .route("/silent", any(silent))
         .route(
             "/effects",
@@ -175,7 +220,8 @@ fn note(shared: &Shared, method: &Method, uri: &Uri, headers: &HeaderMap, body: 
 
 async fn anything(State(shared): State<Shared>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     note(&shared, &method, &uri, &headers, &body);
-    axum_json(&json!({"ok": true}))
+    let authorization = headers.get("authorization").and_then(|value| value.to_str().ok());
+    axum_json(&json!({"ok": true, "authorization": authorization}))
 }
 
 async fn group(State(shared): State<Shared>, Path(group): Path<String>) -> Response {
@@ -183,9 +229,15 @@ async fn group(State(shared): State<Shared>, Path(group): Path<String>) -> Respo
     axum_json(&json!({"name": group, "size": size}))
 }
 
+#[derive(Deserialize)]
+struct Delay {
+    ms: Option<u64>,
+}
+
 async fn resize(
     State(shared): State<Shared>,
     Path(group): Path<String>,
+    Query(Delay { ms }): Query<Delay>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -204,18 +256,21 @@ async fn resize(
     if new {
         lock(&shared).groups.insert(group.clone(), size);
     }
+    tokio::time::sleep(Duration::from_millis(ms.unwrap_or(0))).await;
     axum_json(&json!({"name": group, "size": size}))
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Times {
     times: Option<usize>,
+    retry_after: Option<u64>,
 }
 
 async fn status(
     State(shared): State<Shared>,
     Path(code): Path<u16>,
-    Query(Times { times }): Query<Times>,
+    Query(Times { times, retry_after }): Query<Times>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -226,30 +281,54 @@ async fn status(
         return axum_json(&json!({"ok": true, "after": before}));
     }
     let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (
-        code,
-        [("content-type", "application/json")],
-        json!({"message": format!("the inventory says {code}")}).to_string(),
-    )
-        .into_response()
+    let mut answer = axum_json(&json!({"message": format!("the inventory says {code}")}));
+    *answer.status_mut() = code;
+    if let Some(seconds) = retry_after {
+        answer.headers_mut().insert("retry-after", seconds.into());
+    }
+    answer
 }
 
-async fn slow(
+async fn token(
     State(shared): State<Shared>,
-    Path(ms): Path<u64>,
+    Path(token): Path<String>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     note(&shared, &method, &uri, &headers, &body);
+    let secret = format!("secret-{token}");
+    let answer = axum_json(&json!({"user": "svc", "token": secret}));
+    ([("x-token", secret)], answer).into_response()
+}
+
+async fn bytes(Path(count): Path<usize>) -> String {
+    "x".repeat(count)
+}
+
+async fn slow(
+    State(shared): State<Shared>,
+    Path(path): Path<BTreeMap<String, String>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    note(&shared, &method, &uri, &headers, &body);
+    let mut unanswered = Unanswered {
+        shared,
+        path: Some(uri.path().to_owned()),
+    };
+    let ms = path.get("ms").and_then(|ms| ms.parse().ok()).unwrap_or(0);
     tokio::time::sleep(Duration::from_millis(ms)).await;
+    unanswered.path = None;
     axum_json(&json!({"ok": true}))
 }
 
 async fn silent(
     State(shared): State<Shared>,
-    Query(Times { times }): Query<Times>,
+    Query(Times { times, .. }): Query<Times>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,

@@ -16,22 +16,36 @@ pub struct Printed {
     pub err: String,
 }
 
+/// The kubectl that is used: `KUBECTL`, or the machine's own.
+pub fn program() -> String {
+    std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".into())
+}
+
 /// Runs kubectl on the cluster of `KUBECONFIG`, with what is given on its standard input.
 ///
 /// # Panics
 /// If it can't be run.
 pub async fn kubectl_with(input: &str, arguments: &[&str]) -> Printed {
-    run(
-        &std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".into()),
-        input,
-        arguments,
-    )
-    .await
+    run(&program(), input, arguments).await
 }
 
 /// Runs kubectl on the cluster of `KUBECONFIG`.
 pub async fn kubectl(arguments: &[&str]) -> Printed {
     kubectl_with("", arguments).await
+}
+
+/// Applies manifests.
+///
+/// # Panics
+/// If one is refused.
+pub async fn apply(manifests: &str) {
+    let printed = kubectl_with(manifests, &["apply", "-f", "-"]).await;
+    assert!(printed.ok, "{}", printed.err);
+}
+
+/// The path of a file of the project.
+pub fn project(path: &str) -> String {
+    format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Runs a program.

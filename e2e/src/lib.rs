@@ -3,7 +3,11 @@
 #![forbid(unsafe_code)]
 
 pub mod cel_vectors;
+pub mod image;
+pub mod install;
 pub mod inventory;
 pub mod kubectl;
 pub mod operator;
+pub mod secure;
+pub mod witness;
 pub mod world;

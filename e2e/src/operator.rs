@@ -1,31 +1,36 @@
-//! The real operator, as a process that can be killed.
+//! The real operator, as a process that can be paused and killed.
 
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncBufReadExt, BufReader};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
-use tokio::sync::watch;
+
+use crate::world::PATIENCE;
 
 /// A running operator. Killed when it is dropped.
 pub struct Operator {
     child: Child,
-    address: watch::Receiver<Option<String>>,
-    log: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
+    log: Arc<Mutex<Vec<Value>>>,
 }
 
 /// The binary under test: `HOLDFAST_BIN`, or the one that cargo built beside this one.
 pub fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("HOLDFAST_BIN") {
-        return path.into();
-    }
+    std::env::var_os("HOLDFAST_BIN").map_or_else(|| built("holdfast"), PathBuf::from)
+}
+
+/// A binary that cargo built beside this one.
+pub fn built(name: &str) -> PathBuf {
     let mut path = std::env::current_exe().unwrap_or_default();
     path.pop();
     if path.ends_with("deps") {
         path.pop();
     }
-    path.join("holdfast")
+    path.join(name)
 }
 
 impl Operator {
@@ -45,22 +50,18 @@ impl Operator {
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}: run cargo build first", binary().display()));
-        let (tell, address) = watch::channel(None);
-        let log = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let log = Arc::new(Mutex::new(Vec::new()));
         if let Some(stderr) = child.stderr.take() {
             let log = log.clone();
             tokio::spawn(async move {
                 let mut lines = BufReader::new(stderr).lines();
                 while let Ok(Some(line)) = lines.next_line().await {
-                    let parsed: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-                    if let Some(address) = parsed["address"].as_str() {
-                        tell.send_replace(Some(address.to_owned()));
-                    }
-                    log.lock().unwrap().push(line);
+                    let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                    log.lock().unwrap_or_else(PoisonError::into_inner).push(line);
                 }
             });
         }
-        Self { child, address, log }
+        Self { child, log }
     }
 
     /// Its process id.
@@ -71,44 +72,85 @@ impl Operator {
         self.child.id().expect("the operator runs")
     }
 
-    /// Every line that it logged so far.
-    pub fn log(&self) -> Vec<String> {
-        self.log.lock().unwrap().clone()
+    /// Every line that it logged so far, by its fields.
+    pub fn log(&self) -> Vec<Value> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Where it serves health and metrics.
+    /// How many lines with this message it logged so far.
+    pub fn logged(&self, message: &str) -> usize {
+        self.log().iter().filter(|line| line["message"] == message).count()
+    }
+
+    /// Waits until it logs a line with this message, and answers it.
     ///
     /// # Panics
-    /// If it ends before it says so.
-    pub async fn address(&mut self) -> String {
-        let address = self
-            .address
-            .wait_for(Option::is_some)
-            .await
-            .expect("the operator says where it listens");
-        address.clone().unwrap_or_default()
+    /// If it doesn't in time.
+    pub async fn logs(&self, message: &str) -> Value {
+        let started = Instant::now();
+        loop {
+            let log = self.log();
+            if let Some(line) = log.iter().find(|line| line["message"] == message) {
+                return line.clone();
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "the operator does not log {message:?}, but\n{log:#?}"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until it leads, and answers under which name.
+    pub async fn leads(&self) -> String {
+        self.logs("leading").await["identity"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    /// What it serves at a path: the status code and the body.
+    ///
+    /// # Panics
+    /// If it doesn't answer.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let address = self.logs("holdfast").await["address"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        (code.expect("a status code"), body.to_owned())
     }
 
     /// SIGKILL, and waits until it is gone.
     pub async fn kill(mut self) {
+        // An error says that it is gone already.
         let _ = self.child.kill().await;
     }
 
     /// Sends a signal by name (`TERM`, `STOP`, `CONT`).
+    ///
+    /// # Panics
+    /// If it is gone.
     pub async fn signal(&self, name: &str) {
         let printed = crate::kubectl::run("kill", "", &[&format!("-{name}"), &self.pid().to_string()]).await;
         assert!(printed.ok, "kill -{name}: {}", printed.err);
     }
 
-    /// SIGTERM, and waits until it has ended by itself. Answers whether it did so well.
+    /// SIGTERM, and waits until it has ended by itself.
     ///
     /// # Panics
-    /// If it doesn't within a minute.
-    pub async fn stop(mut self) -> bool {
+    /// If it doesn't within a minute, or says that it failed.
+    pub async fn stop(mut self) {
         self.signal("TERM").await;
         let ended = tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await;
-        ended
-            .expect("the operator ends after SIGTERM")
-            .is_ok_and(|status| status.success())
+        let status = ended.expect("the operator ends after SIGTERM").unwrap();
+        assert!(status.success(), "{status}");
     }
 }

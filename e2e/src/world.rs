@@ -3,18 +3,22 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use holdfast::api::{CloudOperation, OperationState};
-use kube::api::{DeleteParams, PostParams};
-use kube::{Api, Client, ResourceExt};
+use holdfast::api::{CloudOperation, HistoryEvent, OperationState, StepStatus};
+use k8s_openapi::NamespaceResourceScope;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use crate::inventory::Inventory;
-use crate::kubectl::{Printed, kubectl, kubectl_with};
+use crate::kubectl::{Printed, apply, kubectl};
 use crate::operator::Operator;
 
 /// How long anything may take before a test gives up, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a poll waits before it asks again.
+const PAUSE: Duration = Duration::from_millis(100);
 
-/// Where a test lives.
+/// Where a test lives. Removed when it is dropped, with all that is in it.
 pub struct World {
     /// Its namespace.
     pub namespace: String,
@@ -36,25 +40,21 @@ impl World {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let namespace = format!("{name}-{}-{number}", std::process::id());
-        let directory = tempfile::tempdir().unwrap();
-        let kubeconfig = directory.path().join("kubeconfig").display().to_string();
-        let manifests = include_str!("world.yaml").replace("NAMESPACE", &namespace);
-        apply(&manifests).await;
+        crate::install::present().await;
+        apply(&include_str!("world.yaml").replace("NAMESPACE", &namespace)).await;
         let token = kubectl(&["create", "token", "holdfast", "-n", &namespace, "--duration", "4h"]).await;
         assert!(token.ok, "{}", token.err);
         let admin = std::env::var("KUBECONFIG").expect("KUBECONFIG: run the end-to-end tests by make e2e");
-        let config: serde_json::Value = serde_yaml::from_str(&std::fs::read_to_string(&admin).unwrap()).unwrap();
-        let mut config = config;
-        config["users"][0]["user"] = serde_json::json!({"token": token.out.trim()});
-        let context = &mut config["contexts"][0]["context"];
-        context["namespace"] = serde_json::json!(namespace);
-        std::fs::write(&kubeconfig, serde_json::to_string(&config).unwrap()).unwrap();
-        let client = Client::try_default().await.unwrap();
-        let inventory = Inventory::start().await.unwrap();
+        let mut config: Value = serde_yaml::from_str(&std::fs::read_to_string(&admin).unwrap()).unwrap();
+        config["users"][0]["user"] = json!({"token": token.out.trim()});
+        config["contexts"][0]["context"]["namespace"] = json!(namespace);
+        let directory = tempfile::tempdir().unwrap();
+        let kubeconfig = directory.path().join("kubeconfig").display().to_string();
+        std::fs::write(&kubeconfig, config.to_string()).unwrap();
         Self {
             namespace,
-            inventory,
-            client,
+            inventory: Inventory::start().await.unwrap(),
+            client: Client::try_default().await.unwrap(),
             kubeconfig,
             _directory: directory,
         }
@@ -62,34 +62,27 @@ impl World {
 
     /// Starts an operator that serves this namespace.
     pub fn operator(&self) -> Operator {
-        self.operator_with(&[])
+        self.operator_with(&["--allow-http", "127.0.0.1"])
     }
 
     /// Starts an operator that serves this namespace, with further arguments.
     pub fn operator_with(&self, arguments: &[&str]) -> Operator {
-        let mut all = vec![
-            "--namespace",
-            &self.namespace,
-            "--lease-namespace",
-            &self.namespace,
-            "--lease-duration",
-            "4s",
-            "--allow-http",
-            "127.0.0.1",
-        ];
+        let mut all = vec!["--namespace", &self.namespace];
         all.extend(arguments);
         Operator::start(&self.kubeconfig, &all)
     }
 
     /// A CloudOperation's manifest from its spec: `INVENTORY` in it is the service's address.
-    pub fn manifest(&self, name: &str, spec: &str) -> String {
-        let spec = spec.replace("INVENTORY", &format!("http://{}", self.inventory.address));
-        let spec: serde_json::Value = serde_yaml::from_str(&spec).unwrap_or_else(|e| panic!("{e}\n{spec}"));
-        serde_json::json!({
+    ///
+    /// # Panics
+    /// If the spec is no YAML.
+    pub fn manifest(&self, name: &str, spec: &str) -> Value {
+        let spec = spec.replace("INVENTORY", &self.inventory.url(""));
+        let spec: Value = serde_yaml::from_str(&spec).unwrap_or_else(|error| panic!("{error}\n{spec}"));
+        json!({
             "apiVersion": "holdfast.dev/v1alpha1", "kind": "CloudOperation",
             "metadata": {"name": name, "namespace": self.namespace}, "spec": spec,
         })
-        .to_string()
     }
 
     /// Applies a CloudOperation.
@@ -97,7 +90,18 @@ impl World {
     /// # Panics
     /// If it is refused.
     pub async fn run(&self, name: &str, spec: &str) {
-        apply(&self.manifest(name, spec)).await;
+        self.apply(&self.manifest(name, spec).to_string()).await;
+    }
+
+    /// Applies manifests of any kind in this namespace.
+    ///
+    /// # Panics
+    /// If one is refused.
+    pub async fn apply(&self, manifests: &str) {
+        let printed =
+            crate::kubectl::kubectl_with(manifests, &["-n", &self.namespace, "apply", "--server-side", "-f", "-"])
+                .await;
+        assert!(printed.ok, "{}", printed.err);
     }
 
     /// Runs kubectl in this namespace.
@@ -107,47 +111,74 @@ impl World {
         kubectl(&all).await
     }
 
+    /// Runs kubectl in this namespace, and answers what it prints.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub async fn prints(&self, arguments: &[&str]) -> String {
+        let printed = self.kubectl(arguments).await;
+        assert!(printed.ok, "kubectl {arguments:?}: {}", printed.err);
+        printed.out
+    }
+
     /// Changes a CloudOperation by a merge patch.
     ///
     /// # Panics
     /// If it is refused.
     pub async fn patch(&self, name: &str, patch: &str) {
-        let printed = self.kubectl(&["patch", "cop", name, "--type=merge", "-p", patch]).await;
-        assert!(printed.ok, "{}", printed.err);
+        self.prints(&["patch", "cop", name, "--type=merge", "-p", patch]).await;
+    }
+
+    /// The objects of a kind in this namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     /// The operations of this namespace.
     pub fn operations(&self) -> Api<CloudOperation> {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        self.api()
     }
 
-    /// Waits until an operation is as wanted, by watch, and answers it.
+    /// Waits until an object is as wanted, and answers it.
     ///
     /// # Panics
     /// If it isn't in time: with what it is.
-    pub async fn until(
-        &self,
-        name: &str,
-        what: &str,
-        mut wanted: impl FnMut(&CloudOperation) -> bool,
-    ) -> CloudOperation {
+    pub async fn until_object<K>(&self, name: &str, what: &str, mut wanted: impl FnMut(&K) -> bool) -> K
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug
+            + serde::Serialize,
+    {
         let started = Instant::now();
         loop {
-            let operation = self
-                .operations()
-                .get(name)
+            let object = self
+                .api::<K>()
+                .get_opt(name)
                 .await
-                .unwrap_or_else(|e| panic!("{name}: {e}"));
-            if wanted(&operation) {
-                return operation;
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            if let Some(object) = object.as_ref().filter(|object| wanted(object)) {
+                return object.clone();
             }
-            let status = serde_yaml::to_string(&operation.status).unwrap_or_default();
-            assert!(
-                started.elapsed() < PATIENCE,
-                "{name} is not {what} after {PATIENCE:?}:\n{status}"
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            if started.elapsed() > PATIENCE {
+                let mut object = json!(object);
+                if let Some(metadata) = object["metadata"].as_object_mut() {
+                    metadata.remove("managedFields");
+                }
+                let object = serde_yaml::to_string(&object).unwrap_or_default();
+                panic!("{name} is not {what} after {PATIENCE:?}:\n{object}");
+            }
+            tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Waits until an operation is as wanted, and answers it.
+    pub async fn until(&self, name: &str, what: &str, wanted: impl FnMut(&CloudOperation) -> bool) -> CloudOperation {
+        self.until_object(name, what, wanted).await
     }
 
     /// Waits until an operation has this state.
@@ -166,37 +197,50 @@ impl World {
                 state_of(operation).is_some_and(OperationState::is_finished)
             })
             .await;
-        assert_eq!(
-            state_of(&ended),
-            Some(state),
-            "{}",
-            serde_yaml::to_string(&ended.status).unwrap()
-        );
+        let status = || serde_yaml::to_string(&ended.status).unwrap_or_default();
+        assert_eq!(state_of(&ended), Some(state), "{name}:\n{}", status());
         ended
     }
 
-    /// Creates any object.
+    /// Waits until nothing has this name any more.
     ///
     /// # Panics
-    /// If it is refused.
-    pub async fn create<K>(&self, object: &K)
+    /// If something still does in the end.
+    pub async fn until_gone<K>(&self, name: &str)
     where
-        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + serde::Serialize
-            + serde::de::DeserializeOwned
-            + std::fmt::Debug,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
     {
-        let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
-        api.create(&PostParams::default(), object)
-            .await
-            .unwrap_or_else(|e| panic!("{}: {e}", object.name_any()));
+        let started = Instant::now();
+        while self.api::<K>().get_opt(name).await.unwrap().is_some() {
+            assert!(started.elapsed() < PATIENCE, "{name} is not gone after {PATIENCE:?}");
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
-    /// Removes the namespace with all that is in it.
-    pub async fn end(self) {
-        let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client.clone());
-        let _ = api.delete(&self.namespace, &DeleteParams::background()).await;
+    /// Waits until the service was called at a path, and by that the call is under way.
+    ///
+    /// # Panics
+    /// If it isn't in time.
+    pub async fn until_called(&self, path: &str) {
+        let started = Instant::now();
+        while self.inventory.requests(path).is_empty() {
+            assert!(started.elapsed() < PATIENCE, "{path} is not called after {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let namespace = format!("namespace/{}", self.namespace);
+        let role = format!("clusterrole/holdfast-e2e-{}", self.namespace);
+        let binding = format!("clusterrolebinding/holdfast-e2e-{}", self.namespace);
+        let deleted = std::process::Command::new(crate::kubectl::program())
+            .args(["delete", "--wait=false", &namespace, &role, &binding])
+            .output();
+        if !deleted.is_ok_and(|output| output.status.success()) {
+            eprintln!("namespace {} is left behind", self.namespace);
+        }
     }
 }
 
@@ -205,25 +249,54 @@ pub fn state_of(operation: &CloudOperation) -> Option<OperationState> {
     operation.status.as_ref().and_then(|status| status.state)
 }
 
-/// What people read of an operation: the message of its condition `Succeeded`.
-pub fn message_of(operation: &CloudOperation) -> String {
-    let conditions = operation
-        .status
-        .as_ref()
-        .map(|s| s.conditions.as_slice())
-        .unwrap_or_default();
+/// The status of a condition, and its reason.
+pub fn condition<'a>(operation: &'a CloudOperation, kind: &str) -> (&'a str, &'a str) {
+    let conditions = operation.status.iter().flat_map(|status| &status.conditions);
     conditions
-        .iter()
-        .find(|c| c.type_ == "Succeeded")
-        .map(|c| c.message.clone())
-        .unwrap_or_default()
+        .into_iter()
+        .find(|condition| condition.type_ == kind)
+        .map_or(("", ""), |condition| (&condition.status, &condition.reason))
 }
 
-/// Applies manifests.
+/// What people read of an operation: the message of its condition `Succeeded`.
+pub fn message_of(operation: &CloudOperation) -> &str {
+    let conditions = operation.status.iter().flat_map(|status| &status.conditions);
+    conditions
+        .into_iter()
+        .find(|condition| condition.type_ == "Succeeded")
+        .map_or("", |condition| &condition.message)
+}
+
+/// The journal's entry of a step.
 ///
 /// # Panics
-/// If one is refused.
-pub async fn apply(manifests: &str) {
-    let printed = kubectl_with(manifests, &["apply", "-f", "-"]).await;
-    assert!(printed.ok, "{}", printed.err);
+/// If the step wasn't started.
+pub fn step<'a>(operation: &'a CloudOperation, name: &str) -> &'a StepStatus {
+    find_step(operation, name).unwrap_or_else(|| {
+        panic!(
+            "step {name} of {} was not started:\n{}",
+            operation.name_any(),
+            serde_yaml::to_string(&operation.status).unwrap_or_default()
+        )
+    })
+}
+
+/// The journal's entry of a step, if it was started.
+pub fn find_step<'a>(operation: &'a CloudOperation, name: &str) -> Option<&'a StepStatus> {
+    let status = operation.status.as_ref()?;
+    status.steps.iter().find(|step| step.name == name)
+}
+
+/// A step's output.
+pub fn output(operation: &CloudOperation, name: &str) -> Value {
+    json!(step(operation, name).output)
+}
+
+/// What the history says of a step, or of the operation itself (`""`).
+pub fn events(operation: &CloudOperation, name: &str) -> Vec<HistoryEvent> {
+    let history = operation.status.iter().flat_map(|status| &status.history);
+    history
+        .filter(|entry| entry.step.as_deref().unwrap_or_default() == name)
+        .map(|entry| entry.event)
+        .collect()
 }

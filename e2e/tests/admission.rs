@@ -13,6 +13,7 @@ struct Place {
 
 impl Place {
     async fn new(name: &str) -> Self {
+        holdfast_e2e::install::present().await;
         let namespace = format!("admission-{name}-{}", std::process::id());
         let created = kubectl(&["create", "namespace", &namespace]).await;
         assert!(created.ok, "{}", created.err);

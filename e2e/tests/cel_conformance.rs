@@ -12,7 +12,7 @@ use serde_json::Value;
 /// How many requests are under way at once.
 const CONCURRENCY: usize = 32;
 /// How long the API server may take to put policies in force.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 struct Cluster {
     policies: Api<DynamicObject>,

@@ -16,6 +16,8 @@ use kube::client::Body;
 use tokio::time::timeout;
 use tower::BoxError;
 
+use super::AttemptContext;
+
 /// How long the API server may take until its answer begins. A watch's answer begins at once, and then goes on.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -34,6 +36,16 @@ pub struct ServiceAccount {
     pub name: String,
 }
 
+impl ServiceAccount {
+    /// The one that an attempt acts as.
+    pub fn of(context: &AttemptContext) -> Self {
+        Self {
+            namespace: context.namespace.clone(),
+            name: context.service_account.clone(),
+        }
+    }
+}
+
 impl std::fmt::Display for ServiceAccount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
@@ -46,6 +58,9 @@ pub enum Refused {
     /// An account of the system's own.
     #[error("service accounts of kube-system are never acted as: run the operation in another namespace")]
     KubeSystem,
+    /// The account that the operator itself runs as.
+    #[error("the operator's own service account is never acted as: name another one (spec.serviceAccountName)")]
+    Own,
     /// A name that no service account can have.
     #[error(
         "{0:?} is not the name of a service account: lower case letters, digits, '-' and '.' make one (spec.serviceAccountName)"
@@ -57,6 +72,7 @@ pub enum Refused {
 #[derive(Clone)]
 pub struct Clients {
     base: Client,
+    own: Option<ServiceAccount>,
     known: Arc<Mutex<Known>>,
 }
 
@@ -68,9 +84,11 @@ struct Known {
 
 impl Clients {
     /// Over the operator's own client, whose account must be allowed to impersonate service accounts.
-    pub fn new(base: Client) -> Self {
+    /// `own` is that account: it is never acted as.
+    pub fn new(base: Client, own: Option<ServiceAccount>) -> Self {
         Self {
             base,
+            own,
             known: Arc::default(),
         }
     }
@@ -98,14 +116,18 @@ impl Clients {
                 .map(|(account, _)| account.clone());
             oldest.and_then(|account| known.clients.remove(&account));
         }
-        let client = impersonating(self.base.clone(), &account);
+        let user = if self.own.as_ref() == Some(&account) {
+            Err(Refused::Own)
+        } else {
+            user(&account)
+        };
+        let client = impersonating(self.base.clone(), user, namespace);
         known.clients.insert(account, (client.clone(), now));
         client
     }
 }
 
-fn impersonating(base: Client, account: &ServiceAccount) -> Client {
-    let user = user(account);
+fn impersonating(base: Client, user: Result<HeaderValue, Refused>, namespace: &str) -> Client {
     let service = tower::service_fn(move |mut request: Request<Body>| {
         let (base, user) = (base.clone(), user.clone());
         async move {
@@ -126,7 +148,7 @@ fn impersonating(base: Client, account: &ServiceAccount) -> Client {
             Ok::<_, BoxError>(answer)
         }
     });
-    Client::new(service, account.namespace.clone())
+    Client::new(service, namespace)
 }
 
 fn user(account: &ServiceAccount) -> Result<HeaderValue, Refused> {
@@ -171,7 +193,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_is_made_as_the_service_account() {
-        let client = Clients::new(echo()).as_service_account("prod", "releaser");
+        let client = Clients::new(echo(), None).as_service_account("prod", "releaser");
         let sent = headers(&client, Request::get("/api/v1/pods")).await;
         assert_eq!(sent["impersonate-user"], "system:serviceaccount:prod:releaser");
         assert_eq!(client.default_namespace(), "prod");
@@ -179,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_in_a_request_changes_as_whom_it_is_made() {
-        let client = Clients::new(echo()).as_service_account("prod", "releaser");
+        let client = Clients::new(echo(), None).as_service_account("prod", "releaser");
         let request = Request::get("/api/v1/pods")
             .header("Impersonate-User", "admin")
             .header("Impersonate-Group", "system:masters")
@@ -198,7 +220,7 @@ mod tests {
             #[allow(unreachable_code)]
             Ok::<Response<Body>, std::convert::Infallible>(Response::new(Body::empty()))
         });
-        let clients = Clients::new(Client::new(service, "default"));
+        let clients = Clients::new(Client::new(service, "default"), None);
         for (namespace, name, expected) in [
             ("kube-system", "default", Refused::KubeSystem),
             ("prod", "a:b", Refused::Name("prod/a:b".into())),
@@ -223,7 +245,7 @@ mod tests {
 
     #[tokio::test]
     async fn clients_are_kept_up_to_a_bound() {
-        let clients = Clients::new(echo());
+        let clients = Clients::new(echo(), None);
         for n in 0..=MAX_CLIENTS {
             clients.as_service_account("prod", "often");
             clients.as_service_account("prod", &format!("once-{n}"));
@@ -236,7 +258,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_api_server_that_never_answers_is_given_up_on() {
         let service = tower::service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, BoxError>>());
-        let client = Clients::new(Client::new(service, "default")).as_service_account("prod", "releaser");
+        let client = Clients::new(Client::new(service, "default"), None).as_service_account("prod", "releaser");
         let started = tokio::time::Instant::now();
         assert!(
             client

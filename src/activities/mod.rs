@@ -1,9 +1,18 @@
 //! The effects: one file a kind of activity. Each is a function from a rendered request to an [`Outcome`]; it knows
 //! nothing of journals, retries or other steps.
 
-mod clients;
+mod backoff;
+pub mod call;
+pub mod clients;
+pub mod discovery;
 pub mod http;
+pub mod job;
+pub mod kubernetes;
+pub mod labels;
 mod output_secret;
+#[cfg(test)]
+mod testing;
+pub mod watches;
 
 use std::sync::Arc;
 
@@ -11,8 +20,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use self::clients::Clients;
+use self::clients::ServiceAccount;
+use self::discovery::Discovery;
 use self::http::{HttpActivity, TargetPolicy, Transport};
-use crate::api::{ExternalRef, OutputSecret, StepType};
+pub use self::job::Progress;
+use self::watches::Watches;
+use crate::api::{ExternalRef, Kubernetes, OutputSecret, StepType};
 use crate::engine::expression::Scope;
 use crate::engine::{AttemptFailure, IdempotencyKey, Outcome};
 
@@ -20,15 +33,26 @@ use crate::engine::{AttemptFailure, IdempotencyKey, Outcome};
 pub struct Activities {
     /// Kubernetes, as any operation's service account.
     pub clients: Clients,
+    discovery: Discovery,
+    watches: Watches,
     http: HttpActivity,
     targets: Arc<TargetPolicy>,
 }
 
 impl Activities {
-    /// What activities share, on the operator's own access to the API server.
-    pub fn new(client: kube::Client, transport: Arc<dyn Transport>, targets: TargetPolicy) -> Self {
+    /// What activities share, on the operator's own access to the API server, which no operation may act as.
+    pub fn new(
+        client: kube::Client,
+        own_account: Option<ServiceAccount>,
+        transport: Arc<dyn Transport>,
+        targets: TargetPolicy,
+    ) -> Self {
+        let clients = Clients::new(client.clone(), own_account);
+        let discovery = Discovery::new(client);
         Self {
-            clients: Clients::new(client),
+            watches: Watches::new(clients.clone(), discovery.clone()),
+            clients,
+            discovery,
             http: HttpActivity::new(transport),
             targets: Arc::new(targets),
         }
@@ -51,24 +75,40 @@ impl Activities {
                 }
                 Err(failure) => Outcome::Failed(failure),
             },
-            StepType::Kubernetes | StepType::Job => Outcome::Failed(AttemptFailure::definite("Unsupported", "not yet")),
+            StepType::Kubernetes => match read::<Kubernetes>(request) {
+                Ok(Kubernetes { wait: Some(wait), .. }) => {
+                    kubernetes::wait(context, &self.watches, &self.discovery, &wait).await
+                }
+                Ok(request) => kubernetes::run(context, &self.discovery, &request).await,
+                Err(failure) => Outcome::Failed(failure),
+            },
+            StepType::Job => match read(request) {
+                Ok(request) => job::start(context, &request).await,
+                Err(failure) => Outcome::Failed(failure),
+            },
             StepType::Wait | StepType::Set | StepType::Assert => {
                 Outcome::Failed(AttemptFailure::definite("Bug", format!("{step_type:?} is no activity")))
             }
         }
     }
 
-    /// Follows what an attempt started.
-    pub async fn follow(&self, _context: &AttemptContext, _external: &ExternalRef) -> Outcome {
-        Outcome::Failed(AttemptFailure::definite("Unsupported", "not yet"))
+    /// Follows the Job that an attempt started; `progress` is told what it waits for.
+    pub async fn follow(&self, context: &AttemptContext, external: &ExternalRef, progress: &Progress) -> Outcome {
+        job::follow(context, &self.watches, external, progress).await
     }
 
-    /// Stops what an attempt started, or may have.
-    pub async fn stop(&self, _context: &AttemptContext, _external: Option<&ExternalRef>) -> Result<(), AttemptFailure> {
-        Ok(())
+    /// Stops the Job that an attempt started, or may have.
+    ///
+    /// # Errors
+    /// When it could not be stopped yet.
+    pub async fn stop(&self, context: &AttemptContext, external: Option<&ExternalRef>) -> Result<(), AttemptFailure> {
+        job::stop(context, external).await
     }
 
     /// Writes parts of a result into a Secret.
+    ///
+    /// # Errors
+    /// When it could not be written.
     pub async fn write_output_secret(
         &self,
         context: &AttemptContext,

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{any_value, expression};
+use super::{any_value, expression, text};
 
 /// One call of an HTTP service. Every request carries the step's `Idempotency-Key`; retries carry the same one.
 ///
@@ -77,7 +77,7 @@ pub struct Header {
     pub name: String,
 
     /// The header's value, a `${...}` template.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "text", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8192))]
     pub value: Option<String>,
 

@@ -37,7 +37,7 @@ pub struct Kubernetes {
     /// Reads the objects that a selector matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub list: Option<List>,
-    /// Waits until an object is as wanted, by watch.
+    /// Waits until an object is as wanted, by watch: the service account may list and watch its kind in its namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<WaitFor>,
 }
@@ -91,7 +91,8 @@ pub struct PatchObject {
     /// The form of the patch.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub patch_type: Option<PatchType>,
-    /// The patch: an object (Merge) or a list of operations (JSON). Strings in it are `${...}` templates.
+    /// The patch: an object (Merge) or a list of operations (JSON). Strings in it are `${...}` templates. A JSON patch
+    /// leaves the step's idempotency key in the annotation `holdfast.dev/last-json-patch`, so that it isn't made twice.
     #[schemars(schema_with = "any_value")]
     pub patch: Value,
 }
@@ -191,7 +192,7 @@ pub struct WaitFor {
     /// The status to wait for.
     #[serde(rename = "for", default, skip_serializing_if = "Option::is_none")]
     pub wait_for: Option<WaitStatus>,
-    /// Waits until this expression over `object` is true.
+    /// Waits until this expression over `object` is true. A field that the object doesn't have, yet, makes it false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "expression")]
     pub until: Option<String>,

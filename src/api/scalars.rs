@@ -183,6 +183,23 @@ impl JsonSchema for IntOrTemplate {
     }
 }
 
+/// Reads a text whose template may have computed a number or a truth: `"${input.port}"` is 8080, the variable is "8080".
+pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::Null => Ok(None),
+        serde_json::Value::String(text) => Ok(Some(text)),
+        value @ (serde_json::Value::Bool(_) | serde_json::Value::Number(_)) => Ok(Some(value.to_string())),
+        other => Err(de::Error::custom(format!("a text is needed, not {other}"))),
+    }
+}
+
+/// [`text`] in each place of a list.
+pub(super) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let list = Vec::<serde_json::Value>::deserialize(deserializer)?;
+    let text = |value| text(value).map(Option::unwrap_or_default).map_err(de::Error::custom);
+    list.into_iter().map(text).collect()
+}
+
 /// The schema of a field that takes any JSON value: the API server keeps it as it is.
 pub(super) fn any_value(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"x-kubernetes-preserve-unknown-fields": true})

@@ -101,6 +101,14 @@ pub async fn reconcile(cached: Arc<Operation>, context: Arc<Context>) -> Result<
             return Ok(Action::await_change());
         }
         let status = operation.status.clone().unwrap_or_default();
+        if let Some(engine) = status.engine.filter(|engine| *engine > engine::ENGINE) {
+            warn!(
+                namespace = operation.namespace(),
+                name = operation.name_any(),
+                engine,
+                "a newer operator started this operation: it is left untouched until one leads again"
+            );
+        }
         let digest = engine::spec_digest(&operation.spec);
         let workflow = context.workflows.get(&digest, operation);
         let now = context.clock.now();

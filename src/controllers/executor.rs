@@ -6,18 +6,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt;
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::cloud_operation::{Operation, identity};
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
-use crate::activities::{Activities, AttemptContext, Claim};
+use crate::activities::{Activities, AttemptContext, Claim, Progress};
 use crate::api::{CloudOperation, Step, StepType};
 use crate::engine::{
     self, AttemptFailure, AttemptOutcome, AttemptResult, IdempotencyKey, Outcome, Work, WorkKind, Workflow,
@@ -137,15 +138,19 @@ impl Executor {
             step = piece.step,
             attempt = piece.attempt
         );
-        let uid = operation.uid().unwrap_or_default();
-        let reference =
-            ObjectRef::<Operation>::new(&operation.name_any()).within(&operation.namespace().unwrap_or_default());
+        let report = Report {
+            executor: self.clone(),
+            uid: operation.uid().unwrap_or_default(),
+            reference: ObjectRef::new(&operation.name_any()).within(&operation.namespace().unwrap_or_default()),
+            piece: piece.clone(),
+        };
         let prepared = self.prepare(operation, workflow, &piece);
         let task = async move {
             let outcome = match prepared {
                 Ok(prepared) => {
+                    let progress = progress(report.clone());
                     // A bug in an activity must not look like one that never ends.
-                    let caught = std::panic::AssertUnwindSafe(self.perform(prepared))
+                    let caught = std::panic::AssertUnwindSafe(self.perform(prepared, &progress))
                         .catch_unwind()
                         .await;
                     caught.unwrap_or_else(|_| {
@@ -158,18 +163,7 @@ impl Executor {
                 Err(failure) => AttemptOutcome::Failed(failure),
             };
             debug!(?outcome, "the attempt ended");
-            let result = AttemptResult {
-                step: piece.step.clone(),
-                epoch: piece.epoch,
-                attempt: piece.attempt,
-                outcome,
-            };
-            if let Some(entry) = self.operations().get_mut(&uid) {
-                entry.inbox.push(result);
-                entry.flights.insert(piece, Flight::Landed);
-            }
-            // Only fails while the operator ends, and then nobody waits for it.
-            let _ = self.trigger.unbounded_send(reference);
+            report.send(outcome);
         };
         tokio::spawn(task.instrument(span)).abort_handle()
     }
@@ -219,7 +213,7 @@ impl Executor {
         })
     }
 
-    async fn perform(&self, prepared: Prepared) -> AttemptOutcome {
+    async fn perform(&self, prepared: Prepared, progress: &Progress) -> AttemptOutcome {
         if !self.claim.is_held() {
             warn!("leadership was lost before the attempt: it is left to who leads now");
             return std::future::pending().await; // aborted with everything else of this term
@@ -231,7 +225,7 @@ impl Executor {
             kind,
             ..
         } = &prepared;
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         let outcome = match kind {
             WorkKind::Stop(external) => {
                 return match self.activities.stop(context, external.as_ref()).await {
@@ -239,7 +233,7 @@ impl Executor {
                     Err(failure) => AttemptOutcome::StopFailed(failure),
                 };
             }
-            WorkKind::Follow(external) => self.activities.follow(context, external).await,
+            WorkKind::Follow(external) => self.activities.follow(context, external, progress).await,
             WorkKind::Attempt => {
                 let _permit = if step.is_kubernetes_wait() {
                     None
@@ -359,6 +353,53 @@ impl Drop for Executor {
             entry.abort();
         }
     }
+}
+
+/// The way of a piece's outcome into the inbox.
+#[derive(Clone)]
+struct Report {
+    executor: Arc<Executor>,
+    uid: String,
+    reference: ObjectRef<Operation>,
+    piece: Work,
+}
+
+impl Report {
+    fn send(&self, outcome: AttemptOutcome) {
+        let landed = !matches!(outcome, AttemptOutcome::Noted { .. });
+        let result = AttemptResult {
+            step: self.piece.step.clone(),
+            epoch: self.piece.epoch,
+            attempt: self.piece.attempt,
+            outcome,
+        };
+        if let Some(entry) = self.executor.operations().get_mut(&self.uid) {
+            entry.inbox.push(result);
+            if landed {
+                entry.flights.insert(self.piece.clone(), Flight::Landed);
+            }
+        }
+        // Only fails while the operator ends, and then nobody waits for it.
+        let _ = self.executor.trigger.unbounded_send(self.reference.clone());
+    }
+}
+
+/// How many messages of one piece are recorded as they come; each is a write.
+const PROMPT_NOTES: u32 = 5;
+/// How far apart those after them are, at least.
+const NOTE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Records what a piece says that it waits for.
+fn progress(report: Report) -> Progress {
+    let last = Mutex::new((0, Instant::now()));
+    Arc::new(move |message| {
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, at) = *last;
+        if count < PROMPT_NOTES || at.elapsed() >= NOTE_INTERVAL {
+            *last = (count + 1, Instant::now());
+            report.send(AttemptOutcome::Noted { message });
+        }
+    })
 }
 
 struct Prepared {

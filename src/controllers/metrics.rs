@@ -136,6 +136,7 @@ impl Metrics {
                 ("retryable", failure.reason.as_str())
             }
             AttemptOutcome::Stopped => ("stopped", ""),
+            AttemptOutcome::Noted { .. } => return, // no end
         };
         let r#type = format!("{step_type:?}").to_lowercase();
         self.attempts

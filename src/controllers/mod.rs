@@ -2,6 +2,7 @@
 
 mod clock;
 mod cloud_operation;
+mod depth;
 mod events;
 mod executor;
 mod journal;

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, TryStreamExt, pin_mut};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::PostParams;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -18,6 +20,7 @@ use tracing::{info, warn};
 
 use super::clock::Clock;
 use super::cloud_operation::{Context, Operation, Workflows, on_error, reconcile};
+use super::depth;
 use super::events::Events;
 use super::executor::Executor;
 use super::journal::Journal;
@@ -25,6 +28,7 @@ use super::leadership::{Candidate, Leadership};
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
 use crate::activities::Activities;
+use crate::activities::clients::ServiceAccount;
 use crate::activities::http::{TargetPolicy, Transport};
 use crate::api::{CloudOperation, OperationState, SCHEMA_ANNOTATION};
 
@@ -108,6 +112,10 @@ impl Health {
 
 /// Runs the operator until `shutdown` turns true: then it starts nothing more, lets attempts end, and hands over.
 pub async fn run(config: Config, environment: Environment, health: Arc<Health>, shutdown: watch::Receiver<bool>) {
+    let environment = Environment {
+        client: depth::guarded(environment.client),
+        ..environment
+    };
     let stop = async |mut shutdown: watch::Receiver<bool>| {
         // An error means that nobody can ask any more: then it never is asked.
         if shutdown.wait_for(|stop| *stop).await.is_err() {
@@ -118,6 +126,10 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
         () = crd_is_current(&environment.client) => {}
         () = stop(shutdown.clone()) => return,
     }
+    let own_account = tokio::select! {
+        account = own_account(&environment.client) => account,
+        () = stop(shutdown.clone()) => return,
+    };
     health.ready.store(true, Ordering::Relaxed);
     while !*shutdown.borrow() {
         let identity = format!("{}_{}", config.host, &uuid::Uuid::new_v4().simple().to_string()[..8]);
@@ -134,7 +146,7 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
         };
         tokio::select! {
             // The term ends by itself only when it was asked to stop.
-            () = term(&config, &environment, &health, &identity, leadership.clone(), shutdown.clone()) => candidate.release().await,
+            () = term(&config, &environment, &health, &identity, own_account.clone(), leadership.clone(), shutdown.clone()) => candidate.release().await,
             () = candidate.keep(&leadership) => warn!("everything under way is aborted: another process takes over"),
         }
         health.set_term(None);
@@ -169,12 +181,43 @@ fn schema_number(crd: &CustomResourceDefinition) -> u32 {
         .unwrap_or(0)
 }
 
+/// The service account that this process runs as, if it runs as one: no operation may act as it.
+async fn own_account(client: &Client) -> Option<ServiceAccount> {
+    let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
+    loop {
+        let review = SelfSubjectReview::default();
+        match timeout(Duration::from_secs(10), reviews.create(&PostParams::default(), &review)).await {
+            Ok(Ok(review)) => {
+                let user = review
+                    .status
+                    .and_then(|status| status.user_info)
+                    .and_then(|user| user.username);
+                let account = user
+                    .as_deref()
+                    .and_then(|user| user.strip_prefix("system:serviceaccount:"));
+                return account
+                    .and_then(|account| account.split_once(':'))
+                    .map(|(namespace, name)| ServiceAccount {
+                        namespace: namespace.into(),
+                        name: name.into(),
+                    });
+            }
+            // Before Kubernetes 1.28 the API server can't be asked.
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => return None,
+            Ok(Err(error)) => warn!(%error, "the API server doesn't say as whom this process runs"),
+            Err(_) => warn!("the API server does not answer"),
+        }
+        sleep(Duration::from_secs(2)).await;
+    }
+}
+
 /// One term of leadership.
 async fn term(
     config: &Config,
     environment: &Environment,
     health: &Health,
     runner: &str,
+    own_account: Option<ServiceAccount>,
     claim: Arc<Leadership>,
     mut shutdown: watch::Receiver<bool>,
 ) {
@@ -185,7 +228,7 @@ async fn term(
     } = environment;
     let metrics = health.metrics.clone();
     let namespaces = Arc::new(Namespaces::new(clock.clone(), config.hold_all));
-    let activities = Activities::new(client.clone(), transport.clone(), config.targets.clone());
+    let activities = Activities::new(client.clone(), own_account, transport.clone(), config.targets.clone());
     let (trigger, triggered) = futures::channel::mpsc::unbounded::<ObjectRef<Operation>>();
     let executor = Arc::new(Executor::new(
         Arc::new(activities),

@@ -113,6 +113,11 @@ pub enum AttemptOutcome {
         /// What goes on there.
         external: ExternalRef,
     },
+    /// It goes on, and says what it waits for now.
+    Noted {
+        /// What it waits for.
+        message: String,
+    },
     /// It failed.
     Failed(AttemptFailure),
     /// What it had started was stopped.

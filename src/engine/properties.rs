@@ -299,7 +299,7 @@ fn every_history_keeps_the_invariants_ends_and_replays_and_all_transitions_are_t
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(
         Config {
-            cases: 600,
+            cases: 300,
             failure_persistence: None,
             ..Config::default()
         },

@@ -130,6 +130,29 @@ pub fn result_scope(scope: &Scope, result: &Value, attempt: i64, key: &Idempoten
         .with("step", json!({"idempotencyKey": key.to_string(), "attempt": attempt}))
 }
 
+/// How deep a spec or an output may be nested. Parsers of JSON have limits, too: what is read back must be what was written.
+pub const MAX_DEPTH: usize = 64;
+
+/// How deep a value is nested: 0 for a scalar, 1 for a list of scalars.
+pub(super) fn depth<'a>(values: impl Iterator<Item = &'a Value>) -> usize {
+    let mut level: Vec<&Value> = values.collect();
+    let mut depth = 0;
+    while !level.is_empty() {
+        depth += 1;
+        level = level
+            .into_iter()
+            .flat_map(|value| -> Box<dyn Iterator<Item = &Value>> {
+                match value {
+                    Value::Object(map) => Box::new(map.values()),
+                    Value::Array(list) => Box::new(list.iter()),
+                    _ => Box::new(std::iter::empty()),
+                }
+            })
+            .collect();
+    }
+    depth
+}
+
 /// How many bytes a value takes as JSON.
 pub(super) fn json_size(map: &Map<String, Value>) -> usize {
     serde_json::to_string(map).map_or(usize::MAX, |text| text.len())

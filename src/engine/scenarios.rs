@@ -523,6 +523,14 @@ fn cancel_ends_what_waits_at_once_and_says_what_is_unknown() {
 }
 
 #[test]
+fn a_cancel_that_comes_with_the_last_result_finds_nothing_to_cancel() {
+    let mut case = case("steps: [{name: a, http: {url: 'http://x'}}]");
+    case.visit();
+    case.spec.cancel = Some(Cancel::default());
+    case.succeed("a", nothing()).assert_state(Succeeded);
+}
+
+#[test]
 fn cancel_works_while_suspended() {
     let mut case = case("steps: [{name: nap, wait: {duration: 1h}}]");
     case.spec.suspend = Some(true);
@@ -594,6 +602,20 @@ fn an_output_that_is_too_large_is_said_so_and_not_half_recorded() {
         .assert_state(Failed);
     assert_eq!(case.step("describe").failure.as_ref().unwrap().reason, "OutputTooLarge");
     assert_eq!(case.step("describe").output, None);
+}
+
+#[test]
+fn what_is_nested_too_deeply_is_refused() {
+    let deep = (0..200).fold(json!(1), |value, _| json!([value]));
+    let mut case = case(THREE_CALLS);
+    case.visit()
+        .succeed("describe", json!({"size": deep}))
+        .assert_state(Failed);
+    assert_eq!(case.step("describe").failure.as_ref().unwrap().reason, "OutputTooLarge");
+    let mut case = super::fixtures::case(THREE_CALLS);
+    case.spec.input.insert("deep".into(), deep);
+    case.visit().assert_state(InvalidSpec);
+    assert!(case.message().contains("64 levels"), "{}", case.message());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::expression::{self, Expression, References};
+use super::request::{MAX_DEPTH, depth};
 use super::retry::RetryPolicy;
 use crate::api::{CloudOperationSpec, Duration, Order, Step, StepType};
 
@@ -76,6 +77,12 @@ impl Workflow {
     /// # Errors
     /// The first thing that can't be executed, by its field.
     pub fn compile(spec: &CloudOperationSpec) -> Result<Self, InvalidSpec> {
+        if depth(std::iter::once(&to_value(spec))) > MAX_DEPTH {
+            return Err(InvalidSpec::new(
+                "spec",
+                format!("it is nested more than {MAX_DEPTH} levels deep"),
+            ));
+        }
         let mut index = BTreeMap::new();
         for (i, step) in spec.steps.iter().enumerate() {
             if expression::is_cel_word(&step.name) {

@@ -5,6 +5,8 @@
 
 mod cluster;
 mod crash_everywhere;
+mod faults;
 mod samples;
 mod service;
+mod takeover;
 mod world;

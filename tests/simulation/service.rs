@@ -52,8 +52,6 @@ struct Book {
     /// Which operator sent which attempt.
     senders: HashMap<(String, i64), usize>,
     violations: Vec<String>,
-    /// Told to die.
-    deaths: Vec<usize>,
 }
 
 impl Service {
@@ -96,11 +94,6 @@ impl Service {
 
     pub fn violations(&self) -> Vec<String> {
         self.lock().violations.clone()
-    }
-
-    /// Operators that a fault told to die since the last time this was asked.
-    pub fn take_deaths(&self) -> Vec<usize> {
-        std::mem::take(&mut self.lock().deaths)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Book> {
@@ -157,9 +150,6 @@ impl Service {
                 *asked += 1;
                 *asked - 1
             });
-            if matches!(fault, CallFault::DieBefore | CallFault::DieAfter) {
-                book.deaths.push(sender);
-            }
             (fault, asked.unwrap_or(0))
         };
         match fault {

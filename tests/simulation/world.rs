@@ -170,7 +170,7 @@ impl World {
             if so(self) {
                 return;
             }
-            sleep(Duration::from_millis(500)).await;
+            sleep(Duration::from_secs(2)).await;
         }
         let operations: Vec<_> = self
             .server

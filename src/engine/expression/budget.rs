@@ -1,15 +1,18 @@
 //! What an evaluation may use. Counted, not timed: the same expression on the same data always comes to the same end.
 
-use std::mem::size_of;
-
-use super::value::Value;
-
 /// Parts of expressions evaluated: each node of the expression, each time round a loop.
 const MAX_STEPS: u64 = 500_000;
 /// Bytes read by functions or made, in all.
 const MAX_BYTES: usize = 32 << 20;
-/// Bytes of one string or list that an expression makes, and of the result.
+/// Elements of one list or map that an expression makes.
+const MAX_ELEMENTS: usize = 50_000;
+/// What an element of a list counts as, in bytes.
+const ELEMENT: usize = 64;
+/// Bytes of one string that an expression makes, and of the result as JSON.
 const MAX_VALUE: usize = 1 << 20;
+
+/// Characters of a failure's message, which may show a value.
+const LONGEST_MESSAGE: usize = 500;
 
 /// Why an evaluation gave no value. Gets the expression's text when it leaves the evaluator.
 #[derive(Clone, Debug)]
@@ -21,7 +24,12 @@ pub(super) enum Fault {
 
 impl Fault {
     pub fn failed(message: impl Into<String>) -> Self {
-        Fault::Failed(message.into())
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(LONGEST_MESSAGE) {
+            message.truncate(end);
+            message.push_str("...");
+        }
+        Fault::Failed(message)
     }
 }
 
@@ -71,9 +79,35 @@ impl Budget {
         self.read(bytes)
     }
 
-    /// Spends the making of a list or map of this many elements.
+    /// Spends making a string of this length longer by so many bytes.
+    pub fn lengthen(&mut self, length: usize, by: usize) -> Result<(), Fault> {
+        if length + by > MAX_VALUE {
+            return self.make(length + by);
+        }
+        self.read(by)
+    }
+
+    /// Spends the making of a list or map of this many elements: to be asked before it is made.
     pub fn make_elements(&mut self, count: usize) -> Result<(), Fault> {
-        self.make(count.saturating_mul(size_of::<Value<'_>>() / 2))
+        if count > MAX_ELEMENTS {
+            return Err(Fault::TooExpensive(format!(
+                "a list or map of more than {MAX_ELEMENTS} elements"
+            )));
+        }
+        self.read(count * ELEMENT)
+    }
+
+    /// Spends one more element of a list or map that is made one by one and has so many already.
+    pub fn grow(&mut self, count: usize) -> Result<(), Fault> {
+        if count >= MAX_ELEMENTS {
+            return self.make_elements(count + 1);
+        }
+        self.read(ELEMENT)
+    }
+
+    /// Spends looking at this many elements.
+    pub fn look(&mut self, count: usize) -> Result<(), Fault> {
+        self.read(count * ELEMENT)
     }
 
     /// Spends bytes of the result as JSON.

@@ -13,6 +13,14 @@ pub(super) fn equal(left: &Value<'_>, right: &Value<'_>, budget: &mut Budget) ->
     equal_at(left, right, budget, 0)
 }
 
+/// Equality where values are sought or compared by `!=`: what can't be compared is not equal.
+pub(super) fn same(left: &Value<'_>, right: &Value<'_>, budget: &mut Budget) -> Result<bool, Fault> {
+    match equal(left, right, budget) {
+        Err(Fault::Failed(_)) => Ok(false),
+        equal => equal,
+    }
+}
+
 fn equal_at(left: &Value<'_>, right: &Value<'_>, budget: &mut Budget, depth: u32) -> Result<bool, Fault> {
     if depth > MAX_DEPTH {
         return Err(Fault::failed(format!(
@@ -35,7 +43,7 @@ fn equal_at(left: &Value<'_>, right: &Value<'_>, budget: &mut Budget, depth: u32
                 return Ok(false);
             }
             for (a, b) in a.iter().zip(b.iter()) {
-                budget.read(8)?;
+                budget.look(1)?;
                 if !equal_at(&a, &b, budget, depth + 1)? {
                     return Ok(false);
                 }
@@ -46,8 +54,8 @@ fn equal_at(left: &Value<'_>, right: &Value<'_>, budget: &mut Budget, depth: u32
             if a.len() != b.len() {
                 return Ok(false);
             }
+            budget.look(a.len())?;
             for (key, a) in a.entries() {
-                budget.read(16)?;
                 match b.get(&key) {
                     Some(b) if equal_at(&a, &b, budget, depth + 1)? => {}
                     _ => return Ok(false),
@@ -154,7 +162,7 @@ pub(super) fn sort<'a>(values: Vec<Value<'a>>, keys: Vec<Value<'a>>, budget: &mu
             return Ordering::Equal;
         }
         budget
-            .read(8)
+            .look(1)
             .and_then(|()| order("sort", a, b, budget))
             .unwrap_or_else(|f| {
                 fault = Some(f);

@@ -140,7 +140,7 @@ fn optional_map(
     })
 }
 
-fn variable_name<'e>(argument: &'e IdedExpr) -> Result<&'e str, Refusal> {
+fn variable_name(argument: &IdedExpr) -> Result<&str, Refusal> {
     match &argument.expr {
         Expr::Ident(name) if !name.starts_with('.') => Ok(name),
         _ => Refusal::syntax("the first arguments of a macro must be simple names"),

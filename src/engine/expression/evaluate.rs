@@ -53,6 +53,8 @@ impl<'a, 'b> Evaluation<'a, 'b> {
             Node::Map(entries) => self.map(entries),
             Node::Call(function, arguments) => {
                 let arguments = self.arguments(arguments)?;
+                // Texts that are looked at count, whatever is done with them.
+                self.budget.read(arguments.iter().map(Value::text_size).sum())?;
                 function.call(self, &arguments)
             }
             Node::Loop(each) => self.each(each),
@@ -182,6 +184,7 @@ impl<'a, 'b> Evaluation<'a, 'b> {
                 Some(value)
             } {
                 // Of a key that is there twice the last value counts, as for Kubernetes.
+                self.budget.read(key.text_size())?;
                 map.insert(key_of(key)?, value);
             }
         }
@@ -251,6 +254,7 @@ impl<'a, 'b> Evaluation<'a, 'b> {
     fn index(&mut self, operand: &'a Node, index: &'a Node) -> Evaluated<'a> {
         let value = self.node(operand)?;
         let index = self.node(index)?;
+        self.budget.read(index.text_size())?;
         match &value {
             Value::Optional(None) => Ok(Value::Optional(None)),
             Value::Optional(Some(value)) => Ok(Value::Optional(element(value, &index)?.map(Into::into))),
@@ -273,6 +277,7 @@ impl<'a, 'b> Evaluation<'a, 'b> {
     fn optional_index(&mut self, operand: &'a Node, index: &'a Node) -> Evaluated<'a> {
         let value = self.node(operand)?;
         let index = self.node(index)?;
+        self.budget.read(index.text_size())?;
         Ok(Value::Optional(match &value {
             Value::Optional(None) => None,
             Value::Optional(Some(value)) => element(value, &index)?.map(Into::into),
@@ -297,7 +302,9 @@ pub(super) fn insert<'a>(
     map: &mut BTreeMap<Key<'a>, Value<'a>>,
     key: Value<'a>,
     value: Value<'a>,
+    budget: &mut Budget,
 ) -> Result<(), Fault> {
+    budget.read(key.text_size())?;
     let key = key_of(key)?;
     match map.insert(key.clone(), value) {
         None => Ok(()),
@@ -343,7 +350,8 @@ fn element<'a>(value: &Value<'a>, index: &Value<'a>) -> Result<Option<Value<'a>>
 
 fn missing_key(operand: &Node, map: &Map<'_>, key: &str) -> Fault {
     const SHOWN: usize = 20;
-    let mut keys = map.keys().iter().take(SHOWN).map(shown).collect::<Vec<_>>().join(", ");
+    let keys = map.keys().take(SHOWN).map(|key| shown(&key));
+    let mut keys = keys.collect::<Vec<_>>().join(", ");
     match map.len() {
         0 => keys.push_str("nothing"),
         n if n > SHOWN => keys.push_str(", ..."),

@@ -7,18 +7,17 @@ use super::compare;
 use super::evaluate::{Evaluated, Evaluation, insert};
 use super::node::{Loop, LoopKind};
 use super::operators::no_overload;
-use super::value::{Key, List, Map, Value};
+use super::value::{Key, List, Value};
 
 impl<'a> Evaluation<'a, '_> {
     pub(super) fn each(&mut self, each: &'a Loop) -> Evaluated<'a> {
         let range = self.node(&each.range)?;
         let range = match &range {
             Value::List(list) => Range::List(list),
-            Value::Map(map) => Range::Map(
-                map,
-                if each.variables == 2 { map.entries() } else { Vec::new() },
-                map.keys(),
-            ),
+            Value::Map(map) => {
+                self.budget.look(map.len())?;
+                Range::Map(map.entries())
+            }
             other => return Err(no_overload("a macro over a list or map", &[other])),
         };
         match each.kind {
@@ -70,6 +69,7 @@ impl<'a> Evaluation<'a, '_> {
         range: &Range<'a, '_>,
         mut take: impl FnMut(&mut Self, usize, Value<'a>) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
+        let mut taken = 0;
         for index in 0..range.len() {
             let body = self.with_locals(each.local, range.variables(index, each.variables), |this| {
                 if let Some(filter) = &each.filter
@@ -80,7 +80,8 @@ impl<'a> Evaluation<'a, '_> {
                 this.node(&each.body).map(Some)
             })?;
             if let Some(body) = body {
-                self.budget.make_elements(1)?;
+                self.budget.grow(taken)?;
+                taken += 1;
                 take(self, index, body)?;
             }
         }
@@ -99,13 +100,13 @@ impl<'a> Evaluation<'a, '_> {
     fn transform_map(&mut self, each: &'a Loop, range: &Range<'a, '_>) -> Evaluated<'a> {
         let mut map = BTreeMap::new();
         self.bodies(each, range, |this, index, body| match (each.kind, body) {
-            (LoopKind::Map, body) => insert(&mut map, range.key(index), body),
+            (LoopKind::Map, body) => insert(&mut map, range.key(index), body, this.budget),
             (_, Value::Map(entries)) => {
                 this.budget.make_elements(entries.len())?;
                 entries
                     .entries()
                     .into_iter()
-                    .try_for_each(|(key, value)| insert(&mut map, key.into_value(), value))
+                    .try_for_each(|(key, value)| insert(&mut map, key.into_value(), value, this.budget))
             }
             (_, other) => Err(Fault::failed(format!(
                 "transformMapEntry() needs a map of entries for each element, not {}",
@@ -131,36 +132,42 @@ impl<'a> Evaluation<'a, '_> {
 /// What a macro goes through.
 enum Range<'a, 'r> {
     List(&'r List<'a>),
-    Map(&'r Map<'a>, Vec<(Key<'a>, Value<'a>)>, Vec<Value<'a>>),
+    Map(Vec<(Key<'a>, Value<'a>)>),
 }
 
 impl<'a> Range<'a, '_> {
     fn len(&self) -> usize {
         match self {
             Range::List(list) => list.len(),
-            Range::Map(map, ..) => map.len(),
+            Range::Map(entries) => entries.len(),
         }
     }
 
-    /// The first of two variables.
+    /// The first of two variables: an index or a key.
     fn key(&self, index: usize) -> Value<'a> {
         match self {
             // A list has no more elements than an i64 counts.
             Range::List(_) => Value::Int(index as i64),
-            Range::Map(_, _, keys) => keys.get(index).cloned().unwrap_or(Value::Null),
+            Range::Map(entries) => entries
+                .get(index)
+                .map_or(Value::Null, |(key, _)| key.clone().into_value()),
+        }
+    }
+
+    /// The second of two variables.
+    fn value(&self, index: usize) -> Option<Value<'a>> {
+        match self {
+            Range::List(list) => list.get(index),
+            Range::Map(entries) => entries.get(index).map(|(_, value)| value.clone()),
         }
     }
 
     /// The variables for an element, in the order in which they are declared.
     fn variables(&self, index: usize, count: usize) -> impl Iterator<Item = Value<'a>> + use<'a> {
         let (first, second) = match (self, count) {
-            (Range::List(list), 1) => (list.get(index), None),
-            (Range::List(list), _) => (Some(self.key(index)), list.get(index)),
-            (Range::Map(..), 1) => (Some(self.key(index)), None),
-            (Range::Map(_, entries, _), _) => (
-                Some(self.key(index)),
-                entries.get(index).map(|(_, value)| value.clone()),
-            ),
+            (Range::List(_), 1) => (None, self.value(index)),
+            (Range::Map(_), 1) => (Some(self.key(index)), None),
+            _ => (Some(self.key(index)), self.value(index)),
         };
         first.into_iter().chain(second)
     }

@@ -4,15 +4,20 @@
 //! for all uses doesn't promise: that the result is the API server's (the vectors in `tests/vectors/cel.yaml` are run
 //! against a real one), that it is bounded by a count and not by a clock, and that it never panics.
 //!
-//! Values are dynamically typed, so an expression may fail when it is evaluated where the API server's type checker would
-//! have refused it, and `[1, "a"]` or `{"a": 1, "b": "c"}` need no `dyn()`. Numbers in JSON are ints when they are whole
-//! and written so, else doubles.
+//! There are the standard library, optionals, macros with one and two variables, and Kubernetes' libraries for strings,
+//! lists, sets, regular expressions and quantities.
 //!
-//! There are the standard library, optionals, loops with two variables, and Kubernetes' libraries for strings, lists,
-//! sets, regular expressions and quantities. Refused when parsed, as they are not here: the libraries for URLs, IP
-//! addresses, CIDRs, named formats, semantic versions and authorization, and the making of messages (`Type{...}`).
+//! **Beyond the API server**: values have types only when they are evaluated, so `[1, "a"]` or `{"a": 1, "b": "c"}` need
+//! no `dyn()`, and `1 == "a"` is false rather than refused. Maps with keys other than strings, and quantities, can be
+//! results. Numbers in JSON are ints when they are written without fraction and fit, else doubles.
 //!
-//! Narrower than the API server's: a quantity has at most 38 digits, `%.Nf` at most 1000 digits.
+//! **Refused when parsed**: the libraries for URLs, IP addresses, CIDRs, named formats, semantic versions and
+//! authorization, and the making of messages (`Type{...}`).
+//!
+//! **An error where the API server has a value**: quantities of more than 38 digits, `%.Nf` with N above 1000,
+//! hexadecimal floats in `double()`, keys of maps that are neither string, int, uint nor bool, the last day of the year
+//! 9999 in another time zone, and what is beyond the limits in `budget.rs` and `source.rs`. Maps are gone through in the
+//! order of their keys, where the API server's order is any.
 
 mod budget;
 mod compare;

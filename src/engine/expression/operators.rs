@@ -43,11 +43,7 @@ pub(super) fn binary<'a>(operator: Operator, left: Value<'a>, right: Value<'a>, 
         Greater => ordered(">", Ordering::is_gt),
         GreaterOrEqual => ordered(">=", Ordering::is_ge),
         Equal => compare::equal(&left, &right, budget).map(Value::Bool),
-        NotEqual => match compare::equal(&left, &right, budget) {
-            // What can't be compared is not equal.
-            Err(Fault::Failed(_)) => Ok(Value::Bool(true)),
-            equal => equal.map(|equal| Value::Bool(!equal)),
-        },
+        NotEqual => compare::same(&left, &right, budget).map(|equal| Value::Bool(!equal)),
         In => contained(&left, &right, budget),
         Add => add(left, right, budget),
         Subtract => subtract(left, right),
@@ -126,13 +122,14 @@ fn contained<'a>(element: &Value<'a>, container: &Value<'a>, budget: &mut Budget
     match container {
         Value::List(list) => {
             for candidate in list.iter() {
-                budget.read(8)?;
-                if compare::equal(&candidate, element, budget)? {
+                budget.look(1)?;
+                if compare::same(&candidate, element, budget)? {
                     return Ok(Value::Bool(true));
                 }
             }
             Ok(Value::Bool(false))
         }
+        Value::Map(_) if matches!(element, Value::Bytes(_)) => Err(no_overload("in", &[element, container])),
         Value::Map(map) => Ok(Value::Bool(
             Key::from_value(element).is_some_and(|key| map.get(&key).is_some()),
         )),

@@ -73,7 +73,7 @@ impl Patterns {
             Some(compiled) => compiled.clone(),
             None => {
                 budget.read(COMPILATION + pattern.len())?;
-                let compiled = std::sync::Arc::new(Pattern::new(pattern).map_err(Fault::Failed)?);
+                let compiled = std::sync::Arc::new(Pattern::new(pattern).map_err(Fault::failed)?);
                 self.compiled.insert(pattern.to_owned(), compiled.clone());
                 compiled
             }
@@ -200,7 +200,7 @@ impl<'p> Rewriter<'p> {
         }
         self.out.push('?');
         // Flags, (?i: or (?i); only those that both know.
-        while let Some(c) = self.rest.next() {
+        for c in self.rest.by_ref() {
             self.out.push(c);
             match c {
                 ':' => break,

@@ -113,10 +113,10 @@ impl<'a> Map<'a> {
         self.get(&Key::String(Text::Borrowed(key)))
     }
 
-    pub fn keys(&self) -> Vec<Value<'a>> {
+    pub fn keys(&self) -> Box<dyn Iterator<Item = Value<'a>> + '_> {
         match self {
-            Map::Json(map) => map.keys().map(|key| Value::borrowed(key)).collect(),
-            Map::Made(map) => map.keys().map(|key| key.clone().into_value()).collect(),
+            Map::Json(map) => Box::new(map.keys().map(|key| Value::borrowed(key))),
+            Map::Made(map) => Box::new(map.keys().map(|key| key.clone().into_value())),
         }
     }
 
@@ -317,6 +317,15 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The bytes of a string or of bytes; other values count as nothing.
+    pub fn text_size(&self) -> usize {
+        match self {
+            Value::String(s) => s.len(),
+            Value::Bytes(b) => b.len(),
+            _ => 0,
+        }
+    }
+
     /// What `optional.ofNonZeroValue` treats as no value.
     pub fn is_zero(&self) -> bool {
         match self {
@@ -331,8 +340,7 @@ impl<'a> Value<'a> {
             Value::Map(map) => map.len() == 0,
             Value::Duration(d) => *d == 0,
             Value::Timestamp(t) => t.is_zero(),
-            Value::Optional(o) => o.is_none(),
-            Value::Type(_) | Value::Quantity(_) => false,
+            Value::Type(_) | Value::Optional(_) | Value::Quantity(_) => false,
         }
     }
 }

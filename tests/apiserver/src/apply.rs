@@ -109,30 +109,47 @@ impl Owners {
         let mut fields = BTreeSet::new();
         leaves(&applied_part, root, &mut Path::new(), &mut fields);
 
+        let mut merged = live.clone();
+        merge(&mut merged, &applied_part, root);
+
         let mut owners = self.clone();
         let mut conflicts = Vec::new();
         for owner in owners.0.iter_mut().filter(|owner| owner.manager != *manager) {
-            let lost: Vec<Path> = owner
+            let lost = |path: &Path| match (at(live, path, root), at(&merged, path, root)) {
+                _ if !matches!(path.last(), Some(Element::Field(_))) => None,
+                // Maps that merge have their fields' owners.
+                (Some(Value::Object(_)), Some(Value::Object(_))) => None,
+                (before, Some(after)) => (before != Some(after)).then(|| path.clone()),
+                // A map that isn't one any more is lost as a whole.
+                (_, None) => {
+                    let is_map = |end: &usize| matches!(at(&merged, &path[..*end], root), Some(Value::Object(_)));
+                    (1..path.len()).find(|end| !is_map(end)).map(|end| path[..end].to_vec())
+                }
+            };
+            let mut gone: Vec<Path> = owner.fields.iter().filter_map(lost).collect();
+            gone.dedup();
+            conflicts.extend(gone.iter().map(|path| (owner.manager.shown(applied), shown(path))));
+            owner
                 .fields
-                .intersection(&fields)
-                .filter(|path| at(live, path, root) != at(applied, path, root))
-                .filter(|path| matches!(path.last(), Some(Element::Field(_))))
-                .cloned()
-                .collect();
-            conflicts.extend(lost.iter().map(|path| (owner.manager.name.clone(), shown(path))));
-            owner.fields.retain(|path| !lost.contains(path));
+                .retain(|path| !gone.iter().any(|gone| path.starts_with(gone)));
         }
         if !conflicts.is_empty() && !force {
             return Err(conflicts);
         }
 
-        let mut merged = live.clone();
-        merge(&mut merged, &applied_part, root);
         let mine = owners.take(manager);
-        let mut dropped: Vec<&Path> = mine.difference(&fields).filter(|path| !owners.owns(path)).collect();
+        let mut dropped: Vec<&Path> = mine
+            .difference(&fields)
+            .filter(|path| !owners.owns(path))
+            // A scalar that has become a map is the applied one's place now.
+            .filter(|path| !fields.iter().any(|field| field.starts_with(path)))
+            .collect();
         dropped.sort_by_key(|path| std::cmp::Reverse(path.len()));
         for path in dropped {
             remove(&mut merged, path, root);
+        }
+        for owner in &mut owners.0 {
+            owner.fields.retain(|path| at(&merged, path, root).is_some());
         }
         owners.add(manager.clone(), fields);
         Ok((merged, owners))
@@ -176,18 +193,28 @@ impl Owners {
         }
     }
 
-    /// Does anyone own this path, or something within this entry of a list?
+    /// Does anyone own this path? Owning a field of a list's entry is not owning the entry.
     fn owns(&self, path: &Path) -> bool {
-        let within = !matches!(path.last(), Some(Element::Field(_)));
-        self.0.iter().any(|o| {
-            o.fields
-                .iter()
-                .any(|field| field == path || (within && field.starts_with(path)))
-        })
+        self.0.iter().any(|owner| owner.fields.contains(path))
     }
 }
 
 impl Manager {
+    /// As conflicts name it.
+    fn shown(&self, applied: &Value) -> String {
+        let mut text = format!("\"{}\"", self.name);
+        if !self.subresource.is_empty() {
+            text.push_str(&format!(" with subresource \"{}\"", self.subresource));
+        }
+        if !self.applies {
+            text.push_str(&format!(
+                " using {}",
+                applied["apiVersion"].as_str().unwrap_or_default()
+            ));
+        }
+        text
+    }
+
     fn key(&self) -> (&str, bool, &str) {
         (&self.name, self.applies, &self.subresource)
     }
@@ -280,19 +307,46 @@ fn merge(live: &mut Value, applied: &Value, shape: Shape) {
             }
         }
         (Value::Array(entries), Merge::ByKeys(_) | Merge::Set) => {
-            if !live.is_array() {
-                *live = Value::Array(Vec::new());
-            }
-            for entry in entries {
-                let Value::Array(list) = &mut *live else { return };
-                match list.iter_mut().find(|e| element(&how, e) == element(&how, entry)) {
-                    Some(same) => merge(same, entry, shape.entry()),
-                    None => list.push(entry.clone()),
-                }
-            }
+            let old = live.as_array().cloned().unwrap_or_default();
+            *live = Value::Array(merge_lists(&how, &old, entries, shape.entry()));
         }
         _ => *live = applied.clone(),
     }
+}
+
+/// The entries of both, those of `new` in its order; those that only `old` has stay where they were among the others.
+fn merge_lists(how: &Merge, old: &[Value], new: &[Value], shape: Shape) -> Vec<Value> {
+    let same = |a: &Value, b: &Value| element(how, a) == element(how, b);
+    let (mut merged, mut left) = (Vec::new(), 0);
+    for (at, entry) in new.iter().enumerate() {
+        let mut result = entry.clone();
+        if let Some(before) = old.iter().find(|o| same(o, entry)) {
+            // What stands before this one in the old list, and isn't to come later, stays before it.
+            while let Some(other) = old.get(left).filter(|other| !same(other, entry)) {
+                let shared = new.iter().any(|n| same(n, other));
+                if !shared {
+                    merged.push(other.clone());
+                }
+                left += 1;
+            }
+            left += usize::from(left < old.len());
+            result = before.clone();
+            merge(&mut result, entry, shape);
+        } else {
+            // So do those that stand before the next one that both have.
+            let next = new[at..].iter().find(|n| old.iter().any(|o| same(o, n)));
+            while let Some(other) = old.get(left).filter(|other| !next.is_some_and(|n| same(n, other))) {
+                if !new.iter().any(|n| same(n, other)) {
+                    merged.push(other.clone());
+                }
+                left += 1;
+            }
+        }
+        merged.push(result);
+    }
+    let rest = old.get(left..).unwrap_or_default();
+    merged.extend(rest.iter().filter(|other| !new.iter().any(|n| same(n, other))).cloned());
+    merged
 }
 
 /// Removes what a path leads to, and the maps and lists that it leaves empty.
@@ -397,7 +451,7 @@ mod tests {
         assert_eq!(
             owners.apply(&live, &two, None, &manager("y"), false).unwrap_err(),
             vec![(
-                "x".to_owned(),
+                "\"x\"".to_owned(),
                 ".spec.template.spec.containers[name=\"a\"].image".to_owned()
             )]
         );
@@ -419,8 +473,17 @@ mod tests {
         };
         let owners = owners.updated(&live, &edited, None, &editor);
         let conflicts = owners
-            .apply(&edited, &json!({"data": {"a": "1"}}), None, &manager("x"), false)
+            .apply(
+                &edited,
+                &json!({"apiVersion": "v1", "data": {"a": "1"}}),
+                None,
+                &manager("x"),
+                false,
+            )
             .unwrap_err();
-        assert_eq!(conflicts, vec![("editor".to_owned(), ".data.a".to_owned())]);
+        assert_eq!(
+            conflicts,
+            vec![("\"editor\" using v1".to_owned(), ".data.a".to_owned())]
+        );
     }
 }

@@ -70,7 +70,7 @@ impl ApiServer {
             namespace: String::new(),
             name: String::new(),
             path: path.to_owned(),
-            dry_run: query.get("dryRun") == "All",
+            dry_run: is_dry_run(method, &query, &body),
         };
         let accept = header("accept");
         let routed = route::route(&state.resources, path).transpose();
@@ -201,4 +201,15 @@ impl ApiServer {
             Some(Route::Resource(_)) | None => Answer::Text(404, "404 page not found\n".into()),
         }
     }
+}
+
+/// A DELETE with options in its body takes none from its query.
+fn is_dry_run(method: &Method, query: &Query, body: &[u8]) -> bool {
+    if *method != Method::DELETE || body.is_empty() {
+        return query.get("dryRun") == "All";
+    }
+    let options: Value = serde_json::from_slice(body).unwrap_or_default();
+    options["dryRun"]
+        .as_array()
+        .is_some_and(|all| all.iter().any(|what| what == "All"))
 }

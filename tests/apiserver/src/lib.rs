@@ -19,6 +19,8 @@
 //! - Validation and defaults of built-in kinds, but for a handful: a Secret's `stringData`, a Job's labels.
 //! - Strategic merge patches merge lists as merge patches do.
 //! - `managedFields` are never shown, though server-side apply keeps account of them.
+//! - Corners of server-side apply: who owns an empty map or a scaled field, and the null that the real server makes of a
+//!   list or map whose last entry an apply takes away (which its validation then refuses).
 //! - core/v1 and events.k8s.io/v1 Events are two resources here, not two versions of one.
 //! - There is no node: pods are deleted at once, and their status is whatever the test writes.
 //! - A status write of a built-in kind changes nothing but the status; the real one lets some metadata through.
@@ -44,6 +46,7 @@ mod state;
 mod status;
 mod store;
 mod subresources;
+mod typed;
 mod watch;
 mod write;
 

@@ -175,10 +175,14 @@ pub fn normalize(resource: &Resource, object: &mut Value) {
     }
 }
 
-/// Refuses an object whose metadata is wrong, or what its schema says of the part that is written.
-pub fn validate(resource: &Resource, object: &Value, part: Part) -> Result<()> {
+/// Refuses an object whose metadata is wrong, or what its schema says of the part that is written. `live` is what it
+/// replaces.
+pub fn validate(resource: &Resource, live: Option<&Value>, object: &Value, part: Part) -> Result<()> {
     let name = meta(object, "name");
-    let mut errors = Vec::new();
+    let mut errors: Vec<FieldError> = live
+        .and_then(|live| late_finalizers(live, object))
+        .into_iter()
+        .collect();
     if name.is_empty() {
         errors.push(FieldError::required(
             "metadata.name",
@@ -300,21 +304,17 @@ pub fn changes_generation(resource: &Resource, live: &Value, new: &Value) -> boo
     resource.generation && counted(live) != counted(new)
 }
 
-/// Refuses new finalizers on an object that is being deleted.
-pub fn check_finalizers(resource: &Resource, live: &Value, new: &Value) -> Result<()> {
+/// New finalizers on an object that is being deleted are wrong.
+fn late_finalizers(live: &Value, new: &Value) -> Option<FieldError> {
     let had = finalizers(live);
     let added: Vec<String> = finalizers(new).into_iter().filter(|f| !had.contains(f)).collect();
     if !is_terminating(live) || added.is_empty() {
-        return Ok(());
+        return None;
     }
     let listed: Vec<String> = added.iter().map(|f| format!("\"{f}\"")).collect();
     let why = format!(
         "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
         listed.join(", ")
     );
-    Err(status::invalid(
-        resource,
-        meta(live, "name"),
-        vec![FieldError::forbidden("metadata.finalizers", why)],
-    ))
+    Some(FieldError::forbidden("metadata.finalizers", why))
 }

@@ -92,6 +92,16 @@ impl Schema {
         })
     }
 
+    /// The type that it says: none for int-or-string.
+    pub fn type_name(&self) -> &str {
+        self.r#type.as_deref().unwrap_or_default()
+    }
+
+    /// Does it keep fields that it doesn't name?
+    pub fn is_open(&self) -> bool {
+        self.preserve_unknown
+    }
+
     /// The schema of a list's entries.
     pub fn entry(&self) -> Option<&Schema> {
         self.items.as_deref()
@@ -354,37 +364,6 @@ impl Schema {
         }
         for schema in &self.all_of {
             errors.extend(schema.validate(value, path));
-        }
-    }
-
-    /// The path of the first field that the schema doesn't name, as server-side apply writes it (`.spec.bogus`).
-    pub fn first_unknown(&self, object: &Value) -> Option<String> {
-        let fields = object.as_object()?.iter();
-        let mut own = fields.filter(|(name, _)| !["apiVersion", "kind", "metadata"].contains(&name.as_str()));
-        own.find_map(|(name, field)| self.unknown_in_field(name, field, ""))
-    }
-
-    fn unknown_in_field(&self, name: &str, field: &Value, path: &str) -> Option<String> {
-        let at = format!("{path}.{name}");
-        match self.field(name) {
-            Some(schema) => schema.unknown_in(field, &at),
-            None => (!self.preserve_unknown).then_some(at),
-        }
-    }
-
-    fn unknown_in(&self, value: &Value, path: &str) -> Option<String> {
-        match value {
-            Value::Object(fields) => fields
-                .iter()
-                .find_map(|(name, field)| self.unknown_in_field(name, field, path)),
-            Value::Array(entries) => {
-                let schema = self.entry()?;
-                entries
-                    .iter()
-                    .enumerate()
-                    .find_map(|(index, entry)| schema.unknown_in(entry, &format!("{path}[{index}]")))
-            }
-            _ => None,
         }
     }
 

@@ -181,10 +181,10 @@ pub fn precondition(resource: &Resource, name: &str, why: impl std::fmt::Display
     status
 }
 
-/// 409: a server-side apply of fields that other managers own: pairs of manager and field.
+/// 409: a server-side apply of fields that other managers own: pairs of manager (as it is shown) and field.
 pub fn apply_conflict(conflicts: &[(String, String)]) -> Box<Status> {
     let listed = match conflicts {
-        [(manager, field)] => format!("1 conflict: conflict with \"{manager}\": {field}"),
+        [(manager, field)] => format!("1 conflict: conflict with {manager}: {field}"),
         _ => {
             let mut managers: Vec<&str> = conflicts.iter().map(|(manager, _)| manager.as_str()).collect();
             managers.dedup();
@@ -193,7 +193,7 @@ pub fn apply_conflict(conflicts: &[(String, String)]) -> Box<Status> {
                     .iter()
                     .filter(|(m, _)| m == manager)
                     .map(|(_, field)| format!("\n- {field}"));
-                format!("conflicts with \"{manager}\":{}", fields.collect::<String>())
+                format!("conflicts with {manager}:{}", fields.collect::<String>())
             });
             format!("{} conflicts: {}", conflicts.len(), each.collect::<Vec<_>>().join("\n"))
         }
@@ -201,7 +201,7 @@ pub fn apply_conflict(conflicts: &[(String, String)]) -> Box<Status> {
     let mut status = failure(409, "Conflict", format!("Apply failed with {listed}"));
     let causes = conflicts.iter().map(|(manager, field)| StatusCause {
         reason: Some("FieldManagerConflict".into()),
-        message: Some(format!("conflict with \"{manager}\"")),
+        message: Some(format!("conflict with {manager}")),
         field: Some(field.clone()),
     });
     status.details = Some(StatusDetails {

@@ -14,6 +14,7 @@ use crate::{
     state::{Author, Call, State, seconds},
     status::{self, FieldError, Result},
     store::Key,
+    typed,
 };
 
 impl State {
@@ -46,7 +47,7 @@ impl State {
         builtin::prepare(&mut object);
         objects::normalize(resource, &mut object);
         object["metadata"].as_object_mut().map(|m| m.remove("resourceVersion"));
-        objects::validate(resource, &object, Part::Main)?;
+        objects::validate(resource, None, &object, Part::Main)?;
         if resource.kind == "CustomResourceDefinition" {
             crate::resources::Resources::builtin().define(&object)?;
         }
@@ -93,7 +94,6 @@ impl State {
         let (_, live, _) = self.existing(call)?;
         let mut new = Value::clone(&live);
         patch_value(resource, &mut new, format, &call.body)?;
-        check_immutable(resource, &live, &new)?;
         self.change(call, new, None)
     }
 
@@ -111,11 +111,19 @@ impl State {
         if body["kind"].as_str().is_none_or(str::is_empty) {
             return Err(status::bad_request("invalid object type: /, Kind="));
         }
-        if let Some(unknown) = resource.schema.as_ref().and_then(|schema| schema.first_unknown(&body)) {
+        if !target.subresource.is_empty() {
+            self.existing(call)?;
+        }
+        if let Some(why) = resource
+            .schema
+            .as_ref()
+            .and_then(|schema| typed::mismatch(schema, &body))
+        {
             let (namespace, name) = (meta(&body, "namespace"), meta(&body, "name"));
             let of = format!("{namespace}/{name}; {}, Kind={}", resource.api_version(), resource.kind);
-            let why = format!("failed to create typed patch object ({of}): {unknown}: field not declared in schema");
-            return Err(status::internal(why));
+            return Err(status::internal(format!(
+                "failed to create typed patch object ({of}): {why}"
+            )));
         }
         let applied = objects::identify(resource, body, &target.namespace, &target.name)?;
         let Ok((_, live, owners)) = self.existing(call) else {
@@ -125,16 +133,14 @@ impl State {
                     format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
                 return Err(status::conflict(resource, &target.name, why));
             }
-            if !target.subresource.is_empty() {
-                return Err(status::not_found(resource, &target.name));
-            }
             return self.create_object(call, applied, true);
         };
-        check_immutable(resource, &live, &applied)?;
         let version = meta(&applied, "resourceVersion");
         if !version.is_empty() && version != meta(&live, "resourceVersion") {
             return Err(status::modified(resource, &target.name));
         }
+        check_immutable(resource, &live, &applied)?;
+        let applied = own_part(resource, applied, &target.subresource);
         let manager = call.manager(true);
         let (merged, owners) = owners
             .apply(
@@ -156,6 +162,7 @@ impl State {
         if !version.is_empty() && version != meta(&live, "resourceVersion") {
             return Err(status::modified(resource, &key.name));
         }
+        check_immutable(resource, &live, &new)?;
         let part = if call.target.subresource == "status" {
             Part::Status
         } else {
@@ -167,8 +174,7 @@ impl State {
             builtin::prepare_update(&mut new);
         }
         objects::normalize(resource, &mut new);
-        objects::check_finalizers(resource, &live, &new)?;
-        objects::validate(resource, &new, part)?;
+        objects::validate(resource, Some(&live), &new, part)?;
         builtin::check_update(resource, &live, &new)?;
         new["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"].clone();
         if objects::changes_generation(resource, &live, &new) {
@@ -295,17 +301,17 @@ fn policy(resource: &Resource, options: &DeleteOptions) -> Policy {
     }
 }
 
-/// The options of a DELETE: from its body, else from its query.
+/// The options of a DELETE: from its body, or if it has none from its query.
 fn delete_options(call: &Call) -> Result<DeleteOptions> {
-    let mut options: DeleteOptions = match call.body.is_empty() {
-        true => DeleteOptions::default(),
-        false => serde_json::from_slice(&call.body).map_err(|e| status::bad_request(format!("DeleteOptions: {e}")))?,
-    };
-    let in_query = call.query.get("propagationPolicy");
-    if options.propagation_policy.is_none() && !in_query.is_empty() {
-        options.propagation_policy = Some(in_query.to_owned());
+    if call.body.is_empty() {
+        let policy = call.query.get("propagationPolicy");
+        let propagation_policy = (!policy.is_empty()).then(|| policy.to_owned());
+        return Ok(DeleteOptions {
+            propagation_policy,
+            ..DeleteOptions::default()
+        });
     }
-    Ok(options)
+    serde_json::from_slice(&call.body).map_err(|e| status::bad_request(format!("DeleteOptions: {e}")))
 }
 
 fn check_preconditions(resource: &Resource, live: &Value, uid: Option<&str>, version: Option<&str>) -> Result<()> {
@@ -323,6 +329,18 @@ fn check_preconditions(resource: &Resource, live: &Value, uid: Option<&str>, ver
         return Err(status::precondition(resource, name, why));
     }
     Ok(())
+}
+
+/// What of an applied object its endpoint writes: nothing else is owned.
+fn own_part(resource: &Resource, mut applied: Value, subresource: &str) -> Value {
+    if let Some(fields) = applied.as_object_mut() {
+        match subresource {
+            "status" => fields.retain(|name, _| ["apiVersion", "kind", "status"].contains(&name.as_str())),
+            _ if resource.status => drop(fields.remove("status")),
+            _ => {}
+        }
+    }
+    applied
 }
 
 /// A PUT of another uid's object is a conflict.

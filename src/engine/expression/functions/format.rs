@@ -47,10 +47,7 @@ pub(super) static FUNCTIONS: &[Function] = &[Function::method("format", 2, 2, |e
 })];
 
 fn push(e: &mut Evaluation<'_, '_>, out: &mut String, text: &str) -> Result<(), Fault> {
-    e.budget.make(text.len())?;
-    if out.len() + text.len() > 1 << 20 {
-        e.budget.make(out.len() + text.len())?;
-    }
+    e.budget.lengthen(out.len(), text.len())?;
     out.push_str(text);
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! Lists, as sets too.
 
 use std::cmp::Ordering;
-use std::mem::size_of;
 
 use super::{Function, strings};
 use crate::engine::expression::budget::{Budget, Fault};
@@ -16,9 +15,9 @@ const MAX_FLATTENED: u32 = 200;
 pub(super) static FUNCTIONS: &[Function] = &[
     Function::method("distinct", 1, 1, |e, arguments| {
         let mut distinct: Vec<Value<'_>> = Vec::new();
-        for element in list("distinct", arguments)?.iter() {
+        for element in list(e, "distinct", arguments)?.iter() {
             if !contains(&distinct, &element, e.budget)? {
-                e.budget.make_elements(1)?;
+                e.budget.grow(distinct.len())?;
                 distinct.push(element);
             }
         }
@@ -32,7 +31,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             _ => return Err(no_overload("flatten", &arguments.iter().collect::<Vec<_>>())),
         };
         let mut flat = Vec::new();
-        flatten(list("flatten", arguments)?, depth, 0, &mut flat, e.budget)?;
+        flatten(list(e, "flatten", arguments)?, depth, 0, &mut flat, e.budget)?;
         Ok(Value::list(flat))
     }),
     Function::method("includes", 2, 2, |e, arguments| match &arguments[0] {
@@ -44,11 +43,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let found = position(list.iter(), element, e.budget)?;
             Ok(Value::Int(found.map_or(-1, |index| index as i64)))
         }
-        _ => strings::index_of(e, arguments),
+        _ => strings::index_of(arguments),
     }),
     Function::method("isSorted", 1, 1, |e, arguments| {
         let mut previous: Option<Value<'_>> = None;
-        for element in list("isSorted", arguments)?.iter() {
+        for element in list(e, "isSorted", arguments)?.iter() {
             let order = order("isSorted", previous.as_ref(), &element, e.budget)?;
             if order == Some(Ordering::Greater) {
                 return Ok(Value::Bool(false));
@@ -62,7 +61,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let found = position(list.iter().rev(), element, e.budget)?;
             Ok(Value::Int(found.map_or(-1, |index| (list.len() - 1 - index) as i64)))
         }
-        _ => strings::last_index_of(e, arguments),
+        _ => strings::last_index_of(arguments),
     }),
     Function::global("lists.range", 1, |e, arguments| match &arguments[0] {
         Value::Int(count) if *count < 0 => Err(Fault::failed("lists.range(): the size must not be negative")),
@@ -77,7 +76,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         extreme(e, "min", arguments, Ordering::Greater)
     }),
     Function::method("reverse", 1, 1, |e, arguments| {
-        let list = list("reverse", arguments)?;
+        let list = list(e, "reverse", arguments)?;
         e.budget.make_elements(list.len())?;
         Ok(Value::list(list.iter().rev().collect()))
     }),
@@ -114,12 +113,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
         _ => Err(no_overload("slice", &arguments.iter().collect::<Vec<_>>())),
     }),
     Function::method("sort", 1, 1, |e, arguments| {
-        let elements = list("sort", arguments)?.iter().collect::<Vec<_>>();
+        let elements = list(e, "sort", arguments)?.iter().collect::<Vec<_>>();
         compare::sort(elements.clone(), elements, e.budget)
     }),
     Function::method("sum", 1, 1, |e, arguments| {
         let mut sum = None;
-        for element in list("sum", arguments)?.iter() {
+        for element in list(e, "sum", arguments)?.iter() {
             if !matches!(
                 element,
                 Value::Int(_) | Value::Uint(_) | Value::Double(_) | Value::Duration(_)
@@ -135,9 +134,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
     }),
 ];
 
-fn list<'v, 'a>(name: &str, arguments: &'v [Value<'a>]) -> Result<&'v List<'a>, Fault> {
+/// The list that a function goes through.
+fn list<'v, 'a>(e: &mut Evaluation<'a, '_>, name: &str, arguments: &'v [Value<'a>]) -> Result<&'v List<'a>, Fault> {
     match arguments {
-        [Value::List(list), ..] => Ok(list),
+        [Value::List(list), ..] => {
+            e.budget.look(list.len())?;
+            Ok(list)
+        }
         _ => Err(no_overload(name, &arguments.iter().collect::<Vec<_>>())),
     }
 }
@@ -159,8 +162,8 @@ fn position<'a>(
     budget: &mut Budget,
 ) -> Result<Option<usize>, Fault> {
     for (index, element) in elements.enumerate() {
-        budget.read(size_of::<Value<'_>>())?;
-        if compare::equal(&element, sought, budget)? {
+        budget.look(1)?;
+        if compare::same(&element, sought, budget)? {
             return Ok(Some(index));
         }
     }
@@ -190,7 +193,7 @@ fn flatten<'a>(
         )));
     }
     for element in list.iter() {
-        budget.make_elements(1)?;
+        budget.grow(flat.len())?;
         match element {
             Value::List(inner) if depth > 0 => flatten(&inner, depth - 1, level + 1, flat, budget)?,
             element => flat.push(element),
@@ -219,7 +222,7 @@ fn order<'a>(
 /// The first element from which no other differs in this way.
 fn extreme<'a>(e: &mut Evaluation<'a, '_>, name: &str, arguments: &[Value<'a>], worse: Ordering) -> Evaluated<'a> {
     let mut best: Option<Value<'a>> = None;
-    for element in list(name, arguments)?.iter() {
+    for element in list(e, name, arguments)?.iter() {
         let order = order(name, best.as_ref(), &element, e.budget)?;
         if best.is_none() || order == Some(worse) {
             best = Some(element);

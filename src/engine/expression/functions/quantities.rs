@@ -52,7 +52,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
 fn made<'a>(quantity: Result<Quantity, String>) -> Evaluated<'a> {
     quantity
         .map(|quantity| Value::Quantity(Arc::new(quantity)))
-        .map_err(Fault::Failed)
+        .map_err(Fault::failed)
 }
 
 fn one<'v>(name: &str, arguments: &'v [Value<'_>]) -> Result<&'v Quantity, Fault> {

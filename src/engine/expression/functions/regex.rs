@@ -24,7 +24,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         let pattern = e.patterns.get(pattern, text, e.budget)?;
         for found in pattern.find_all(text).take(limit) {
             e.budget.make(found.len())?;
-            e.budget.make_elements(1)?;
+            e.budget.grow(list.len())?;
             list.push(Value::string(found));
         }
         Ok(Value::list(list))

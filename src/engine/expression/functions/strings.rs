@@ -7,19 +7,18 @@ use crate::engine::expression::operators::no_overload;
 use crate::engine::expression::value::Value;
 
 pub(super) static FUNCTIONS: &[Function] = &[
-    Function::method("charAt", 2, 2, |e, arguments| match arguments {
+    Function::method("charAt", 2, 2, |_, arguments| match arguments {
         [Value::String(s), Value::Int(index)] => {
-            e.budget.read(s.len())?;
             let at = position(s, *index)?;
             Ok(Value::string(s[at..].chars().take(1).collect::<String>()))
         }
         _ => wrong("charAt", arguments),
     }),
-    Function::method("contains", 2, 2, |e, arguments| {
-        search(e, "contains", arguments, |s, part| s.contains(part))
+    Function::method("contains", 2, 2, |_, arguments| {
+        search("contains", arguments, |s, part| s.contains(part))
     }),
-    Function::method("endsWith", 2, 2, |e, arguments| {
-        search(e, "endsWith", arguments, |s, part| s.ends_with(part))
+    Function::method("endsWith", 2, 2, |_, arguments| {
+        search("endsWith", arguments, |s, part| s.ends_with(part))
     }),
     Function::method("join", 1, 2, JOIN),
     Function::method("lowerAscii", 1, 1, |e, arguments| {
@@ -27,8 +26,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     }),
     Function::method("replace", 3, 4, REPLACE),
     Function::method("split", 2, 3, SPLIT),
-    Function::method("startsWith", 2, 2, |e, arguments| {
-        search(e, "startsWith", arguments, |s, part| s.starts_with(part))
+    Function::method("startsWith", 2, 2, |_, arguments| {
+        search("startsWith", arguments, |s, part| s.starts_with(part))
     }),
     Function::global("strings.quote", 1, |e, arguments| match &arguments[0] {
         Value::String(s) => {
@@ -74,17 +73,9 @@ fn position(s: &str, index: i64) -> Result<usize, Fault> {
         .ok_or_else(|| Fault::failed(format!("index out of range: {index}")))
 }
 
-fn search<'a>(
-    e: &mut Evaluation<'a, '_>,
-    name: &str,
-    arguments: &[Value<'a>],
-    holds: fn(&str, &str) -> bool,
-) -> Evaluated<'a> {
+fn search<'a>(name: &str, arguments: &[Value<'a>], holds: fn(&str, &str) -> bool) -> Evaluated<'a> {
     match arguments {
-        [Value::String(s), Value::String(part)] => {
-            e.budget.read(s.len() + part.len())?;
-            Ok(Value::Bool(holds(s, part)))
-        }
+        [Value::String(s), Value::String(part)] => Ok(Value::Bool(holds(s, part))),
         _ => wrong(name, arguments),
     }
 }
@@ -104,13 +95,12 @@ fn same_size<'a>(
     }
 }
 
-pub(super) fn index_of<'a>(e: &mut Evaluation<'a, '_>, arguments: &[Value<'a>]) -> Evaluated<'a> {
+pub(super) fn index_of<'a>(arguments: &[Value<'a>]) -> Evaluated<'a> {
     let (s, part, offset) = match arguments {
         [Value::String(s), Value::String(part)] => (s, part, 0),
         [Value::String(s), Value::String(part), Value::Int(offset)] => (s, part, *offset),
         _ => return wrong("indexOf", arguments),
     };
-    e.budget.read(s.len() + part.len())?;
     let length = s.chars().count() as i64;
     let index = match offset {
         ..0 => return Err(Fault::failed(format!("index out of range: {offset}"))),
@@ -126,13 +116,12 @@ pub(super) fn index_of<'a>(e: &mut Evaluation<'a, '_>, arguments: &[Value<'a>]) 
     Ok(Value::Int(index))
 }
 
-pub(super) fn last_index_of<'a>(e: &mut Evaluation<'a, '_>, arguments: &[Value<'a>]) -> Evaluated<'a> {
+pub(super) fn last_index_of<'a>(arguments: &[Value<'a>]) -> Evaluated<'a> {
     let (s, part, offset) = match arguments {
         [Value::String(s), Value::String(part)] => (s, part, None),
         [Value::String(s), Value::String(part), Value::Int(offset)] => (s, part, Some(*offset)),
         _ => return wrong("lastIndexOf", arguments),
     };
-    e.budget.read(s.len() + part.len())?;
     let length = s.chars().count() as i64;
     let index = match offset {
         Some(offset @ ..0) => return Err(Fault::failed(format!("index out of range: {offset}"))),
@@ -164,7 +153,6 @@ const REPLACE: Body = |e, arguments| {
         ] => (s, old, new, *limit),
         _ => return wrong("replace", arguments),
     };
-    e.budget.read(s.len())?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     // An empty string is found before each character and at the end, in Go as in Rust.
     let count = s.matches(&**old).take(limit).count();
@@ -183,7 +171,7 @@ const SPLIT: Body = |e, arguments| {
     e.budget.make(s.len())?;
     let mut parts = Vec::new();
     let mut part = |e: &mut Evaluation<'_, '_>, text: &str| {
-        e.budget.make_elements(1)?;
+        e.budget.grow(parts.len())?;
         parts.push(Value::string(text));
         Ok(())
     };

@@ -256,10 +256,35 @@ pub async fn a_status_can_be_applied(cluster: Cluster) {
         .refuses(404, "NotFound", "not found");
 }
 
-pub async fn unknown_fields_are_an_error(cluster: Cluster) {
-    let path = cluster.widget("unknown");
-    let reply = cluster
-        .apply(&path, "one", &widget("unknown", json!({"size": 1, "bogus": 2})))
-        .await;
-    reply.refuses(500, "", ".spec.bogus: field not declared in schema");
+pub async fn what_does_not_fit_the_schema_is_an_error(cluster: Cluster) {
+    let path = cluster.widget("unfit");
+    for (spec, words) in [
+        (json!({"bogus": 2}), ".spec.bogus: field not declared in schema"),
+        (
+            json!({"size": "x"}),
+            ".spec.size: expected numeric (int or float), got string",
+        ),
+        (
+            json!({"color": 5}),
+            ".spec.color: expected string, got &value.valueUnstructured{Value:5}",
+        ),
+        (json!({"free": 5}), ".spec.free: expected map, got &{5}"),
+        (json!({"tags": "x"}), ".spec.tags: expected list, got &{x}"),
+        (
+            json!({"tags": ["x", "x"]}),
+            ".spec.tags: duplicate entries for key [=\"x\"]",
+        ),
+        (
+            json!({"steps": [{"name": "a"}, {"name": "a"}]}),
+            ".spec.steps: duplicate entries for key [name=\"a\"]",
+        ),
+        (
+            json!({"steps": [{"wait": "1"}]}),
+            ".spec.steps: element 0: associative list with keys has an element that omits",
+        ),
+    ] {
+        let reply = cluster.apply(&path, "one", &widget("unfit", spec)).await;
+        let of = "failed to create typed patch object (/unfit; conformance.holdfast.dev/v1, Kind=Widget): ";
+        reply.refuses(500, "", &format!("{of}{words}"));
+    }
 }

@@ -117,6 +117,12 @@ impl Cluster {
             .await
     }
 
+    /// Server-side apply, with the parameters in the path.
+    pub async fn apply_with(&self, path: &str, body: &Value) -> Reply {
+        self.send(Method::PATCH, path, "application/apply-patch+yaml", &body.to_string())
+            .await
+    }
+
     pub async fn force_apply(&self, path: &str, manager: &str, body: &Value) -> Reply {
         let path = format!("{path}?fieldManager={manager}&force=true");
         self.send(Method::PATCH, &path, "application/apply-patch+yaml", &body.to_string())

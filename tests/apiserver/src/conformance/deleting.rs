@@ -19,6 +19,24 @@ pub async fn a_delete_says_what_is_gone(cluster: Cluster) {
     cluster.delete(&path).await.refuses(404, "NotFound", "not found");
 }
 
+pub async fn options_in_the_body_replace_the_query(cluster: Cluster) {
+    cluster.create_widget("options", json!({"size": 1})).await;
+    let path = cluster.widget("options");
+    cluster
+        .delete_with(&path, &json!({"dryRun": ["All"]}))
+        .await
+        .expect(200);
+    cluster.get(&path).await.expect(200);
+    cluster
+        .delete_with(
+            &format!("{path}?dryRun=All"),
+            &json!({"propagationPolicy": "Background"}),
+        )
+        .await
+        .expect(200);
+    cluster.get(&path).await.refuses(404, "NotFound", "not found");
+}
+
 pub async fn preconditions_hold(cluster: Cluster) {
     let live = cluster.create_widget("pre", json!({"size": 1})).await;
     let path = cluster.widget("pre");

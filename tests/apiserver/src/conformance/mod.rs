@@ -9,6 +9,7 @@ mod applying;
 mod cluster;
 mod creating;
 mod deleting;
+pub mod differential;
 mod listing;
 mod serving;
 mod subresources;
@@ -93,7 +94,7 @@ checks! {
         a_merge_patch_can_carry_a_version, a_json_patch_can_test, patches_must_be_of_a_known_type,
         identity_is_immutable, immutable_config_maps_stay, a_lease_is_guarded_by_its_version;
     deleting:
-        a_delete_says_what_is_gone, preconditions_hold, finalizers_hold_an_object,
+        a_delete_says_what_is_gone, options_in_the_body_replace_the_query, preconditions_hold, finalizers_hold_an_object,
         dependents_follow_their_owner, a_dependent_of_two_owners_stays, a_dependent_of_nobody_goes,
         foreground_deletion_waits_for_dependents, orphans_stay, jobs_orphan_by_default, collections_are_deleted,
         a_name_can_be_used_again, a_terminating_namespace_takes_nothing_new;
@@ -108,7 +109,7 @@ checks! {
     applying:
         an_apply_creates, an_apply_needs_a_manager, owned_fields_conflict, force_takes_fields,
         what_is_no_longer_applied_goes, lists_merge_by_key, an_equal_apply_changes_nothing,
-        an_update_takes_fields_over, a_status_can_be_applied, unknown_fields_are_an_error;
+        an_update_takes_fields_over, a_status_can_be_applied, what_does_not_fit_the_schema_is_an_error;
     subresources:
         a_custom_scale_changes_replicas, a_deployment_scales, a_missing_pod_has_no_log,
         evictions_respect_budgets, a_service_account_has_tokens;

@@ -1,0 +1,515 @@
+//! Installing Holdfast by kustomize and by Helm: both give the same, with the least rights, and both can be removed in any
+//! order without leaving anything stuck.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use holdfast_e2e::kubectl::{Printed, kubectl, run};
+use holdfast_e2e::operator::{Operator, binary};
+use serde_json::{Value, json};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn path(of: &str) -> String {
+    root().join(of).display().to_string()
+}
+
+async fn helm(arguments: &[&str]) -> Printed {
+    let printed = run(&path("e2e/helm/run"), "", arguments).await;
+    assert!(
+        printed.ok,
+        "helm {}\n{}{}",
+        arguments.join(" "),
+        printed.out,
+        printed.err
+    );
+    printed
+}
+
+/// The objects in a stream of YAML documents.
+fn objects(yaml: &str) -> Vec<Value> {
+    let documents = yaml.split("\n---").map(|document| document.trim_start_matches("---"));
+    let parsed =
+        documents.map(|document| serde_yaml::from_str::<Value>(document).unwrap_or_else(|e| panic!("{e}\n{document}")));
+    parsed.filter(|object| object.is_object()).collect()
+}
+
+async fn kustomized(of: &str) -> Vec<Value> {
+    let built = kubectl(&["kustomize", &path(of)]).await;
+    assert!(built.ok, "{of}: {}", built.err);
+    objects(&built.out)
+}
+
+async fn templated(arguments: &[&str]) -> Vec<Value> {
+    let chart = path("charts/holdfast");
+    let mut all = vec!["template", "holdfast", &chart, "--namespace", "holdfast-system"];
+    all.extend(arguments);
+    objects(&helm(&all).await.out)
+}
+
+/// The one object of this kind whose name ends so.
+fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    let named = |object: &&Value| {
+        object["kind"] == kind && object["metadata"]["name"].as_str().is_some_and(|n| n.ends_with(name))
+    };
+    let found: Vec<&Value> = objects.iter().filter(named).collect();
+    assert_eq!(found.len(), 1, "objects of kind {kind} named *{name}");
+    found[0]
+}
+
+#[tokio::test]
+async fn chart_and_kustomize_give_the_same() {
+    let config = kustomized("config/default").await;
+    let chart = templated(&[]).await;
+    for (kind, name) in [
+        ("ClusterRole", "-operations"),
+        ("ClusterRole", "-cluster"),
+        ("Role", "-lease"),
+        ("ClusterRole", "holdfast-view"),
+        ("ClusterRole", "holdfast-edit"),
+        ("ClusterRole", "holdfast-admin"),
+    ] {
+        assert_eq!(
+            find(&chart, kind, name)["rules"],
+            find(&config, kind, name)["rules"],
+            "{kind} {name}"
+        );
+    }
+    for (kind, name) in [
+        ("ValidatingAdmissionPolicy", "holdfast-immutable-spec"),
+        ("ValidatingAdmissionPolicyBinding", "holdfast-immutable-spec"),
+    ] {
+        assert_eq!(
+            find(&chart, kind, name)["spec"],
+            find(&config, kind, name)["spec"],
+            "{kind} {name}"
+        );
+    }
+    // The CRDs are the same text, but for this: see tests/packaging.rs.
+    let kept = &find(&chart, "CustomResourceDefinition", "cloudoperations.holdfast.dev")["metadata"]["annotations"];
+    assert_eq!(kept["helm.sh/resource-policy"], "keep");
+
+    let pods = [&config, &chart].map(|objects| &find(objects, "Deployment", "holdfast")["spec"]["template"]["spec"]);
+    assert_eq!(pods[0]["securityContext"], pods[1]["securityContext"]);
+    assert_eq!(
+        pods[0]["terminationGracePeriodSeconds"],
+        pods[1]["terminationGracePeriodSeconds"]
+    );
+    for field in [
+        "image",
+        "env",
+        "ports",
+        "livenessProbe",
+        "readinessProbe",
+        "resources",
+        "securityContext",
+    ] {
+        assert_eq!(
+            pods[0]["containers"][0][field], pods[1]["containers"][0][field],
+            "{field}"
+        );
+    }
+    let budgets =
+        [&config, &chart].map(|objects| &find(objects, "PodDisruptionBudget", "holdfast")["spec"]["maxUnavailable"]);
+    assert_eq!(budgets[0], budgets[1]);
+}
+
+#[tokio::test]
+async fn one_namespace_means_rights_in_one_namespace() {
+    let config = kustomized("config/namespaced").await;
+    let chart = templated(&["--set", "watchNamespace=team-a"]).await;
+    for objects in [&config, &chart] {
+        // What the operator does, and impersonates, ends at the namespace
+        for kind in ["Role", "RoleBinding"] {
+            assert_eq!(find(objects, kind, "-operations")["metadata"]["namespace"], "team-a");
+        }
+        assert_eq!(find(objects, "RoleBinding", "-operations")["roleRef"]["kind"], "Role");
+        // Of the cluster it reads that namespace's object and the CRD
+        for rule in find(objects, "ClusterRole", "-cluster")["rules"].as_array().unwrap() {
+            assert_eq!(rule["resourceNames"].as_array().map(Vec::len), Some(1), "{rule}");
+        }
+        let operators = |role: &&Value| {
+            role["kind"] == "ClusterRole"
+                && role["metadata"]["labels"]
+                    .as_object()
+                    .unwrap()
+                    .keys()
+                    .all(|l| !l.contains("aggregate-to"))
+        };
+        assert_eq!(objects.iter().filter(operators).count(), 1);
+        assert_eq!(
+            objects
+                .iter()
+                .filter(|object| object["kind"] == "ClusterRoleBinding")
+                .count(),
+            1
+        );
+    }
+    let rules = |objects| find(objects, "Role", "-operations")["rules"].clone();
+    assert_eq!(rules(&config), rules(&chart));
+    let env = &find(&config, "Deployment", "holdfast")["spec"]["template"]["spec"]["containers"][0]["env"];
+    assert!(
+        env.as_array()
+            .unwrap()
+            .contains(&json!({"name": "HOLDFAST_NAMESPACE", "value": "team-a"})),
+        "{env}"
+    );
+    let args = &find(&chart, "Deployment", "holdfast")["spec"]["template"]["spec"]["containers"][0]["args"];
+    assert!(
+        args.as_array().unwrap().contains(&json!("--namespace=team-a")),
+        "{args}"
+    );
+}
+
+#[tokio::test]
+async fn the_chart_renders_all_of_its_values_and_refuses_others() {
+    let chart = path("charts/holdfast");
+    helm(&["lint", "--strict", &chart]).await;
+    let rendered = templated(&[
+        "--set",
+        "serviceMonitor.enabled=true,networkPolicy.enabled=true,priorityClassName=system-cluster-critical",
+        "--set",
+        "httpTargets={10.0.0.0/8,*.corp.example.com},extraArgs={--hold-all},nodeSelector.disk=ssd",
+        "--set",
+        &format!("image.digest=sha256:{}", "a".repeat(64)),
+        "--set",
+        "crds.install=false,admissionPolicy.install=false,userRoles.install=false",
+    ])
+    .await;
+    find(&rendered, "ServiceMonitor", "holdfast");
+    find(&rendered, "NetworkPolicy", "holdfast");
+    let pod = &find(&rendered, "Deployment", "holdfast")["spec"]["template"]["spec"];
+    assert_eq!(
+        pod["containers"][0]["image"],
+        format!("holdfast@sha256:{}", "a".repeat(64))
+    );
+    let args = pod["containers"][0]["args"].as_array().unwrap();
+    assert!(
+        args.contains(&json!("--allow-http=10.0.0.0/8,*.corp.example.com")) && args.contains(&json!("--hold-all")),
+        "{args:?}"
+    );
+    for kind in ["CustomResourceDefinition", "ValidatingAdmissionPolicy"] {
+        assert!(rendered.iter().all(|object| object["kind"] != kind), "{kind}");
+    }
+    // The arguments are the operator's own
+    let operator = run(&binary().display().to_string(), "", &["operator", "--help"]).await;
+    for argument in args
+        .iter()
+        .filter_map(Value::as_str)
+        .filter(|argument| argument.starts_with("--"))
+    {
+        let flag = argument.split('=').next().unwrap();
+        assert!(
+            operator.out.contains(flag),
+            "{flag} is not an argument of holdfast operator"
+        );
+    }
+    for wrong in [
+        "replicas=two",
+        "logFormat=xml",
+        "image.digest=latest",
+        "leaseDuration=1d",
+        "replica=3",
+    ] {
+        let refused = run(&path("e2e/helm/run"), "", &["template", "x", &chart, "--set", wrong]).await;
+        assert!(
+            !refused.ok && refused.err.contains("schema"),
+            "{wrong}: {}{}",
+            refused.out,
+            refused.err
+        );
+    }
+}
+
+/// A control plane of a test's own, for what there is one of in a cluster. Removed when it is dropped.
+struct Cluster {
+    name: String,
+    kubeconfig: String,
+    directory: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// None where clusters aren't ours to make: with `CLUSTER=kind` and `CLUSTER=current`.
+    async fn up(name: &str) -> Option<Self> {
+        if std::env::var("CLUSTER").is_ok_and(|cluster| cluster != "local") {
+            return None;
+        }
+        let name = format!("{name}-{}", std::process::id());
+        let up = run(&path("e2e/cluster/run"), "", &["up", "--name", &name]).await;
+        assert!(up.ok, "{}", up.err);
+        let kubeconfig = up.out.lines().last().unwrap_or_default().to_owned();
+        Some(Self {
+            name,
+            kubeconfig,
+            directory: tempfile::tempdir().unwrap(),
+        })
+    }
+
+    async fn try_kubectl(&self, arguments: &[&str], input: &str) -> Printed {
+        let mut all = vec!["kubectl", "--kubeconfig", &self.kubeconfig];
+        all.extend(arguments);
+        run(&path("e2e/cluster/run"), input, &all).await
+    }
+
+    async fn kubectl(&self, arguments: &[&str]) -> String {
+        let printed = self.try_kubectl(arguments, "").await;
+        assert!(
+            printed.ok,
+            "kubectl {}\n{}{}",
+            arguments.join(" "),
+            printed.out,
+            printed.err
+        );
+        printed.out
+    }
+
+    async fn helm(&self, arguments: &[&str]) -> String {
+        let mut all = vec!["--kubeconfig", &self.kubeconfig, "--namespace", "holdfast-system"];
+        all.extend(arguments);
+        helm(&all).await.out
+    }
+
+    /// The operator with the rights that were installed. There is no node here for its Pods: a process stands in.
+    async fn operator(&self) -> Operator {
+        let token = self
+            .kubectl(&["create", "token", "holdfast", "--namespace", "holdfast-system"])
+            .await;
+        let mut config: Value = serde_yaml::from_str(&std::fs::read_to_string(&self.kubeconfig).unwrap()).unwrap();
+        config["users"][0]["user"] = json!({"token": token.trim()});
+        let kubeconfig = self.directory.path().join("operator").display().to_string();
+        std::fs::write(&kubeconfig, config.to_string()).unwrap();
+        Operator::start(
+            &kubeconfig,
+            &["--lease-namespace", "holdfast-system", "--lease-duration", "4s"],
+        )
+    }
+
+    /// Applies an operation that succeeds and one that goes on, and waits until both are as far.
+    async fn two_operations(&self) {
+        for (name, step) in [("done", "set: {v: 1}"), ("going", "wait: {duration: 1h}")] {
+            let manifest = format!(
+                "{{apiVersion: holdfast.dev/v1alpha1, kind: CloudOperation, metadata: {{name: {name}}}, spec: {{steps: [{{name: a, {step}}}]}}}}"
+            );
+            let applied = self.try_kubectl(&["apply", "-f", "-"], &manifest).await;
+            assert!(applied.ok, "{}", applied.err);
+        }
+        self.kubectl(&["wait", "cop/done", "--for=condition=Succeeded", "--timeout=60s"])
+            .await;
+        self.kubectl(&[
+            "wait",
+            "cop/going",
+            "--for=jsonpath={.status.state}=Waiting",
+            "--timeout=60s",
+        ])
+        .await;
+    }
+
+    async fn states(&self) -> String {
+        self.kubectl(&[
+            "get",
+            "cops",
+            "-o",
+            "jsonpath={range .items[*]}{.metadata.name}={.status.state} {end}",
+        ])
+        .await
+        .trim()
+        .to_owned()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let down = std::process::Command::new(path("e2e/cluster/run"))
+            .args(["down", "--name", &self.name])
+            .output();
+        if let Err(error) = down {
+            eprintln!("cluster {} is left: {error}", self.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn kustomize_installs_twice_and_removes_everything() {
+    let Some(cluster) = Cluster::up("kustomize").await else {
+        return;
+    };
+    // Given
+    let config = path("config/default");
+    cluster.kubectl(&["apply", "-k", &config]).await;
+    cluster
+        .kubectl(&[
+            "wait",
+            "crd/cloudoperations.holdfast.dev",
+            "--for=condition=Established",
+            "--timeout=60s",
+        ])
+        .await;
+    let generations = [
+        "get",
+        "deployment,pdb,crd,validatingadmissionpolicy",
+        "-A",
+        "-o",
+        "jsonpath={.items[*].metadata.generation}",
+    ];
+    let before = cluster.kubectl(&generations).await;
+    // When it is applied again
+    cluster.kubectl(&["apply", "-k", &config]).await;
+    // Then nothing changes
+    assert_eq!(cluster.kubectl(&generations).await, before);
+
+    let operator = cluster.operator().await;
+    cluster.two_operations().await;
+    // When all is deleted while an operation goes on
+    cluster.kubectl(&["delete", "-k", &config, "--timeout=120s"]).await;
+    // Then nothing is left
+    let left = cluster.try_kubectl(&["get", "cops"], "").await;
+    assert!(!left.ok, "{}", left.out);
+    let left = cluster
+        .kubectl(&[
+            "get",
+            "clusterroles,clusterrolebindings,validatingadmissionpolicies",
+            "-l",
+            "app.kubernetes.io/name=holdfast",
+            "-o",
+            "name",
+        ])
+        .await;
+    assert_eq!(left, "");
+    operator.kill().await;
+}
+
+#[tokio::test]
+async fn helm_uninstalls_in_both_orders() {
+    let Some(cluster) = Cluster::up("helm").await else {
+        return;
+    };
+    let chart = path("charts/holdfast");
+    let install = ["upgrade", "--install", "holdfast", &chart, "--create-namespace"];
+    // Given a release with operations
+    cluster.helm(&install).await;
+    let operator = cluster.operator().await;
+    cluster.two_operations().await;
+    let done = cluster
+        .kubectl(&["get", "cop", "done", "-o", "jsonpath={.status}"])
+        .await;
+
+    // When the release goes first
+    cluster
+        .helm(&["uninstall", "holdfast", "--wait", "--timeout", "60s"])
+        .await;
+    operator.kill().await;
+    // Then the operations stay as they were, and can be deleted
+    assert_eq!(cluster.states().await, "done=Succeeded going=Waiting");
+    cluster.kubectl(&["delete", "cop", "going", "--timeout=30s"]).await;
+    // And a new release takes over what is there, without running it again
+    cluster.helm(&install).await;
+    let operator = cluster.operator().await;
+    cluster.two_operations().await;
+    assert_eq!(
+        cluster
+            .kubectl(&["get", "cop", "done", "-o", "jsonpath={.status}"])
+            .await,
+        done
+    );
+
+    // When the CRD goes first, with all operations
+    cluster
+        .kubectl(&["delete", "crd", "cloudoperations.holdfast.dev", "--timeout=60s"])
+        .await;
+    cluster
+        .helm(&["uninstall", "holdfast", "--wait", "--timeout", "60s"])
+        .await;
+    // Then nothing is stuck
+    let left = cluster
+        .kubectl(&[
+            "get",
+            "all,roles,rolebindings,pdb",
+            "--namespace",
+            "holdfast-system",
+            "-o",
+            "name",
+        ])
+        .await;
+    assert_eq!(left, "");
+    operator.kill().await;
+}
+
+/// On nodes, where there are some: the image, the probes, restricted pod security, and `helm test`.
+#[tokio::test]
+async fn helm_runs_the_operator_in_pods_for_one_namespace() {
+    if !["local", "kind"].contains(&std::env::var("CLUSTER").as_deref().unwrap_or("local"))
+        || std::env::var("NODE").as_deref() != Ok("1")
+    {
+        eprintln!("not run: there is no node that takes the image");
+        return;
+    }
+    let (system, team) = (
+        format!("pods-{}", std::process::id()),
+        format!("pods-{}-team", std::process::id()),
+    );
+    for namespace in [&system, &team] {
+        let created = kubectl(&["create", "namespace", namespace]).await;
+        assert!(created.ok, "{}", created.err);
+        let labelled = kubectl(&[
+            "label",
+            "namespace",
+            namespace,
+            "pod-security.kubernetes.io/enforce=restricted",
+        ])
+        .await;
+        assert!(labelled.ok, "{}", labelled.err);
+    }
+    let image = run(
+        &path("e2e/cluster.sh"),
+        "",
+        &[
+            "load-image",
+            "localhost/holdfast:e2e",
+            &format!("{}:/holdfast", binary().display()),
+        ],
+    )
+    .await;
+    assert!(image.ok, "{}", image.err);
+
+    let chart = path("charts/holdfast");
+    helm(&[
+        "install",
+        "holdfast",
+        &chart,
+        "--namespace",
+        &system,
+        "--wait",
+        "--timeout",
+        "3m",
+        "--set",
+        &format!("watchNamespace={team},image.repository=localhost/holdfast,image.tag=e2e"),
+        "--set",
+        "crds.install=false,admissionPolicy.install=false,userRoles.install=false",
+    ])
+    .await;
+    let ready = kubectl(&[
+        "get",
+        "deployment",
+        "holdfast",
+        "--namespace",
+        &system,
+        "-o",
+        "jsonpath={.status.readyReplicas}",
+    ])
+    .await;
+    assert_eq!(ready.out, "2");
+    helm(&["test", "holdfast", "--namespace", &system, "--timeout", "2m"]).await;
+
+    let removed = tokio::time::timeout(
+        Duration::from_secs(120),
+        helm(&["uninstall", "holdfast", "--namespace", &system, "--wait"]),
+    )
+    .await;
+    removed.expect("helm uninstall ends");
+    for namespace in [&system, &team] {
+        let deleted = kubectl(&["delete", "namespace", namespace, "--wait=false"]).await;
+        assert!(deleted.ok, "{}", deleted.err);
+    }
+}

@@ -1,0 +1,223 @@
+//! The rules of docs/gitops.md: what Git applies again never runs again, and what does, says so by its name.
+
+use std::path::Path;
+
+use holdfast::api::{CloudOperation, OperationState};
+use holdfast_e2e::kubectl::{Printed, kubectl_with, project, run};
+use holdfast_e2e::world::{World, message_of, state_of};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+const CALL: &str = "steps: [{name: call, http: {method: POST, url: INVENTORY/called}}]";
+
+async fn as_git(world: &World, command: &str, manifest: &Value) -> Printed {
+    kubectl_with(&manifest.to_string(), &["-n", &world.namespace, command, "-f", "-"]).await
+}
+
+async fn applied(world: &World, manifest: &Value) -> String {
+    let printed = as_git(world, "apply", manifest).await;
+    assert!(printed.ok, "{}", printed.err);
+    printed.out
+}
+
+#[tokio::test]
+async fn a_named_operation_runs_once_however_often_it_is_applied() {
+    let world = World::new("gitops-named").await;
+    let _operator = world.operator();
+    let running = world.manifest(
+        "running",
+        "steps: [{name: call, http: {method: POST, url: INVENTORY/slow/1500}}]",
+    );
+    let done = world.manifest("done", CALL);
+    let failed = world.manifest("failed", "steps: [{name: call, http: {url: INVENTORY/status/422}}]");
+    for manifest in [&running, &done, &failed] {
+        applied(&world, manifest).await;
+    }
+    world.until_called("/slow").await;
+    assert!(applied(&world, &running).await.contains("unchanged"));
+    world.ends("running", OperationState::Succeeded).await;
+    world.ends("done", OperationState::Succeeded).await;
+    world.ends("failed", OperationState::Failed).await;
+    for manifest in [&running, &done, &failed] {
+        assert!(applied(&world, manifest).await.contains("unchanged"));
+        let difference = as_git(&world, "diff", manifest).await;
+        assert!(
+            difference.ok && difference.out.is_empty(),
+            "{}{}",
+            difference.out,
+            difference.err
+        );
+    }
+    let mut changed = done.clone();
+    changed["spec"]["steps"][0]["http"]["method"] = "PUT".into();
+    let refused = as_git(&world, "apply", &changed).await;
+    assert!(
+        !refused.ok && refused.err.contains("create another CloudOperation"),
+        "{}",
+        refused.err
+    );
+    let world_requests = world.inventory.requests("/");
+    assert_eq!(world_requests.len(), 3, "one each");
+}
+
+#[tokio::test]
+async fn a_generate_name_is_a_new_run_each_time() {
+    let world = World::new("gitops-runs").await;
+    let _operator = world.operator();
+    let mut manifest = world.manifest("", CALL);
+    manifest["metadata"] = json!({"generateName": "migrate-"});
+    for _ in 0..2 {
+        let created = as_git(&world, "create", &manifest).await;
+        assert!(created.ok, "{}", created.err);
+        let name = created.out.split([' ', '/']).nth(1).unwrap();
+        world.ends(name, OperationState::Succeeded).await;
+    }
+    assert_eq!(world.inventory.effects("/called").len(), 2);
+    let refused = as_git(&world, "apply", &manifest).await;
+    assert!(!refused.ok, "apply doesn't take a generateName");
+}
+
+#[tokio::test]
+async fn neither_a_sync_after_the_ttl_nor_a_restore_runs_it_again() {
+    let world = World::new("gitops-again").await;
+    let _operator = world.operator();
+    let with_ttl = world.manifest("with-ttl", &format!("{{ttlSecondsAfterFinished: 0, {CALL}}}"));
+    applied(&world, &with_ttl).await;
+    world
+        .until("with-ttl", "compacted", |operation| {
+            operation
+                .status
+                .as_ref()
+                .is_some_and(|status| status.compacted == Some(true))
+        })
+        .await;
+    assert!(applied(&world, &with_ttl).await.contains("unchanged"));
+
+    let restored = world.manifest("restored", CALL);
+    applied(&world, &restored).await;
+    world.ends("restored", OperationState::Succeeded).await;
+    // A backup's restore: the object as it was, its status aside, with Velero's label.
+    world.prints(&["delete", "cop", "restored"]).await;
+    let mut from_backup = restored.clone();
+    from_backup["metadata"]["labels"] = json!({"velero.io/restore-name": "monday"});
+    let created = as_git(&world, "create", &from_backup).await;
+    assert!(created.ok, "{}", created.err);
+    world.until_state("restored", OperationState::Restored).await;
+    // Git, which knows no such label, leaves it alone.
+    applied(&world, &restored).await;
+    let still = world.operations().get("restored").await.unwrap();
+    assert_eq!(state_of(&still), Some(OperationState::Restored));
+    let ttl = world.operations().get("with-ttl").await.unwrap();
+    assert_eq!(state_of(&ttl), Some(OperationState::Succeeded));
+    assert_eq!(world.inventory.requests("/called").len(), 2, "one each");
+}
+
+#[tokio::test]
+async fn after_a_persons_delete_the_start_deadline_decides() {
+    let world = World::new("gitops-delete").await;
+    let _operator = world.operator();
+    let deadline = Timestamp::now() + SignedDuration::from_secs(4);
+    let free = world.manifest(
+        "free",
+        "steps: [{name: call, http: {method: POST, url: INVENTORY/free}}]",
+    );
+    let bounded = world.manifest(
+        "bounded",
+        &format!(
+            "{{startDeadline: \"{deadline}\", steps: [{{name: call, http: {{method: POST, url: INVENTORY/bounded}}}}]}}"
+        ),
+    );
+    for (name, manifest) in [("bounded", &bounded), ("free", &free)] {
+        applied(&world, manifest).await;
+        world.ends(name, OperationState::Succeeded).await;
+        world.prints(&["delete", "cop", name]).await;
+    }
+    while Timestamp::now() <= deadline {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    for manifest in [&bounded, &free] {
+        applied(&world, manifest).await;
+    }
+    let expired = world.ends("bounded", OperationState::Expired).await;
+    assert!(
+        message_of(&expired).contains("spec.startDeadline"),
+        "{}",
+        message_of(&expired)
+    );
+    world.ends("free", OperationState::Succeeded).await;
+    assert_eq!(world.inventory.requests("/bounded").len(), 1);
+    assert_eq!(
+        world.inventory.requests("/free").len(),
+        2,
+        "to Kubernetes it is a new object"
+    );
+}
+
+/// A chart of one operation, named by the release's revision.
+fn chart(directory: &Path, world: &World) -> String {
+    let template = r#"apiVersion: holdfast.dev/v1alpha1
+kind: CloudOperation
+metadata: {name: "migrate-{{ .Release.Revision }}"}
+spec:
+  steps:
+  - {name: pause, wait: {duration: 1500ms}}
+  - {name: call, http: {method: POST, url: "INVENTORY/called"}}
+  - {name: check, assert: "{{ .Values.check }}"}
+"#;
+    std::fs::create_dir(directory.join("templates")).unwrap();
+    std::fs::write(
+        directory.join("Chart.yaml"),
+        "{apiVersion: v2, name: app, version: 1.0.0}",
+    )
+    .unwrap();
+    std::fs::write(directory.join("values.yaml"), "{check: 1 == 1}").unwrap();
+    let template = template.replace("INVENTORY", &world.inventory.url(""));
+    std::fs::write(directory.join("templates/migrate.yaml"), template).unwrap();
+    directory.display().to_string()
+}
+
+#[tokio::test]
+async fn helm_waits_for_an_operation_a_revision_and_is_told_of_its_failure() {
+    let world = World::new("gitops-helm").await;
+    let _operator = world.operator();
+    let directory = tempfile::tempdir().unwrap();
+    let chart = chart(directory.path(), &world);
+    let helm = async |arguments: &[&str]| {
+        let mut all = vec!["--namespace", &world.namespace];
+        all.extend(arguments);
+        run(&project("e2e/helm/run"), "", &all).await
+    };
+    let upgrade = ["upgrade", "--install", "app", &chart, "--wait", "--timeout", "100s"];
+
+    let installed = helm(&upgrade).await;
+    assert!(installed.ok, "{}", installed.err);
+    let first = world.operations().get("migrate-1").await.unwrap();
+    assert_eq!(
+        state_of(&first),
+        Some(OperationState::Succeeded),
+        "helm returns when it is done"
+    );
+
+    let failed = helm(&[&upgrade[..], &["--set", "check=1 == 2"]].concat()).await;
+    assert!(!failed.ok, "{}", failed.out);
+    assert!(
+        failed.err.contains("1 == 2 is false") || failed.err.contains("Failed"),
+        "{}",
+        failed.err
+    );
+    let second = world.operations().get("migrate-2").await.unwrap();
+    assert_eq!(state_of(&second), Some(OperationState::Failed));
+
+    let back = helm(&["rollback", "app", "1", "--wait", "--timeout", "100s"]).await;
+    assert!(back.ok, "{}", back.err);
+    let third = world.operations().get("migrate-3").await.unwrap();
+    assert_eq!(
+        state_of(&third),
+        Some(OperationState::Succeeded),
+        "a rollback is a new revision"
+    );
+    assert_eq!(world.inventory.effects("/called").len(), 3);
+    let removed = helm(&["uninstall", "app", "--wait", "--timeout", "60s"]).await;
+    assert!(removed.ok, "{}", removed.err);
+    world.until_gone::<CloudOperation>("migrate-3").await;
+}

@@ -1,0 +1,269 @@
+//! What ends before its time, and how the operation ends: cancel, takeover, expiry, winding down, the outcome.
+
+use super::*;
+
+impl Pass<'_> {
+    pub(super) fn cancel(&mut self) {
+        let Some(cancel) = &self.inputs.spec.cancel else { return };
+        let all_done = self.status.steps.len() == self.inputs.spec.steps.len()
+            && self.status.steps.iter().all(|step| step.state.satisfies());
+        if self.status.failure.is_none() && !all_done {
+            let reason = cancel.reason.clone().unwrap_or_else(|| "no reason was given".into());
+            self.status.failure = Some(Failure {
+                reason: CANCELLED.into(),
+                message: shorten(&reason, MAX_MESSAGE),
+                step: None,
+            });
+            history::append(
+                &mut self.status,
+                self.now,
+                HistoryEvent::CancelRequested,
+                None,
+                Some(&reason),
+            );
+        }
+    }
+
+    /// Attempts of a process that is gone: closed as lost, and made again under the same key.
+    pub(super) fn take_over(&mut self, workflow: &Workflow) {
+        for i in 0..self.status.steps.len() {
+            let step = &self.status.steps[i];
+            if step.state != StepState::Running || step.runner.as_deref() == Some(self.inputs.runner) {
+                continue;
+            }
+            if self.ending_now() {
+                continue; // what is ended now is not made again
+            }
+            let (name, attempt) = (step.name.clone(), step.attempt);
+            let lost_runner = step.runner.clone().unwrap_or_default();
+            let once = self
+                .spec_of(workflow, &name)
+                .is_some_and(|(spec, _)| spec.idempotent == Some(false));
+            let message = format!("its process {lost_runner} is gone");
+            history::append(
+                &mut self.status,
+                self.now,
+                HistoryEvent::AttemptLost,
+                Some((&name, attempt)),
+                Some(&message),
+            );
+            let step = &mut self.status.steps[i];
+            step.maybe_done = true;
+            step.lost += 1;
+            if once {
+                let message = "the process that made the call is gone, so whether it had its effect is unknown, and the step is not idempotent: look at the other side, then cancel the operation or run another";
+                step.failure = Some(Failure {
+                    reason: "Lost".into(),
+                    message: message.into(),
+                    step: None,
+                });
+                self.advance(i, StepEvent::Doubt, HistoryEvent::StepUndecided, message);
+            } else {
+                self.attempt(workflow, i, StepEvent::TakeOver);
+            }
+        }
+    }
+
+    pub(super) fn expire(&mut self) {
+        if self.status.deadline.is_some_and(|deadline| deadline <= self.now) && self.status.failure.is_none() {
+            let timeout = self
+                .inputs
+                .spec
+                .timeout
+                .as_ref()
+                .map(|t| format!("{:?}", t.get()))
+                .unwrap_or_default();
+            self.status.failure = Some(Failure {
+                reason: TIMED_OUT.into(),
+                message: format!("spec.timeout ({timeout}) passed"),
+                step: None,
+            });
+        }
+        for i in 0..self.status.steps.len() {
+            let step = &self.status.steps[i];
+            let due = |time: Option<Time>| time.is_some_and(|time| time <= self.now);
+            if step.state.is_closed() || step.state == StepState::Cancelling {
+                continue;
+            }
+            if step.state == StepState::Waiting && step.step_type == StepType::Wait && due(step.next_attempt_time) {
+                self.succeed(i, None);
+            } else if due(step.deadline) {
+                let last = step
+                    .failure
+                    .as_ref()
+                    .map(|f| format!("; the last attempt: {}: {}", f.reason, f.message))
+                    .unwrap_or_default();
+                let message = format!("timeouts.scheduleToClose passed{last}");
+                self.expire_step(i, &message);
+            }
+        }
+    }
+
+    fn expire_step(&mut self, i: usize, message: &str) {
+        let step = &mut self.status.steps[i];
+        step.maybe_done |= step.state == StepState::Running;
+        if step.step_type == StepType::Job && step.state != StepState::Undecided {
+            let failure = Failure {
+                reason: TIMED_OUT.into(),
+                message: shorten(message, MAX_MESSAGE),
+                step: None,
+            };
+            step.failure = Some(failure.clone());
+            step.next_attempt_time = None;
+            let name = step.name.clone();
+            self.advance(i, StepEvent::Stop, HistoryEvent::AttemptFailed, message);
+            self.status.failure.get_or_insert(Failure {
+                step: Some(name),
+                ..failure
+            });
+        } else {
+            self.time_out(i, message);
+        }
+    }
+
+    /// True if the operation ends now, with nothing of it going on: a cancel or its own timeout.
+    fn ending_now(&self) -> bool {
+        self.inputs.spec.cancel.is_some()
+            || self
+                .status
+                .failure
+                .as_ref()
+                .is_some_and(|f| f.step.is_none() && (f.reason == TIMED_OUT || f.reason == CANCELLED))
+    }
+
+    /// Once the operation is going to end: ends what only waits; and, on a cancel or timeout, what is under way.
+    pub(super) fn wind_down(&mut self) {
+        if self.status.failure.is_none() {
+            return;
+        }
+        let now = self.ending_now();
+        for i in 0..self.status.steps.len() {
+            let step = &mut self.status.steps[i];
+            let job = step.step_type == StepType::Job;
+            let mine = step.runner.as_deref() == Some(self.inputs.runner);
+            let stop = match step.state {
+                StepState::Running if job => now && !mine, // a call of ours that creates a Job is short: it ends first
+                StepState::Waiting if job => now,
+                StepState::BackingOff if job => step.maybe_done,
+                _ => false,
+            };
+            let cancel = match step.state {
+                StepState::Running => now && !job,
+                StepState::Waiting => !job,
+                StepState::BackingOff => !stop,
+                StepState::Undecided => true,
+                _ => false,
+            };
+            if stop {
+                step.next_attempt_time = None;
+                self.advance(i, StepEvent::Stop, HistoryEvent::AttemptFailed, "it is being stopped");
+            } else if cancel {
+                let message = match step.state {
+                    StepState::Running => {
+                        "it was ended while a call was under way: whether that had its effect is unknown"
+                    }
+                    StepState::Undecided => "whether it had its effect is unknown",
+                    _ => "",
+                };
+                step.maybe_done |= step.state == StepState::Running;
+                step.message = Some(message.to_owned()).filter(|m| !m.is_empty());
+                self.advance(i, StepEvent::Cancel, HistoryEvent::StepCancelled, message);
+            }
+        }
+    }
+
+    /// Closes what is open without a look at the other side: for a spec that may not be executed any more.
+    pub(super) fn abandon_open_steps(&mut self) {
+        for i in 0..self.status.steps.len() {
+            self.status.steps[i].maybe_done |= self.status.steps[i].state == StepState::Running;
+            self.advance(
+                i,
+                StepEvent::Cancel,
+                HistoryEvent::StepCancelled,
+                "the spec was changed",
+            );
+        }
+    }
+
+    pub(super) fn finish(&mut self, workflow: &Workflow) -> End {
+        if self.status.steps.iter().any(|s| !s.state.is_closed()) {
+            return None;
+        }
+        if let Some(failure) = self.status.failure.clone() {
+            let state = match (&failure.step, failure.reason.as_str()) {
+                (None, CANCELLED) => OperationState::Cancelled,
+                (None, TIMED_OUT) => OperationState::TimedOut,
+                _ => OperationState::Failed,
+            };
+            let message = failure_message(&failure);
+            return Some(self.end(state, message));
+        }
+        if self.status.steps.len() < workflow.steps.len() {
+            return None; // held before the next one
+        }
+        if let Some(output) = &workflow.output {
+            let scope = request::final_scope(self.inputs.identity, self.inputs.spec, &self.status);
+            let failed = match expression::render(output, &scope) {
+                Ok(Value::Object(output))
+                    if json_size(&output) <= MAX_STEP_OUTPUT && depth(output.values()) <= MAX_DEPTH =>
+                {
+                    self.status.output = Some(output);
+                    None
+                }
+                Ok(_) => Some(Failure {
+                    reason: "OutputTooLarge".into(),
+                    message: format!(
+                        "spec.output has more than {MAX_STEP_OUTPUT} bytes, or more than {MAX_DEPTH} levels"
+                    ),
+                    step: None,
+                }),
+                Err(error) => Some(Failure {
+                    reason: INVALID_EXPRESSION.into(),
+                    message: shorten(&format!("spec.output.{}: {}", error.field, error.error), MAX_MESSAGE),
+                    step: None,
+                }),
+            };
+            if let Some(failure) = failed {
+                let message = failure_message(&failure);
+                self.status.failure = Some(failure);
+                return Some(self.end(OperationState::Failed, message));
+            }
+        }
+        let total = workflow.steps.len();
+        let message = if total == 1 {
+            "its step succeeded".to_owned()
+        } else {
+            format!("all {total} steps succeeded")
+        };
+        Some(self.end(OperationState::Succeeded, message))
+    }
+
+    /// When a finished operation's time to live ends.
+    pub(super) fn ttl_time(&self) -> Option<Time> {
+        let ttl = u64::try_from(self.inputs.spec.ttl_seconds_after_finished?).ok()?;
+        Some(self.status.completion_time?.plus(Duration::from_secs(ttl)))
+    }
+
+    /// Deletes or compacts an operation whose time to live is over. Answers whether to delete it.
+    pub(super) fn expire_finished(&mut self) -> bool {
+        if self.ttl_time().is_none_or(|time| time > self.now) {
+            return false;
+        }
+        if self.inputs.identity.disposable {
+            return true;
+        }
+        if self.status.compacted.is_none() {
+            self.status.compacted = Some(true);
+            self.status.steps.clear();
+            self.status.history.clear();
+        }
+        false
+    }
+}
+
+fn failure_message(failure: &Failure) -> String {
+    match &failure.step {
+        Some(step) => format!("step {step}: {}: {}", failure.reason, failure.message),
+        None => format!("{}: {}", failure.reason, failure.message),
+    }
+}

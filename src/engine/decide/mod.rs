@@ -1,0 +1,276 @@
+//! One decision: from a status, the spec and what arrived to the next status, the work that it calls for and the time of
+//! the next look. A pure function: the same arguments give the same answer, whoever asks and whenever.
+//!
+//! The order within a pass is fixed: results, cancel, expiry, new intents. Work is not a list of deltas: it is all that
+//! should be under way given the status returned, so that a process that starts anew, or lost an answer, need not know
+//! what another did: it starts what is missing and stops what is too much.
+
+mod endings;
+mod intents;
+mod results;
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::expression;
+use super::history::{self, MAX_MESSAGE, shorten};
+use super::outcome::{AttemptFailure, Effect, RetryAdvice};
+use super::request::{self, MAX_DEPTH, MAX_OUTPUTS, MAX_STEP_OUTPUT, depth, json_size};
+use super::retry::schedule_to_close;
+use super::summary;
+use super::transitions::{StepEvent, next};
+use super::workflow::{InvalidSpec, Workflow, WorkflowStep};
+use super::{AttemptOutcome, AttemptResult, Decision, ENGINE, IdempotencyKey, Inputs, Work, WorkKind};
+use crate::api::{Failure, HistoryEvent, OperationState, OperationStatus, Step, StepState, StepStatus, StepType, Time};
+
+/// Decides one pass.
+pub fn decide(status: &OperationStatus, inputs: &Inputs<'_>) -> Decision {
+    if status.engine.is_some_and(|engine| engine > ENGINE) {
+        return Decision {
+            status: status.clone(),
+            work: vec![],
+            wake: None,
+            delete: false,
+        };
+    }
+    let now = status.last_time.map_or(inputs.now, |last| last.max(inputs.now));
+    let mut pass = Pass {
+        status: status.clone(),
+        inputs,
+        now,
+    };
+    if status.state.is_some_and(OperationState::is_finished) {
+        let delete = pass.expire_finished();
+        summary::observe(&mut pass.status, inputs.identity.generation);
+        return pass.decision(delete);
+    }
+    let end = pass.run();
+    let quiet = inputs.namespace_hold.is_some_and(|hold| hold.until.is_none());
+    if quiet && status.start_time.is_some() && pass.status == *status {
+        return pass.decision(false); // a held namespace costs no write
+    }
+    let total = inputs.spec.steps.len();
+    summary::summarise(&mut pass.status, end, total, inputs.identity.generation, now);
+    if pass.status != *status {
+        summary::bound(&mut pass.status);
+        pass.status.last_time = Some(now);
+    }
+    pass.decision(false)
+}
+
+type End = Option<(OperationState, String)>;
+
+struct Pass<'a> {
+    status: OperationStatus,
+    inputs: &'a Inputs<'a>,
+    now: Time,
+}
+
+impl<'a> Pass<'a> {
+    /// Runs the pass. Answers the state where the journal alone doesn't say it.
+    fn run(&mut self) -> End {
+        let workflow = match self.start() {
+            Ok(workflow) => workflow,
+            Err(end) => return Some(end),
+        };
+        self.freeze_deadlines();
+        for result in self.inputs.results {
+            self.apply(workflow, result);
+        }
+        let held = self.hold();
+        let idle = held || self.inputs.draining;
+        self.cancel();
+        if !idle {
+            self.take_over(workflow);
+            self.expire();
+        }
+        loop {
+            self.wind_down();
+            if idle || self.status.failure.is_some() || !self.start_ready_steps(workflow) {
+                break;
+            }
+        }
+        self.wind_down();
+        let end = self.finish(workflow);
+        end.or_else(|| held.then(|| (OperationState::Suspended, self.hold_message())))
+    }
+
+    /// The first visit pins what is to run; every visit checks it.
+    fn start(&mut self) -> Result<&'a Workflow, (OperationState, String)> {
+        let inputs = self.inputs;
+        if self.status.start_time.is_none() {
+            if inputs.identity.restored {
+                return Err((OperationState::Restored, "it came back from a backup without its status: remove the label velero.io/restore-name to run it, or delete it".into()));
+            }
+            self.status.start_time = Some(self.now);
+            self.status.engine = Some(ENGINE);
+            self.status.spec_digest = Some(inputs.spec_digest.into());
+            if let Some(deadline) = inputs.spec.start_deadline.filter(|deadline| self.now > *deadline) {
+                return Err(self.end(
+                    OperationState::Expired,
+                    format!("it was first seen after spec.startDeadline ({deadline}): nothing was executed"),
+                ));
+            }
+            history::append(&mut self.status, self.now, HistoryEvent::Started, None, None);
+            self.status.deadline = inputs.spec.timeout.as_ref().map(|t| self.now.plus(t.get()));
+        } else if self.status.spec_digest.as_deref() != Some(inputs.spec_digest) {
+            self.abandon_open_steps();
+            return Err(self.end(OperationState::SpecChanged, "the spec was changed after the start: nothing more was executed; create another CloudOperation to run the new one".into()));
+        }
+        inputs.workflow.map_err(|InvalidSpec { field, message }| {
+            self.end(OperationState::InvalidSpec, format!("{field}: {message}"))
+        })
+    }
+
+    /// Ends the operation.
+    fn end(&mut self, state: OperationState, message: String) -> (OperationState, String) {
+        self.status.completion_time = Some(self.now);
+        self.status.suspended_at = None;
+        if state != OperationState::Succeeded && self.status.failure.is_none() {
+            self.status.failure = Some(Failure {
+                reason: state.to_string(),
+                message: shorten(&message, MAX_MESSAGE),
+                step: None,
+            });
+        }
+        history::append(
+            &mut self.status,
+            self.now,
+            HistoryEvent::Finished,
+            None,
+            Some(&format!("{state}: {message}")),
+        );
+        (state, message)
+    }
+
+    /// Moves open deadlines by the time since the last write in which the operation was held: suspended time doesn't
+    /// count, whoever held it.
+    fn freeze_deadlines(&mut self) {
+        let from = self.status.last_time.unwrap_or(self.now);
+        let overlap = |since: Time, until: Time| until.min(self.now).since(since.max(from));
+        let held = match (self.status.suspended_at, self.inputs.namespace_hold) {
+            (Some(since), _) => overlap(since, self.now),
+            (None, Some(hold)) => overlap(hold.since, hold.until.unwrap_or(self.now)),
+            (None, None) => Duration::ZERO,
+        };
+        // Nothing is written for this alone: it goes with the next write, which is when `last_time` moves.
+        if held.is_zero() || !self.something_else_changes() {
+            return;
+        }
+        self.status.deadline = self.status.deadline.map(|d| d.plus(held));
+        for step in self.status.steps.iter_mut().filter(|s| !s.state.is_closed()) {
+            step.deadline = step.deadline.map(|d| d.plus(held));
+        }
+    }
+
+    /// True if this pass is going to write whatever deadlines do: a hold ends or begins, or something arrived.
+    fn something_else_changes(&self) -> bool {
+        let suspended = self.inputs.spec.suspend == Some(true);
+        suspended != self.status.suspended_at.is_some()
+            || !self.inputs.results.is_empty()
+            || self.inputs.namespace_hold.is_none_or(|hold| hold.until.is_some())
+    }
+
+    /// Notes that the operation is held or goes on, and says which.
+    fn hold(&mut self) -> bool {
+        let suspended = self.inputs.spec.suspend == Some(true);
+        match (suspended, self.status.suspended_at) {
+            (true, None) => {
+                self.status.suspended_at = Some(self.now);
+                history::append(
+                    &mut self.status,
+                    self.now,
+                    HistoryEvent::Suspended,
+                    None,
+                    Some("spec.suspend"),
+                );
+            }
+            (false, Some(_)) => {
+                self.status.suspended_at = None;
+                history::append(&mut self.status, self.now, HistoryEvent::Resumed, None, None);
+            }
+            _ => {}
+        }
+        suspended || self.inputs.namespace_hold.is_some_and(|hold| hold.until.is_none())
+    }
+
+    fn hold_message(&self) -> String {
+        let by = if self.status.suspended_at.is_some() {
+            "spec.suspend"
+        } else {
+            "its namespace's label holdfast.dev/suspended, or --hold-all"
+        };
+        let open = self
+            .status
+            .steps
+            .iter()
+            .filter(|s| s.state == StepState::Running)
+            .count();
+        match open {
+            0 => format!("held by {by}: no attempt starts"),
+            n => format!("held by {by}: {n} under way end, no other attempt starts"),
+        }
+    }
+
+    fn key(&self, step: &StepStatus) -> IdempotencyKey {
+        IdempotencyKey::new(&self.inputs.identity.uid, &step.name, step.epoch)
+    }
+
+    fn spec_of<'w>(&self, workflow: &'w Workflow, name: &str) -> Option<(&'a Step, &'w WorkflowStep)> {
+        let (i, flow) = workflow.step(name)?;
+        Some((&self.inputs.spec.steps[i], flow))
+    }
+
+    fn decision(self, delete: bool) -> Decision {
+        let finished = self.status.state.is_some_and(OperationState::is_finished);
+        let held =
+            self.status.suspended_at.is_some() || self.inputs.namespace_hold.is_some_and(|hold| hold.until.is_none());
+        let mut work = Vec::new();
+        let mut wake: Option<Time> = None;
+        let mut wake_at = |time: Option<Time>| wake = [wake, time].into_iter().flatten().min();
+        if finished {
+            if self.status.compacted.is_none() {
+                wake_at(self.ttl_time());
+            }
+        } else {
+            for step in &self.status.steps {
+                let due = step.next_attempt_time.is_none_or(|at| at <= self.now);
+                let kind = match (step.state, &step.external) {
+                    (StepState::Running, _) => {
+                        (step.runner.as_deref() == Some(self.inputs.runner)).then_some(WorkKind::Attempt)
+                    }
+                    (StepState::Waiting, Some(external)) => Some(WorkKind::Follow(external.clone())),
+                    (StepState::Waiting, None) => (step.step_type == StepType::Kubernetes).then_some(WorkKind::Attempt),
+                    (StepState::Cancelling, external) => due.then(|| WorkKind::Stop(external.clone())),
+                    _ => None,
+                };
+                if let Some(kind) = kind {
+                    work.push(Work {
+                        step: step.name.clone(),
+                        epoch: step.epoch,
+                        attempt: step.attempt,
+                        kind,
+                    });
+                }
+                if !held || step.state == StepState::Cancelling {
+                    wake_at(step.next_attempt_time.filter(|_| !step.state.is_closed()));
+                    wake_at(step.deadline);
+                }
+            }
+            if !held && self.status.failure.is_none() {
+                wake_at(self.status.deadline);
+            }
+        }
+        Decision {
+            status: self.status,
+            work,
+            wake,
+            delete,
+        }
+    }
+}
+
+const TIMED_OUT: &str = "TimedOut";
+const CANCELLED: &str = "Cancelled";
+const INVALID_EXPRESSION: &str = "InvalidExpression";

@@ -1,0 +1,120 @@
+//! Random faults, from a seed: the API server refuses, conflicts, is late and loses answers, watches drop and expire, the
+//! service vanishes, operators die and two run. Whatever happened, once it is over, every operation ends as it should.
+//!
+//! A seed that fails is told; `SIMULATION_SEED=n cargo test --test simulation faults` runs it alone,
+//! `SIMULATION_SEEDS=n` so many.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use holdfast_apiserver::Fault;
+use tokio::time::{sleep, timeout};
+
+use crate::samples::sample;
+use crate::service::CallFault;
+use crate::world::{World, of_operator};
+
+/// For how long things go wrong.
+const STORM: Duration = Duration::from_secs(90);
+
+async fn survive(seed: u64) {
+    let random = Arc::new(Mutex::new(fastrand::Rng::with_seed(seed)));
+    let mut world = World::new(u32::try_from(seed).unwrap());
+    let names = ["calls", "graph", "flaky", "refused", "timer", "objects", "job"];
+    let dice = random.clone();
+    world.server.set_faults(move |info| {
+        let mut dice = dice.lock().unwrap();
+        if !of_operator(info) || dice.u8(..100) >= 15 {
+            return Fault::None;
+        }
+        match dice.u8(..8) {
+            0 => Fault::Fail {
+                code: 409,
+                retry_after: None,
+            },
+            1 => Fault::Fail {
+                code: 500,
+                retry_after: None,
+            },
+            2 => Fault::Fail {
+                code: 429,
+                retry_after: Some(Duration::from_secs(1)),
+            },
+            3 => Fault::RefuseConnection,
+            4 | 5 => Fault::LoseAnswer,
+            6 => Fault::Delay(Duration::from_millis(dice.u64(..20_000))),
+            _ => Fault::DelayAnswer(Duration::from_millis(dice.u64(..20_000))),
+        }
+    });
+    let dice = random.clone();
+    world.service.set_faults(move |_| match dice.lock().unwrap().u8(..100) {
+        0..10 => CallFault::NoConnection,
+        10..20 => CallFault::NoAnswer,
+        _ => CallFault::None,
+    });
+    let cluster = tokio::spawn(crate::cluster::serve(world.server.clone()));
+    let mut operators = [world.start(), world.start()];
+    for name in names {
+        world.apply(&sample(name).manifest).await;
+    }
+    let storm = async {
+        loop {
+            let (pause, what, which) = {
+                let mut dice = random.lock().unwrap();
+                (dice.u64(1..15_000), dice.u8(..6), dice.usize(..2))
+            };
+            sleep(Duration::from_millis(pause)).await;
+            match what {
+                0 | 1 => {
+                    world.kill(operators[which]).await;
+                    operators[which] = world.start();
+                }
+                2 => world.server.drop_watches(|_| true),
+                3 => world.server.compact(),
+                4 => world.server.hold_watches(),
+                _ => world.server.release_watches(),
+            }
+        }
+    };
+    let _ = timeout(STORM, storm).await;
+    world.server.clear_faults();
+    world.service.clear_faults();
+    world.server.release_watches();
+    for name in names {
+        world.until("the operation ends", |world| world.finished(name)).await;
+        assert_eq!(
+            world.state(name),
+            Some(sample(name).expect),
+            "{name}: {:?}",
+            world.operation(name).status
+        );
+    }
+    cluster.abort();
+    world.check();
+    let jobs = world
+        .server
+        .writes()
+        .iter()
+        .filter(|w| w.change.key.resource == "jobs" && w.change.before.is_none())
+        .count();
+    assert_eq!(jobs, 1, "one Job, whatever happened");
+    world.kill_all().await;
+}
+
+#[test]
+fn whatever_happens_every_operation_ends_as_it_should() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
+    let seeds = match number("SIMULATION_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SIMULATION_SEEDS").unwrap_or(12),
+    };
+    for seed in seeds {
+        println!("seed {seed}");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(survive(seed));
+    }
+}

@@ -1,0 +1,216 @@
+//! Who leads, and what becomes of work when that changes.
+
+use std::time::Duration;
+
+use holdfast::api::{HistoryEvent, OperationState};
+use holdfast_apiserver::{Fault, Verb};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use crate::samples::sample;
+use crate::world::{LEASE, NAMESPACE, World};
+
+fn events(world: &World, name: &str) -> Vec<HistoryEvent> {
+    world
+        .operation(name)
+        .status
+        .unwrap()
+        .history
+        .iter()
+        .map(|e| e.event)
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_second_takes_over_from_a_dead_leader_and_no_attempt_runs_in_both() {
+    let mut world = World::new(1);
+    let first = world.start();
+    world.apply(&sample("slow").manifest).await;
+    world
+        .until("the call is under way", |world| world.service.calls() == 1)
+        .await;
+    world.start();
+    sleep(Duration::from_secs(3)).await;
+    world.kill(first).await;
+    let died = Instant::now();
+    world
+        .until("the second makes the call", |world| world.service.calls() == 2)
+        .await;
+    assert!(
+        died.elapsed() <= Duration::from_secs(15),
+        "it took {:?}",
+        died.elapsed()
+    );
+    world.until("the operation ends", |world| world.finished("slow")).await;
+    assert_eq!(world.state("slow"), Some(OperationState::Succeeded));
+    assert!(events(&world, "slow").contains(&HistoryEvent::AttemptLost));
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_cut_off_stops_by_itself_before_another_begins() {
+    let mut world = World::new(1);
+    world.start();
+    for n in 0..4 {
+        let mut manifest = sample("slow").manifest;
+        manifest["metadata"]["name"] = json!(format!("slow{n}"));
+        world.apply(&manifest).await;
+    }
+    world
+        .until("the calls are under way", |world| world.service.calls() == 4)
+        .await;
+    world.start();
+    // Whatever the first sends from now on arrives much later, when it no longer leads, and also what it gave up on.
+    world.server.set_faults(|info| {
+        if info.user == "operator0" {
+            Fault::Delay(Duration::from_secs(30))
+        } else {
+            Fault::None
+        }
+    });
+    world
+        .until("all operations end", |world| {
+            (0..4).all(|n| world.finished(&format!("slow{n}")))
+        })
+        .await;
+    sleep(Duration::from_secs(120)).await;
+    for n in 0..4 {
+        assert_eq!(world.state(&format!("slow{n}")), Some(OperationState::Succeeded));
+    }
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_asked_to_stop_finishes_its_calls_and_hands_over_at_once() {
+    let mut world = World::new(1);
+    let first = world.start();
+    world.apply(&sample("slow").manifest).await;
+    world
+        .until("the call is under way", |world| world.service.calls() == 1)
+        .await;
+    world.start();
+    world.stop(first).await;
+    let lease: Lease = world.server.get("holdfast-system", "holdfast").unwrap();
+    assert_eq!(
+        lease.spec.unwrap().holder_identity.as_deref(),
+        Some(""),
+        "the Lease is given back"
+    );
+    let stopped = Instant::now();
+    world.until("the operation ends", |world| world.finished("slow")).await;
+    assert!(stopped.elapsed() < LEASE, "the second waited for the Lease to run out");
+    assert_eq!(world.service.calls(), 1, "the call that was under way was recorded");
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_clock_is_off_gives_up_and_comes_back_with_it() {
+    let mut world = World::new(1);
+    world.start();
+    world.apply(&sample("timer").manifest).await;
+    world
+        .until("the nap has begun", |world| {
+            world.operation("timer").status.is_some_and(|s| s.steps.len() == 2)
+        })
+        .await;
+    world.clock.jump(3_600_000);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(
+        world.state("timer"),
+        Some(OperationState::Waiting),
+        "an hour of a wrong clock ends no nap"
+    );
+    world.clock.jump(-3_600_000);
+    world.until("the operation ends", |world| world.finished("timer")).await;
+    assert_eq!(world.state("timer"), Some(OperationState::Succeeded));
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_cache_decides_nothing() {
+    let mut world = World::new(1);
+    world.start();
+    let mut manifest = sample("slow").manifest;
+    let never = json!({"name": "never", "http": {"url": "http://inventory.prod/never"}});
+    manifest["spec"]["steps"].as_array_mut().unwrap().push(never);
+    world.apply(&manifest).await;
+    world
+        .until("the call is under way", |world| world.service.calls() == 1)
+        .await;
+    world.server.hold_watches();
+    // A person cancels; the operator doesn't hear of it, but its next write does.
+    let api: Api<holdfast::api::CloudOperation> = Api::namespaced(world.server.client("user"), NAMESPACE);
+    api.patch(
+        "slow",
+        &PatchParams::default(),
+        &Patch::Merge(json!({"spec": {"cancel": {"reason": "stop"}}})),
+    )
+    .await
+    .unwrap();
+    world.until("the operation ends", |world| world.finished("slow")).await;
+    assert_eq!(world.state("slow"), Some(OperationState::Cancelled));
+    assert_eq!(world.service.calls(), 1);
+    world.server.release_watches();
+    sleep(Duration::from_secs(10)).await;
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_namespace_holds_without_a_write_and_its_release_wakes() {
+    let mut world = World::new(1);
+    world.start();
+    world.apply(&sample("timer").manifest).await;
+    world
+        .until("the nap has begun", |world| {
+            world.operation("timer").status.is_some_and(|s| s.steps.len() == 2)
+        })
+        .await;
+    let version = world.operation("timer").resource_version();
+    let label = async |value: Option<&str>| {
+        let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(world.server.client("admin"));
+        let patch = Patch::Merge(json!({"metadata": {"labels": {"holdfast.dev/suspended": value}}}));
+        api.patch(NAMESPACE, &PatchParams::default(), &patch).await.unwrap();
+    };
+    label(Some("true")).await;
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(
+        world.operation("timer").resource_version(),
+        version,
+        "a held namespace costs no write"
+    );
+    label(None).await;
+    world.until("the operation ends", |world| world.finished("timer")).await;
+    assert_eq!(world.state("timer"), Some(OperationState::Succeeded));
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_operation_costs_no_request() {
+    let mut world = World::new(1);
+    world.start();
+    world.apply(&sample("timer").manifest).await;
+    world
+        .until("the nap has begun", |world| {
+            world.operation("timer").status.is_some_and(|s| s.steps.len() == 2)
+        })
+        .await;
+    sleep(Duration::from_secs(20)).await;
+    let before = world.server.requests().len();
+    sleep(Duration::from_secs(120)).await;
+    let idle: Vec<_> = world.server.requests()[before..]
+        .iter()
+        .filter(|r| r.resource != "leases" && r.verb != Verb::Watch)
+        .cloned()
+        .collect();
+    assert!(idle.is_empty(), "{idle:?}");
+    world.kill_all().await;
+}
