@@ -1,0 +1,193 @@
+//! The benchmark: what the operator does beside what the API server itself can do, measured in one run.
+//!
+//! 1. Raw: how fast the same API server takes creations and status writes of the same object, from the same client.
+//! 2. One operation alone, again and again; then 50 at once, and 500: three `http` steps each, to a server that does
+//!    nothing.
+//! 3. Ten thousand operations that wait: what they cost while nothing happens.
+//!
+//! Prints a table, and writes `target/bench.json` (or the path that is its argument).
+
+mod closed_loop;
+mod idle;
+mod objects;
+mod observed;
+mod raw;
+mod report;
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use holdfast_e2e::world::{World, apply};
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::Value;
+
+use self::closed_loop::{Length, Noop, Run};
+use self::objects::Objects;
+use self::observed::{Observation, Observer};
+use self::raw::Raw;
+use self::report::Report;
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// How many operations are run one after the other for their latency.
+const ALONE: Length = Length {
+    operations: 250,
+    span: Duration::ZERO,
+};
+/// For how long operations are run at once, in a round.
+const AT_ONCE: Length = Length {
+    operations: 0,
+    span: Duration::from_secs(8),
+};
+/// What is compared is measured in turns: a shared machine is not the same a minute later.
+const ROUNDS: usize = 3;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let path = std::env::args().nth(1).unwrap_or_else(|| "target/bench.json".into());
+    let (world, apart) = (World::new("bench").await, World::new("bench-raw").await);
+    let flow_schemas = include_str!("flow_schemas.yaml").replace("NAMESPACE", &world.namespace);
+    apply(&flow_schemas).await;
+    let report = measure(&world, &apart).await;
+    let removed = holdfast_e2e::kubectl::kubectl_with(&flow_schemas, &["delete", "-f", "-"]).await;
+    world.end().await;
+    apart.end().await;
+    if !removed.ok {
+        return Err(removed.err.into());
+    }
+    let report = report?;
+    report.print();
+    std::fs::write(&path, report.json())?;
+    println!("\nWritten to {path}");
+    Ok(())
+}
+
+/// Measures all, in a namespace that the operator serves, and in one that is left alone.
+async fn measure(world: &World, apart: &World) -> Result<Report> {
+    let admin = client(kube::Config::infer().await?)?;
+    let objects = Objects::new(admin.clone(), &world.namespace);
+    let (raw_objects, raw_writer) = (
+        Objects::new(admin.clone(), &apart.namespace),
+        Objects::new(client(of(&apart.kubeconfig).await?)?, &apart.namespace),
+    );
+    let noop = Noop::start().await?;
+    let spec = noop.spec();
+    let mut operator = world.operator();
+    let observer = Observer::new(admin, &world.namespace, &mut operator).await;
+
+    say("One operation, to see what its status is in the end");
+    closed_loop::run(
+        &objects,
+        &spec,
+        "sample",
+        1,
+        Length {
+            operations: 1,
+            span: Duration::ZERO,
+        },
+    )
+    .await?;
+    let status = objects.status("sample-0").await?;
+    objects.delete_all().await?;
+
+    let (mut raw, mut alone, mut fifty, mut many) = (
+        Raw::default(),
+        Observed::default(),
+        Observed::default(),
+        Observed::default(),
+    );
+    for round in 1..=ROUNDS {
+        say(&format!("Round {round} of {ROUNDS}: the API server alone"));
+        raw.round(&raw_objects, &raw_writer, &spec, &status).await?;
+        if round == 1 {
+            say("Operations, one at a time");
+            alone.round(&observer, &objects, &spec, 1, ALONE).await?;
+        }
+        say("Operations, 50 at once");
+        fifty.round(&observer, &objects, &spec, 50, AT_ONCE).await?;
+        say("Operations, 500 at once");
+        many.round(&observer, &objects, &spec, 500, AT_ONCE).await?;
+        say(&format!(
+            "So far: raw {:.0} creations and {:.0} status writes a second; operations a second: {:.0} at 50, {:.0} at 500",
+            raw.creates_per_s(),
+            raw.status_writes_per_s(),
+            fifty.run.per_s(),
+            many.run.per_s()
+        ));
+    }
+    say("Ten thousand operations that wait");
+    let idle = idle::measure(&observer, &objects).await?;
+    operator.stop().await;
+    Ok(Report {
+        status_bytes: status.to_string().len(),
+        raw,
+        alone,
+        fifty,
+        many,
+        idle,
+    })
+}
+
+/// Runs of operations, with what they cost the operator and the API server.
+#[derive(Default)]
+pub struct Observed {
+    run: Run,
+    spent: Observation,
+}
+
+impl Observed {
+    async fn round(
+        &mut self,
+        observer: &Observer,
+        objects: &Objects,
+        spec: &Value,
+        at_once: usize,
+        length: Length,
+    ) -> Result<()> {
+        let before = observer.observe().await?;
+        let run = closed_loop::run(objects, spec, &format!("at-once-{at_once}"), at_once, length).await?;
+        self.spent.add(&observer.observe().await?.since(&before));
+        self.run.add(run);
+        objects.delete_all().await
+    }
+
+    fn each(&self, spent: f64) -> f64 {
+        spent / self.run.total() as f64
+    }
+
+    fn writes_per_operation(&self) -> f64 {
+        self.each(self.spent.status_writes)
+    }
+
+    fn status_writes_per_s(&self) -> f64 {
+        self.run.per_s() * self.writes_per_operation()
+    }
+}
+
+/// A client that retries nothing by itself, as the operator's.
+fn client(mut config: kube::Config) -> Result<Client> {
+    config.default_retry = false;
+    Ok(Client::try_from(config)?)
+}
+
+async fn of(kubeconfig: &str) -> Result<kube::Config> {
+    Ok(kube::Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &KubeConfigOptions::default()).await?)
+}
+
+fn say(what: &str) {
+    static STARTED: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    let seconds = STARTED.get_or_init(Instant::now).elapsed().as_secs();
+    eprintln!("{seconds:>4} s  {what}");
+}
+
+/// The q-quantile of what was measured.
+fn quantile(measured: &[Duration], q: f64) -> Duration {
+    let mut sorted = measured.to_vec();
+    sorted.sort_unstable();
+    let last = sorted.len().saturating_sub(1);
+    sorted
+        .get((q * last as f64).round() as usize)
+        .copied()
+        .unwrap_or_default()
+}

@@ -1,0 +1,169 @@
+//! The results, for people and for programs.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Observed;
+use super::idle::{Idle, OPERATIONS, SPAN};
+use super::raw::Raw;
+
+/// All that was measured.
+pub struct Report {
+    /// The size of a finished operation's status, as JSON.
+    pub status_bytes: usize,
+    /// The API server alone.
+    pub raw: Raw,
+    /// One operation at a time.
+    pub alone: Observed,
+    /// 50 at once.
+    pub fifty: Observed,
+    /// 500 at once.
+    pub many: Observed,
+    /// Those that wait.
+    pub idle: Idle,
+}
+
+impl Report {
+    /// Prints a table.
+    pub fn print(&self) {
+        let Self {
+            status_bytes,
+            raw,
+            alone,
+            fifty,
+            many,
+            idle,
+        } = self;
+        row("measured", "value", "ratio", "target");
+        row("---", "---", "---", "---");
+        row(
+            "raw creations, best of 8, 16, 32 at once",
+            &format!("{:.0}/s", raw.creates_per_s()),
+            "",
+            "",
+        );
+        row(
+            &format!("raw status writes of {status_bytes} bytes, best of 8, 16, 32 at once"),
+            &format!("{:.0}/s", raw.status_writes_per_s()),
+            "",
+            "",
+        );
+        row("one raw status write alone, p50", &ms(raw.write_p50()), "", "");
+        let p50 = alone.run.latency(0.5);
+        row(
+            "one operation of 3 steps alone, create to finished, p50",
+            &ms(p50),
+            &format!("{:.1} × a raw write", p50.as_secs_f64() / raw.write_p50().as_secs_f64()),
+            "≤ 6",
+        );
+        row("the same, p99", &ms(alone.run.latency(0.99)), "", "");
+        for (observed, at_once, target) in [(fifty, 50, "≥ 0.8"), (many, 500, "")] {
+            row(
+                &format!("operations, {at_once} at once"),
+                &format!("{:.0}/s", observed.run.per_s()),
+                &format!(
+                    "{:.2} of what raw predicts",
+                    observed.run.per_s() / raw.predicted(observed.writes_per_operation())
+                ),
+                target,
+            );
+        }
+        row("time of one operation, 50 at once, p50 / p99", &both(fifty), "", "");
+        row("time of one operation, 500 at once, p50 / p99", &both(many), "", "");
+        row(
+            "status writes an operation",
+            &format!("{:.2}", fifty.writes_per_operation()),
+            "",
+            "≤ 4",
+        );
+        row(
+            "status writes, 50 at once",
+            &format!("{:.0}/s", fifty.status_writes_per_s()),
+            "",
+            "",
+        );
+        row(
+            "requests an operation beyond watches and Lease, alone / 50 / 500",
+            &each(self, |o| o.each(o.spent.requests)),
+            "",
+            "",
+        );
+        row(
+            "CPU of the operator an operation, alone / 50 / 500, ms",
+            &each(self, |o| o.each(o.spent.operator_cpu.as_secs_f64() * 1e3)),
+            "",
+            "",
+        );
+        row(
+            "CPU of the API server an operation, alone / 50 / 500, ms",
+            &each(self, |o| o.each(o.spent.api_server_cpu.as_secs_f64() * 1e3)),
+            "",
+            "",
+        );
+        row(
+            &format!("{OPERATIONS} waiting: requests beyond watches and Lease"),
+            &format!("{:.2}/s", idle.requests_per_s),
+            "",
+            "0",
+        );
+        row(
+            &format!("{OPERATIONS} waiting: memory (RSS) of the operator"),
+            &format!("{:.0} MiB", idle.rss_mib),
+            "",
+            "≤ 120",
+        );
+        row("its most until then", &format!("{:.0} MiB", idle.peak_mib), "", "");
+        row(
+            &format!("{OPERATIONS} waiting: CPU of the operator in {} s", SPAN.as_secs()),
+            &format!("{:.2} s", idle.cpu.as_secs_f64()),
+            "",
+            "",
+        );
+    }
+
+    /// The same as JSON, for programs.
+    pub fn json(&self) -> String {
+        let Self {
+            raw,
+            alone,
+            fifty,
+            many,
+            idle,
+            ..
+        } = self;
+        let json = json!({
+            "raw_creates_per_s": raw.creates_per_s(),
+            "raw_status_writes_per_s": raw.status_writes_per_s(),
+            "raw_write_ms_p50": raw.write_p50().as_secs_f64() * 1e3,
+            "operator_status_writes_per_s": fifty.status_writes_per_s(),
+            "operations_per_s_50": fifty.run.per_s(),
+            "operations_per_s_500": many.run.per_s(),
+            "operation_ms_p50": alone.run.latency(0.5).as_secs_f64() * 1e3,
+            "operation_ms_p99": alone.run.latency(0.99).as_secs_f64() * 1e3,
+            "writes_per_operation": fifty.writes_per_operation(),
+            "idle_10k_requests_per_s": idle.requests_per_s,
+            "idle_10k_rss_mib": idle.rss_mib,
+        });
+        format!("{json:#}\n")
+    }
+}
+
+fn row(what: &str, value: &str, ratio: &str, target: &str) {
+    println!("| {what:<78} | {value:>16} | {ratio:<26} | {target:<6} |");
+}
+
+fn ms(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
+}
+
+fn both(observed: &Observed) -> String {
+    let [p50, p99] = [0.5, 0.99].map(|q| observed.run.latency(q).as_secs_f64() * 1e3);
+    format!("{p50:.0} / {p99:.0} ms")
+}
+
+fn each(report: &Report, value: impl Fn(&Observed) -> f64) -> String {
+    [&report.alone, &report.fifty, &report.many]
+        .map(|o| format!("{:.1}", value(o)))
+        .join(" / ")
+}
