@@ -203,7 +203,7 @@ async fn own_account(client: &Client) -> Option<ServiceAccount> {
                     });
             }
             // Before Kubernetes 1.28 the API server can't be asked.
-            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => return None,
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => return None,
             Ok(Err(error)) => warn!(%error, "the API server doesn't say as whom this process runs"),
             Err(_) => warn!("the API server does not answer"),
         }
