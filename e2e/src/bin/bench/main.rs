@@ -17,7 +17,8 @@ mod report;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use holdfast_e2e::world::{World, apply};
+use holdfast_e2e::kubectl::apply;
+use holdfast_e2e::world::World;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
@@ -51,8 +52,7 @@ async fn main() -> Result<()> {
     apply(&flow_schemas).await;
     let report = measure(&world, &apart).await;
     let removed = holdfast_e2e::kubectl::kubectl_with(&flow_schemas, &["delete", "-f", "-"]).await;
-    world.end().await;
-    apart.end().await;
+    drop((world, apart));
     if !removed.ok {
         return Err(removed.err.into());
     }

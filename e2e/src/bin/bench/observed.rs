@@ -59,7 +59,10 @@ impl Observer {
         Self {
             client,
             namespace: namespace.into(),
-            address: operator.address().await,
+            address: operator.logs("holdfast").await["address"]
+                .as_str()
+                .unwrap_or_default()
+                .into(),
             pid: operator.pid(),
         }
     }
