@@ -5,6 +5,7 @@
 //! write that records them was accepted.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub struct Executor {
     trigger: Trigger,
     calls: Arc<Semaphore>,
     operations: Mutex<HashMap<String, Entry>>,
+    /// True once the term is over: set and read under the lock of `operations`.
+    ended: AtomicBool,
 }
 
 /// What is known of one operation beyond the cache, by its uid.
@@ -75,6 +78,7 @@ impl Executor {
             trigger,
             calls,
             operations: Mutex::default(),
+            ended: AtomicBool::new(false),
         }
     }
 
@@ -111,7 +115,8 @@ impl Executor {
     pub fn run(self: &Arc<Self>, operation: &CloudOperation, workflow: Option<&Arc<Workflow>>, work: Vec<Work>) {
         let uid = operation.uid().unwrap_or_default();
         let mut operations = self.operations();
-        if work.is_empty() && !operations.contains_key(&uid) {
+        let over = self.ended.load(Ordering::SeqCst);
+        if over || (work.is_empty() && !operations.contains_key(&uid)) {
             return;
         }
         let entry = operations.entry(uid).or_default();
@@ -340,12 +345,18 @@ impl Entry {
     }
 }
 
-/// Everything ends with the term of leadership that started it.
-impl Drop for Executor {
+/// Aborts everything when the term of leadership that started it ends, however it ends. What is under way holds on to the
+/// executor, so the executor's own end would come too late.
+pub struct EndOfTerm(pub Arc<Executor>);
+
+impl Drop for EndOfTerm {
     fn drop(&mut self) {
-        for entry in self.operations().values() {
+        let mut operations = self.0.operations();
+        self.0.ended.store(true, Ordering::SeqCst);
+        for entry in operations.values() {
             entry.abort();
         }
+        operations.clear();
     }
 }
 

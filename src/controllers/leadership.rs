@@ -70,7 +70,7 @@ impl Leadership {
     }
 
     /// Ends the claim now.
-    fn give_up(&self) {
+    pub fn give_up(&self) {
         self.until.store(0, Ordering::SeqCst);
     }
 

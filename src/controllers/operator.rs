@@ -22,7 +22,7 @@ use super::clock::Clock;
 use super::cloud_operation::{Context, Operation, Workflows, on_error, reconcile};
 use super::depth;
 use super::events::Events;
-use super::executor::Executor;
+use super::executor::{EndOfTerm, Executor};
 use super::journal::Journal;
 use super::leadership::{Candidate, Leadership};
 use super::metrics::Metrics;
@@ -145,8 +145,11 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
             () = stop(shutdown.clone()) => return,
         };
         tokio::select! {
-            // The term ends by itself only when it was asked to stop.
-            () = term(&config, &environment, &health, &identity, own_account.clone(), leadership.clone(), shutdown.clone()) => candidate.release().await,
+            // The term ends by itself only when it was asked to stop; nothing of it is under way any more.
+            () = term(&config, &environment, &health, &identity, own_account.clone(), leadership.clone(), shutdown.clone()) => {
+                leadership.give_up();
+                candidate.release().await;
+            }
             () = candidate.keep(&leadership) => warn!("everything under way is aborted: another process takes over"),
         }
         health.set_term(None);
@@ -237,6 +240,7 @@ async fn term(
         metrics.clone(),
         trigger.clone(),
     ));
+    let _end = EndOfTerm(executor.clone());
     let (events, write_events) = Events::new(client.clone(), runner, metrics.clone());
     let (drain, draining) = watch::channel(false);
     let context = Arc::new(Context {

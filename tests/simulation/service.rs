@@ -51,6 +51,8 @@ struct Book {
     effects: BTreeMap<(String, String), usize>,
     /// Which operator sent which attempt.
     senders: HashMap<(String, i64), usize>,
+    /// Which operators waited for an answer until it came.
+    answered: Vec<usize>,
     violations: Vec<String>,
 }
 
@@ -90,6 +92,11 @@ impl Service {
             *by_path.entry(path.clone()).or_default() += 1;
         }
         by_path
+    }
+
+    /// How many answers this operator waited for until they came.
+    pub fn answered(&self, sender: usize) -> usize {
+        self.lock().answered.iter().filter(|by| **by == sender).count()
     }
 
     pub fn violations(&self) -> Vec<String> {
@@ -203,6 +210,11 @@ struct Connection {
 
 impl Transport for Connection {
     fn send(&self, request: WireRequest) -> BoxFuture<'_, Result<WireResponse, SendError>> {
-        self.service.serve(self.sender, request).boxed()
+        async move {
+            let answer = self.service.serve(self.sender, request).await;
+            self.service.lock().answered.push(self.sender);
+            answer
+        }
+        .boxed()
     }
 }

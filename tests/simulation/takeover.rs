@@ -47,6 +47,7 @@ async fn the_second_takes_over_from_a_dead_leader_and_no_attempt_runs_in_both() 
     world.until("the operation ends", |world| world.finished("slow")).await;
     assert_eq!(world.state("slow"), Some(OperationState::Succeeded));
     assert!(events(&world, "slow").contains(&HistoryEvent::AttemptLost));
+    assert_eq!(world.service.answered(first), 0, "a dead process waits for no answer");
     world.check();
     world.kill_all().await;
 }
@@ -81,6 +82,11 @@ async fn a_leader_that_is_cut_off_stops_by_itself_before_another_begins() {
     for n in 0..4 {
         assert_eq!(world.state(&format!("slow{n}")), Some(OperationState::Succeeded));
     }
+    assert_eq!(
+        world.service.answered(0),
+        0,
+        "its calls were aborted when its claim ended"
+    );
     world.check();
     world.kill_all().await;
 }
