@@ -6,6 +6,7 @@
 mod cluster;
 mod crash_everywhere;
 mod faults;
+mod hostile;
 mod samples;
 mod service;
 mod takeover;

@@ -24,6 +24,21 @@ fn events(world: &World, name: &str) -> Vec<HistoryEvent> {
         .collect()
 }
 
+/// A world whose operation waits for its timer.
+async fn napping() -> World {
+    let mut world = World::new(1);
+    world.start();
+    world.apply(&sample("timer").manifest).await;
+    let begun = |world: &World| {
+        world
+            .operation("timer")
+            .status
+            .is_some_and(|status| status.steps.len() == 2)
+    };
+    world.until("the nap has begun", begun).await;
+    world
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_second_takes_over_from_a_dead_leader_and_no_attempt_runs_in_both() {
     let mut world = World::new(1);
@@ -117,14 +132,7 @@ async fn a_leader_that_is_asked_to_stop_finishes_its_calls_and_hands_over_at_onc
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_whose_clock_is_off_gives_up_and_comes_back_with_it() {
-    let mut world = World::new(1);
-    world.start();
-    world.apply(&sample("timer").manifest).await;
-    world
-        .until("the nap has begun", |world| {
-            world.operation("timer").status.is_some_and(|s| s.steps.len() == 2)
-        })
-        .await;
+    let mut world = napping().await;
     world.clock.jump(3_600_000);
     sleep(Duration::from_secs(60)).await;
     assert_eq!(
@@ -171,14 +179,7 @@ async fn a_stale_cache_decides_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_held_namespace_holds_without_a_write_and_its_release_wakes() {
-    let mut world = World::new(1);
-    world.start();
-    world.apply(&sample("timer").manifest).await;
-    world
-        .until("the nap has begun", |world| {
-            world.operation("timer").status.is_some_and(|s| s.steps.len() == 2)
-        })
-        .await;
+    let mut world = napping().await;
     let version = world.operation("timer").resource_version();
     let label = async |value: Option<&str>| {
         let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(world.server.client("admin"));
@@ -201,14 +202,7 @@ async fn a_held_namespace_holds_without_a_write_and_its_release_wakes() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_operation_costs_no_request() {
-    let mut world = World::new(1);
-    world.start();
-    world.apply(&sample("timer").manifest).await;
-    world
-        .until("the nap has begun", |world| {
-            world.operation("timer").status.is_some_and(|s| s.steps.len() == 2)
-        })
-        .await;
+    let mut world = napping().await;
     sleep(Duration::from_secs(20)).await;
     let before = world.server.requests().len();
     sleep(Duration::from_secs(120)).await;

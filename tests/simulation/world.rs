@@ -9,8 +9,8 @@ use holdfast::api::{CloudOperation, OperationState, Time};
 use holdfast::controllers::{Clock, Config, Environment, Health, run};
 use holdfast_apiserver::{ApiServer, Fault, RequestInfo, seed_jitter};
 use k8s_openapi::jiff::Timestamp;
-use kube::Api;
 use kube::api::PostParams;
+use kube::{Api, Resource};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -148,6 +148,16 @@ impl World {
         let operation: CloudOperation = serde_json::from_value(manifest.clone()).unwrap();
         let api: Api<CloudOperation> = Api::namespaced(self.server.client("user"), NAMESPACE);
         api.create(&PostParams::default(), &operation).await.unwrap()
+    }
+
+    /// Creates an operation from its text, as a client that checks nothing does.
+    pub async fn post(&self, text: String) {
+        let url = CloudOperation::url_path(&(), Some(NAMESPACE));
+        let request = http::Request::post(url)
+            .header("content-type", "application/json")
+            .body(text.into_bytes());
+        let created = self.server.client("user").request_text(request.unwrap()).await;
+        created.unwrap();
     }
 
     pub fn operation(&self, name: &str) -> CloudOperation {
