@@ -1,8 +1,11 @@
 //! What the cluster needs before an operator can run on it: the CRDs, the roles and the admission policy.
 
+use std::time::Instant;
+
 use tokio::sync::OnceCell;
 
 use crate::kubectl::{kubectl, project};
+use crate::world::PATIENCE;
 
 const KUSTOMIZATIONS: &[&str] = &["config/crd", "config/admission"];
 /// config/rbac but for the Lease's role, which is in the namespace of an operator that runs in the cluster.
@@ -34,6 +37,15 @@ pub async fn install() {
     }
     let crd = "crd/cloudoperations.holdfast.dev";
     must(&["wait", "--for=condition=Established", crd, "--timeout=60s"]).await;
+    // Its short names come a little later; and kubectl would keep what it found without them for hours.
+    let started = Instant::now();
+    while !kubectl(&["api-resources", "--api-group=holdfast.dev"])
+        .await
+        .out
+        .contains("cops")
+    {
+        assert!(started.elapsed() < PATIENCE, "the API server does not tell of the CRD");
+    }
 }
 
 async fn apply(how: &str, path: &str) {
