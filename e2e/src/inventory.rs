@@ -7,6 +7,7 @@
 //! - `ANY /token/{token}`: an answer that is a secret, in its body and in a header.
 //! - `ANY /bytes/{n}`: an answer of so many bytes.
 //! - `ANY /slow/{ms}/...`: has its effect, then answers so much later.
+//! - `ANY /gate/{name}`: has its effect, then answers once the test opens the gate.
 //! - `ANY /silent?times=n`: has its effect, then closes the connection without an answer, the first n times a key.
 //! - `ANY /...`: what `Authorization` said.
 //! - `GET /effects`: every effect, in order: `[{"key", "path", "body", "headers"}]`. One a key, however often it was sent.
@@ -50,6 +51,7 @@ struct Book {
     effects: Vec<Seen>,
     keys: HashSet<(String, String)>,
     abandoned: Vec<String>,
+    open: HashSet<String>,
 }
 
 /// Notes that a request's sender is gone, unless it was answered before.
@@ -142,6 +144,11 @@ impl Inventory {
         lock(&self.shared).abandoned.clone()
     }
 
+    /// Opens a gate: what waits at it is answered, and what comes later at once.
+    pub fn open(&self, gate: &str) {
+        lock(&self.shared).open.insert(gate.to_owned());
+    }
+
     /// Every effect so far of paths that start so: one a key.
     pub fn effects(&self, path: &str) -> Vec<Seen> {
         let book = lock(&self.shared);
@@ -170,6 +177,7 @@ fn router(shared: Shared) -> Router {
         .route("/status/{code}", any(status))
         .route("/token/{token}", any(token))
         .route("/bytes/{count}", any(bytes))
+        .route("/gate/{name}", any(gate))
         .route("/slow/{ms}", any(slow))
         .route("/slow/{ms}/{*rest}", any(slow))
         .route("/silent", any(silent))
@@ -322,6 +330,26 @@ async fn slow(
     };
     let ms = path.get("ms").and_then(|ms| ms.parse().ok()).unwrap_or(0);
     tokio::time::sleep(Duration::from_millis(ms)).await;
+    unanswered.path = None;
+    axum_json(&json!({"ok": true}))
+}
+
+async fn gate(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    note(&shared, &method, &uri, &headers, &body);
+    let mut unanswered = Unanswered {
+        shared: shared.clone(),
+        path: Some(uri.path().to_owned()),
+    };
+    while !lock(&shared).open.contains(&name) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     unanswered.path = None;
     axum_json(&json!({"ok": true}))
 }

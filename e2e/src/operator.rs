@@ -147,8 +147,16 @@ impl Operator {
     ///
     /// # Panics
     /// If it doesn't within a minute, or says that it failed.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
         self.signal("TERM").await;
+        self.ends().await;
+    }
+
+    /// Waits until it has ended by itself, as it was told to.
+    ///
+    /// # Panics
+    /// If it doesn't within a minute, or says that it failed.
+    pub async fn ends(mut self) {
         let ended = tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await;
         let status = ended.expect("the operator ends after SIGTERM").unwrap();
         assert!(status.success(), "{status}");

@@ -274,7 +274,8 @@ async fn evictions_obey_disruption_budgets() {
     let bench = Bench::new().await;
     let pod = json!({
         "metadata": {"name": "web", "labels": {"app": "web"}},
-        "spec": {"containers": [{"name": "main", "image": "none"}]},
+        // No scheduler's: on a node, the kubelet would say how it really is.
+        "spec": {"schedulerName": "nobody", "containers": [{"name": "main", "image": "none"}]},
     });
     bench
         .api::<Pod>()

@@ -16,17 +16,18 @@ async fn a_call_in_the_middle_of_which_the_operator_is_killed_is_made_again_unde
             r#"
             steps:
             - {name: before, http: {method: POST, url: INVENTORY/before}}
-            - {name: resize, http: {method: POST, url: INVENTORY/slow/3000, body: {size: 12}}}
+            - {name: resize, http: {method: POST, url: INVENTORY/gate/resize, body: {size: 12}}}
             - {name: after, http: {method: POST, url: INVENTORY/after}}
             "#,
         )
         .await;
-    world.until_called("/slow").await;
+    world.until_called("/gate").await;
     first.kill().await;
     let orphaned = world.operations().get("resize").await.unwrap();
     let lost = step(&orphaned, "resize").clone();
     assert_eq!((lost.state, lost.attempt), (StepState::Running, 1));
 
+    world.inventory.open("resize");
     let second = world.operator();
     let ended = world.ends("resize", OperationState::Succeeded).await;
 
@@ -46,10 +47,10 @@ async fn a_call_in_the_middle_of_which_the_operator_is_killed_is_made_again_unde
     assert_eq!(said, [format!("its process {runner} is gone")]);
     assert_ne!(runner, second.leads().await);
 
-    let sent = world.inventory.requests("/slow");
+    let sent = world.inventory.requests("/gate");
     assert_eq!(sent.len(), 2);
     assert_eq!((&sent[0].key, &sent[0].body), (&sent[1].key, &sent[1].body));
-    assert_eq!(world.inventory.effects("/slow").len(), 1, "done once");
+    assert_eq!(world.inventory.effects("/gate").len(), 1, "done once");
     assert_eq!(world.inventory.requests("/before").len(), 1, "what was done stays done");
     assert_eq!(world.inventory.requests("/after").len(), 1);
 }
@@ -61,10 +62,10 @@ async fn a_call_that_may_not_be_made_twice_is_not_made_again_after_a_crash() {
     world
         .run(
             "pay",
-            "steps: [{name: pay, idempotent: false, http: {method: POST, url: INVENTORY/slow/3000}}]",
+            "steps: [{name: pay, idempotent: false, http: {method: POST, url: INVENTORY/gate/pay}}]",
         )
         .await;
-    world.until_called("/slow").await;
+    world.until_called("/gate").await;
     first.kill().await;
 
     let _second = world.operator();
@@ -75,7 +76,7 @@ async fn a_call_that_may_not_be_made_twice_is_not_made_again_after_a_crash() {
         "{}",
         message_of(&stuck)
     );
-    assert_eq!(world.inventory.requests("/slow").len(), 1);
+    assert_eq!(world.inventory.requests("/gate").len(), 1);
 }
 
 #[tokio::test]
@@ -127,13 +128,16 @@ async fn sigterm_lets_the_running_attempt_end_and_hands_over() {
             "handed-over",
             r#"
             steps:
-            - {name: slow, http: {method: POST, url: INVENTORY/slow/2500}}
+            - {name: slow, http: {method: POST, url: INVENTORY/gate/slow}}
             - {name: after, http: {method: POST, url: INVENTORY/after}}
             "#,
         )
         .await;
-    world.until_called("/slow").await;
-    first.stop().await;
+    world.until_called("/gate").await;
+    first.signal("TERM").await;
+    first.logs("shutting down: nothing more is started").await;
+    world.inventory.open("slow");
+    first.ends().await;
     let stopped = std::time::Instant::now();
 
     second.leads().await;

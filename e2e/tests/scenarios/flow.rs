@@ -96,8 +96,8 @@ async fn a_graph_runs_what_is_ready_side_by_side() {
             order: Graph
             steps:
             - {name: join, needs: [left], set: {right: "${steps.right.output.done}"}}
-            - {name: left, http: {url: INVENTORY/slow/1500}}
-            - {name: right, http: {url: INVENTORY/slow/1501}, output: {done: "${result.body.ok}"}}
+            - {name: left, http: {url: INVENTORY/gate/left}}
+            - {name: right, http: {url: INVENTORY/gate/right}, output: {done: "${result.body.ok}"}}
             - {name: off, when: "false", set: {v: 1}}
             - {name: afterOff, needs: [off], set: {v: 2}}
             "#,
@@ -116,6 +116,9 @@ async fn a_graph_runs_what_is_ready_side_by_side() {
         StepState::Succeeded,
         "a skipped step satisfies what needs it"
     );
+    for gate in ["right", "left"] {
+        world.inventory.open(gate);
+    }
     let ended = world.ends("graph", OperationState::Succeeded).await;
     assert_eq!(output(&ended, "join"), json!({"right": true}));
     let last = ["left", "right"].map(|name| step(&ended, name).end_time.unwrap());
@@ -132,13 +135,20 @@ async fn a_failure_lets_what_runs_beside_it_end() {
             r#"
             order: Graph
             steps:
-            - {name: slow, http: {method: POST, url: INVENTORY/slow/1500}}
+            - {name: slow, http: {method: POST, url: INVENTORY/gate/slow}}
             - {name: fails, http: {url: INVENTORY/status/422}}
             - {name: waits, wait: {duration: 1h}}
             - {name: after, needs: [slow], http: {url: INVENTORY/after}}
             "#,
         )
         .await;
+    let failing = world
+        .until("beside", "failing", |operation| {
+            find_step(operation, "fails").is_some_and(|step| step.state == StepState::Failed)
+        })
+        .await;
+    assert_eq!(step(&failing, "slow").state, StepState::Running);
+    world.inventory.open("slow");
     let ended = world.ends("beside", OperationState::Failed).await;
     assert_eq!(step(&ended, "slow").state, StepState::Succeeded);
     assert_eq!(step(&ended, "waits").state, StepState::Cancelled);

@@ -27,15 +27,16 @@ async fn a_named_operation_runs_once_however_often_it_is_applied() {
     let _operator = world.operator();
     let running = world.manifest(
         "running",
-        "steps: [{name: call, http: {method: POST, url: INVENTORY/slow/1500}}]",
+        "steps: [{name: call, http: {method: POST, url: INVENTORY/gate/running}}]",
     );
     let done = world.manifest("done", CALL);
     let failed = world.manifest("failed", "steps: [{name: call, http: {url: INVENTORY/status/422}}]");
     for manifest in [&running, &done, &failed] {
         applied(&world, manifest).await;
     }
-    world.until_called("/slow").await;
+    world.until_called("/gate").await;
     assert!(applied(&world, &running).await.contains("unchanged"));
+    world.inventory.open("running");
     world.ends("running", OperationState::Succeeded).await;
     world.ends("done", OperationState::Succeeded).await;
     world.ends("failed", OperationState::Failed).await;

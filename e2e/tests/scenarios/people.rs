@@ -93,7 +93,7 @@ async fn kstatus_is_told_the_truth() {
     let world = World::new("people-kstatus").await;
     // Not seen yet: the default generation tells tools that it is not done.
     world
-        .run("succeeds", "steps: [{name: a, http: {url: INVENTORY/slow/3000}}]")
+        .run("succeeds", "steps: [{name: a, http: {url: INVENTORY/gate/running}}]")
         .await;
     let unseen = world.operations().get("succeeds").await.unwrap();
     assert_eq!(unseen.status.unwrap().observed_generation, Some(-1));
@@ -108,6 +108,7 @@ async fn kstatus_is_told_the_truth() {
     world.run("waits", "steps: [{name: a, wait: {duration: 1h}}]").await;
     let waiting = world.until_state("waits", OperationState::Waiting).await;
     assert_eq!(look(&waiting), ["False", "Unknown", "True", "False"]);
+    world.inventory.open("running");
     let succeeded = world.ends("succeeds", OperationState::Succeeded).await;
     assert_eq!(look(&succeeded), ["True", "True", "False", "False"]);
     world.run("fails", "steps: [{name: a, assert: 1 == 2}]").await;

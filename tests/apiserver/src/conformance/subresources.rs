@@ -77,7 +77,8 @@ pub async fn a_missing_pod_has_no_log(cluster: Cluster) {
 pub async fn evictions_respect_budgets(cluster: Cluster) {
     let pod = |name: &str| {
         json!({"metadata": {"name": name, "labels": {"evict": name}},
-            "spec": {"containers": [{"name": "c", "image": "i"}]}})
+            // No scheduler's: on a node, the kubelet would say how it really is.
+            "spec": {"schedulerName": "nobody", "containers": [{"name": "c", "image": "i"}]}})
     };
     let eviction = |name: &str| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
     let evict = async |name: &str| {
