@@ -141,6 +141,25 @@ async fn an_operation_reaches_no_other_namespace_and_nothing_of_the_cluster() {
 }
 
 #[tokio::test]
+async fn the_operators_own_account_is_never_acted_as() {
+    let world = World::new("access-own").await;
+    let _operator = world.operator();
+    world
+        .run(
+            "own",
+            "{serviceAccountName: holdfast, steps: [{name: a, kubernetes: {list: {apiVersion: holdfast.dev/v1alpha1, kind: CloudOperation}}}]}",
+        )
+        .await;
+    let ended = world.ends("own", OperationState::Failed).await;
+    assert_eq!(step(&ended, "a").failure.as_ref().unwrap().reason, "AccessDenied");
+    assert!(
+        message_of(&ended).contains("the operator's own service account is never acted as"),
+        "{}",
+        message_of(&ended)
+    );
+}
+
+#[tokio::test]
 async fn the_operators_own_rights_are_few() {
     let world = World::new("access-operator").await;
     let user = format!("--as=system:serviceaccount:{}:holdfast", world.namespace);

@@ -1,4 +1,4 @@
-//! One operator for all namespaces. Alone in its program: it would serve every other test's operations.
+//! One operator for all namespaces.
 
 use holdfast::api::OperationState;
 use holdfast_e2e::kubectl::{apply, kubectl};
@@ -35,6 +35,7 @@ impl Drop for ClusterRights {
 
 #[tokio::test]
 async fn one_operator_serves_all_namespaces_each_by_its_own_rules() {
+    let _alone = crate::turn().await;
     let (system, one, held) = (
         World::new("wide-system").await,
         World::new("wide-one").await,

@@ -1,4 +1,4 @@
-//! The API server goes away in the middle, and comes back. Alone in its program: every other test would notice.
+//! The API server goes away in the middle, and comes back.
 
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ async fn restart_api_server() -> bool {
 
 #[tokio::test]
 async fn what_ends_and_begins_while_the_api_server_is_away_is_recorded_and_done_once() {
+    let _alone = crate::turn().await;
     let world = World::new("apiserver-restart").await;
     let operator = world.operator();
     operator.leads().await;
