@@ -60,6 +60,8 @@ impl Activities {
 
     /// Makes one attempt at a request whose templates are filled in. `http_targets` is what the namespace's annotation
     /// lets `http` steps call.
+    ///
+    /// What ends soon is boxed: a wait of days must not hold on to room for the largest of the others.
     pub async fn run(
         &self,
         context: &AttemptContext,
@@ -71,7 +73,7 @@ impl Activities {
             StepType::Http => match read(request) {
                 Ok(request) => {
                     let targets = self.targets.for_namespace(&context.namespace, http_targets);
-                    self.http.run(context, &request, &targets).await
+                    Box::pin(self.http.run(context, &request, &targets)).await
                 }
                 Err(failure) => Outcome::Failed(failure),
             },
@@ -79,11 +81,11 @@ impl Activities {
                 Ok(Kubernetes { wait: Some(wait), .. }) => {
                     kubernetes::wait(context, &self.watches, &self.discovery, &wait).await
                 }
-                Ok(request) => kubernetes::run(context, &self.discovery, &request).await,
+                Ok(request) => Box::pin(kubernetes::run(context, &self.discovery, &request)).await,
                 Err(failure) => Outcome::Failed(failure),
             },
             StepType::Job => match read(request) {
-                Ok(request) => job::start(context, &request).await,
+                Ok(request) => Box::pin(job::start(context, &request)).await,
                 Err(failure) => Outcome::Failed(failure),
             },
             StepType::Wait | StepType::Set | StepType::Assert => {

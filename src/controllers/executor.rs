@@ -233,12 +233,12 @@ impl Executor {
         let started = Instant::now();
         let outcome = match kind {
             WorkKind::Stop(external) => {
-                return match self.activities.stop(context, external.as_ref()).await {
+                return match Box::pin(self.activities.stop(context, external.as_ref())).await {
                     Ok(()) => AttemptOutcome::Stopped,
                     Err(failure) => AttemptOutcome::StopFailed(failure),
                 };
             }
-            WorkKind::Follow(external) => self.activities.follow(context, external, progress).await,
+            WorkKind::Follow(external) => Box::pin(self.activities.follow(context, external, progress)).await,
             WorkKind::Attempt => {
                 let _permit = if step.is_kubernetes_wait() {
                     None
@@ -260,7 +260,7 @@ impl Executor {
                 }
             }
         };
-        let outcome = self.record(&prepared, outcome).await;
+        let outcome = Box::pin(self.record(&prepared, outcome)).await;
         self.metrics.attempt(*step_type, &outcome, started.elapsed());
         outcome
     }

@@ -36,6 +36,9 @@ use crate::api::{CloudOperation, OperationState, SCHEMA_ANNOTATION};
 /// takes before they only wait for each other.
 const CONCURRENCY: u16 = 16;
 
+/// Where kubectl keeps what was applied: of no use to an operation.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 /// How the operator is run.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -340,9 +343,7 @@ fn operations(
 ) -> impl futures::Stream<Item = Result<Operation, watcher::Error>> + Send + 'static {
     watcher(api, watcher::Config::default())
         .default_backoff()
-        .modify(|operation| {
-            operation.meta_mut().managed_fields = None; // of no use here, and a third of the memory
-        })
+        .modify(trim)
         .reflect(writer)
         .inspect(move |event| match event {
             Ok(watcher::Event::Delete(operation)) => executor.forget(&operation.uid().unwrap_or_default()),
@@ -354,4 +355,19 @@ fn operations(
             Err(error) => warn!(%error, "the watch of operations was interrupted"),
         })
         .touched_objects()
+}
+
+/// Makes an operation small for the cache: most of them do nothing but wait there.
+fn trim(operation: &mut Operation) {
+    operation.meta_mut().managed_fields = None;
+    operation.annotations_mut().remove(LAST_APPLIED);
+    // A list that was read has room for four, however few there are.
+    if let Ok(operation) = &mut operation.0 {
+        operation.spec.steps.shrink_to_fit();
+        if let Some(status) = &mut operation.status {
+            status.conditions.shrink_to_fit();
+            status.steps.shrink_to_fit();
+            status.history.shrink_to_fit();
+        }
+    }
 }

@@ -44,7 +44,7 @@ async fn waited(
     discovery: &Discovery,
     request: &WaitFor,
 ) -> Result<Value, AttemptFailure> {
-    let object = locate(context, discovery, &request.resource).await?;
+    let object = Box::pin(locate(context, discovery, &request.resource)).await?; // boxed: it is gone while this waits
     let target = object.target();
     if !object.resource.verbs.iter().any(|verb| verb == "watch") {
         let message = format!(

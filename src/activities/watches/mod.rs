@@ -210,7 +210,7 @@ impl Watches {
         let (answer, mut answered) = oneshot::channel();
         let (entry, read_from) = watch.enter(name, check, answer).await?;
         if let Some(epoch) = read_from {
-            let read = self.shared.read(watch, name);
+            let read = Box::pin(self.shared.read(watch, name)); // boxed: it is gone while this waits
             tokio::select! {
                 biased;
                 result = &mut answered => return result.unwrap_or_else(|_| Err(watch.ended())),

@@ -17,7 +17,7 @@ mod report;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use holdfast_e2e::kubectl::apply;
+use holdfast_e2e::kubectl::{apply, kubectl_with};
 use holdfast_e2e::world::World;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -51,8 +51,7 @@ async fn main() -> Result<()> {
     let flow_schemas = include_str!("flow_schemas.yaml").replace("NAMESPACE", &world.namespace);
     apply(&flow_schemas).await;
     let report = measure(&world, &apart).await;
-    let removed = holdfast_e2e::kubectl::kubectl_with(&flow_schemas, &["delete", "-f", "-"]).await;
-    drop((world, apart));
+    let removed = kubectl_with(&flow_schemas, &["delete", "-f", "-"]).await;
     if !removed.ok {
         return Err(removed.err.into());
     }
@@ -73,8 +72,8 @@ async fn measure(world: &World, apart: &World) -> Result<Report> {
     );
     let noop = Noop::start().await?;
     let spec = noop.spec();
-    let mut operator = world.operator();
-    let observer = Observer::new(admin, &world.namespace, &mut operator).await;
+    let operator = world.operator();
+    let observer = Observer::new(admin, &world.namespace, &operator);
 
     say("One operation, to see what its status is in the end");
     closed_loop::run(
@@ -139,7 +138,7 @@ pub struct Observed {
 impl Observed {
     async fn round(
         &mut self,
-        observer: &Observer,
+        observer: &Observer<'_>,
         objects: &Objects,
         spec: &Value,
         at_once: usize,

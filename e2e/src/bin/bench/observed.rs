@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use holdfast_e2e::operator::Operator;
 use kube::Client;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::Result;
 
@@ -13,11 +11,10 @@ use super::Result;
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Reads the counters of one operator and its API server.
-pub struct Observer {
+pub struct Observer<'a> {
     client: Client,
     namespace: String,
-    address: String,
-    pid: u32,
+    operator: &'a Operator,
 }
 
 /// Counters at one moment, or what was added to them.
@@ -53,17 +50,13 @@ impl Observation {
     }
 }
 
-impl Observer {
+impl<'a> Observer<'a> {
     /// Of this operator.
-    pub async fn new(client: Client, namespace: &str, operator: &mut Operator) -> Self {
+    pub fn new(client: Client, namespace: &str, operator: &'a Operator) -> Self {
         Self {
             client,
             namespace: namespace.into(),
-            address: operator.logs("holdfast").await["address"]
-                .as_str()
-                .unwrap_or_default()
-                .into(),
-            pid: operator.pid(),
+            operator,
         }
     }
 
@@ -74,7 +67,7 @@ impl Observer {
             .request_text(axum::http::Request::get("/metrics").body(vec![])?)
             .await?;
         Ok(Observation {
-            status_writes: sum(&self.operator_metrics().await?, "holdfast_status_writes_total", &[]),
+            status_writes: sum(&self.operator_metrics().await, "holdfast_status_writes_total", &[]),
             requests: sum(
                 &api_server,
                 "apiserver_flowcontrol_dispatched_requests_total",
@@ -86,21 +79,20 @@ impl Observer {
     }
 
     /// How many operations are in this state, as the operator counts them.
-    pub async fn operations(&self, state: &str) -> Result<usize> {
-        let metrics = self.operator_metrics().await?;
-        Ok(sum(&metrics, "holdfast_operations", &[&format!("state=\"{state}\"")]) as usize)
+    pub async fn operations(&self, state: &str) -> usize {
+        sum(
+            &self.operator_metrics().await,
+            "holdfast_operations",
+            &[&format!("state=\"{state}\"")],
+        ) as usize
     }
 
-    async fn operator_metrics(&self) -> Result<String> {
-        let mut connection = TcpStream::connect(&self.address).await?;
-        connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).await?;
-        Ok(answer)
+    async fn operator_metrics(&self) -> String {
+        self.operator.get("/metrics").await.1
     }
 
     fn cpu(&self) -> Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.operator.pid()))?;
         // proc(5): user and system time are the 14th and 15th field; the second, in brackets, may hold anything.
         let fields = stat
             .rsplit(')')
@@ -115,7 +107,7 @@ impl Observer {
 
     /// The operator's memory, in MiB: a line of /proc/PID/status, such as `VmRSS` (now) or `VmHWM` (the most so far).
     pub fn memory(&self, line: &str) -> Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.operator.pid()))?;
         let found = status
             .lines()
             .find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
