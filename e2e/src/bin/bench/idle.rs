@@ -51,7 +51,7 @@ pub async fn measure(observer: &Observer<'_>, objects: &Objects) -> Result<Idle>
 }
 
 fn spec(i: usize) -> Value {
-    if i % 2 == 0 {
+    if i.is_multiple_of(2) {
         return json!({"steps": [{"name": "pause", "wait": {"duration": "24h"}}]});
     }
     let resource = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": format!("never-{i}")});
