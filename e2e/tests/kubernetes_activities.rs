@@ -13,7 +13,7 @@ use holdfast::engine::expression::Scope;
 use holdfast::engine::{AttemptFailure, Effect, IdempotencyKey, Outcome, RetryAdvice};
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::{Value, json};
 
@@ -78,7 +78,21 @@ impl Bench {
             .create(&params, &read(binding))
             .await
             .unwrap();
+        bench.until_rights_are_known().await;
         bench
+    }
+
+    /// The API server's authorizer learns of a binding by watch, a moment after it was made.
+    async fn until_rights_are_known(&self) {
+        let releaser = self.clients.as_service_account(&self.namespace, "releaser");
+        let pods: Api<Pod> = Api::namespaced(releaser, &self.namespace);
+        for _ in 0..600 {
+            if pods.list(&ListParams::default()).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the service account releaser gets no rights");
     }
 
     fn api<K>(&self) -> Api<K>
@@ -368,8 +382,9 @@ async fn a_job_is_started_once_found_again_and_stopped() {
     let bench = Bench::new().await;
     let context = bench.context("releaser", "runTool");
     let request = read(json!({"image": "none", "resources": {"limits": {"memory": "16Mi"}}}));
-    let Outcome::Accepted { external } = job::start(&context, &request).await else {
-        panic!()
+    let external = match job::start(&context, &request).await {
+        Outcome::Accepted { external } => external,
+        other => panic!("{other:?}"),
     };
     // The operation that owns it isn't there: the garbage collector may take the Job at any time.
     match job::start(&context, &request).await {
