@@ -6,23 +6,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::api::{DeleteParams, Preconditions};
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::{Api, Client, ResourceExt};
 use tracing::{debug, info, warn};
 
+use super::cached::Cached;
 use super::clock::Clock;
 use super::events::Events;
 use super::executor::Executor;
 use super::journal::{Appended, Journal, JournalError};
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
+use super::turns::Turns;
 use crate::activities::Claim;
 use crate::api::{CloudOperation, OperationState, OperationStatus};
 use crate::engine::{self, Decision, Identity, Inputs, InvalidSpec, Workflow};
-
-/// An operation as the cache holds it: one that doesn't parse waits for a change, and holds up no other.
-pub type Operation = DeserializeGuard<CloudOperation>;
 
 /// The label that Velero puts on what it restores.
 const RESTORED_LABEL: &str = "velero.io/restore-name";
@@ -53,6 +51,8 @@ pub struct Context {
     pub draining: tokio::sync::watch::Receiver<bool>,
     /// Compiled specs.
     pub workflows: Workflows,
+    /// Who is decided on next.
+    pub turns: Arc<Turns>,
 }
 
 /// Why a pass could not be completed. It is made again, later each time.
@@ -81,21 +81,26 @@ pub enum ReconcileError {
 ///
 /// # Errors
 /// When the API server can't be reached, refuses, or another writer is always faster.
-pub async fn reconcile(cached: Arc<Operation>, context: Arc<Context>) -> Result<Action, ReconcileError> {
-    let (mut current, results) = context.executor.freshest(cached);
+pub async fn reconcile(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let _turn = context.turns.take(&cached.namespace().unwrap_or_default()).await;
+    Box::pin(pass(cached, context)).await // boxed, so that thousands that wait for their turn keep no room for it
+}
+
+async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let (mut current, results) = match context.executor.freshest(&cached) {
+        Ok(freshest) => freshest,
+        Err(error) => {
+            warn!(
+                namespace = cached.namespace(),
+                name = cached.name_any(),
+                %error,
+                "this object can't be read: it waits for a change"
+            );
+            return Ok(Action::await_change());
+        }
+    };
     for _ in 0..MAX_ROUNDS {
-        let operation = match &current.0 {
-            Ok(operation) => operation,
-            Err(invalid) => {
-                warn!(
-                    namespace = invalid.metadata.namespace,
-                    name = invalid.metadata.name,
-                    error = invalid.error,
-                    "this object can't be read: it waits for a change"
-                );
-                return Ok(Action::await_change());
-            }
-        };
+        let operation = &*current;
         if operation.metadata.deletion_timestamp.is_some() {
             context.executor.forget(&operation.uid().unwrap_or_default());
             return Ok(Action::await_change());
@@ -150,7 +155,7 @@ pub async fn reconcile(cached: Arc<Operation>, context: Arc<Context>) -> Result<
                 Appended::Durable(written) => {
                     context.metrics.written();
                     announce(&status, &written, &context);
-                    Arc::new(DeserializeGuard(Ok(*written)))
+                    Arc::from(written)
                 }
                 Appended::Superseded(found) => {
                     context.metrics.conflict();
@@ -159,7 +164,7 @@ pub async fn reconcile(cached: Arc<Operation>, context: Arc<Context>) -> Result<
                         name = found.name_any(),
                         "it had changed: deciding anew"
                     );
-                    current = Arc::new(DeserializeGuard(Ok(*found)));
+                    current = Arc::from(found);
                     context.executor.recorded(current.clone(), 0);
                     continue;
                 }
@@ -169,14 +174,11 @@ pub async fn reconcile(cached: Arc<Operation>, context: Arc<Context>) -> Result<
                 }
             }
         };
-        let Ok(operation) = &durable.0 else {
-            return Ok(Action::await_change());
-        };
         let changed = !Arc::ptr_eq(&durable, &current);
         if changed || !results.is_empty() {
             context.executor.recorded(durable.clone(), results.len());
         }
-        context.executor.run(operation, workflow.as_ref().as_ref().ok(), work);
+        context.executor.run(&durable, workflow.as_ref().as_ref().ok(), work);
         return Ok(wake.map_or_else(Action::await_change, |at| {
             Action::requeue(at.since(context.clock.now()) + Duration::from_millis(1))
         }));
@@ -243,7 +245,7 @@ fn announce(before: &OperationStatus, operation: &CloudOperation, context: &Cont
 }
 
 /// What follows a pass that failed: another, soon.
-pub fn on_error(operation: Arc<Operation>, error: &ReconcileError, _: Arc<Context>) -> Action {
+pub fn on_error(operation: Arc<Cached>, error: &ReconcileError, _: Arc<Context>) -> Action {
     warn!(namespace = operation.namespace(), name = operation.name_any(), %error, "the pass is made again");
     Action::requeue(Duration::from_secs(1))
 }

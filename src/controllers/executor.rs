@@ -16,7 +16,8 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use super::cloud_operation::{Operation, identity};
+use super::cached::{Cached, version};
+use super::cloud_operation::identity;
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
 use crate::activities::{Activities, AttemptContext, Claim, Progress};
@@ -29,7 +30,7 @@ use crate::engine::{
 const MAX_CALLS: usize = 256;
 
 /// Asks for another pass over an operation.
-pub type Trigger = futures::channel::mpsc::UnboundedSender<ObjectRef<Operation>>;
+pub type Trigger = futures::channel::mpsc::UnboundedSender<ObjectRef<Cached>>;
 
 /// The work under way in this process.
 pub struct Executor {
@@ -48,7 +49,7 @@ pub struct Executor {
 #[derive(Default)]
 struct Entry {
     /// The object as this process last wrote it, while the cache may not have it yet.
-    latest: Option<Arc<Operation>>,
+    latest: Option<Arc<CloudOperation>>,
     /// What arrived and isn't recorded yet.
     inbox: Vec<AttemptResult>,
     flights: HashMap<Work, Flight>,
@@ -88,23 +89,25 @@ impl Executor {
     }
 
     /// The newer of what the cache has and what this process last wrote, with what arrived since.
-    pub fn freshest(&self, cached: Arc<Operation>) -> (Arc<Operation>, Vec<AttemptResult>) {
+    ///
+    /// # Errors
+    /// When what the cache has can't be read.
+    pub fn freshest(&self, cached: &Cached) -> Result<(Arc<CloudOperation>, Vec<AttemptResult>), serde_json::Error> {
         let mut operations = self.operations();
-        let Some(entry) = operations.get_mut(&cached.uid().unwrap_or_default()) else {
-            return (cached, vec![]);
-        };
-        if entry
-            .latest
-            .as_ref()
-            .is_some_and(|latest| version(latest) <= version(&cached))
-        {
-            entry.latest = None;
+        let mut results = vec![];
+        if let Some(entry) = operations.get_mut(&cached.uid().unwrap_or_default()) {
+            results.clone_from(&entry.inbox);
+            match &entry.latest {
+                Some(latest) if version(&**latest) > version(cached) => return Ok((latest.clone(), results)),
+                _ => entry.latest = None,
+            }
         }
-        (entry.latest.clone().unwrap_or(cached), entry.inbox.clone())
+        drop(operations);
+        Ok((Arc::new(cached.parse()?), results))
     }
 
     /// Notes the object as it was just read or written, and that so many results are recorded in it.
-    pub fn recorded(&self, operation: Arc<Operation>, results: usize) {
+    pub fn recorded(&self, operation: Arc<CloudOperation>, results: usize) {
         let mut operations = self.operations();
         let entry = operations.entry(operation.uid().unwrap_or_default()).or_default();
         entry.inbox.drain(..results);
@@ -365,7 +368,7 @@ impl Drop for EndOfTerm {
 struct Report {
     executor: Arc<Executor>,
     uid: String,
-    reference: ObjectRef<Operation>,
+    reference: ObjectRef<Cached>,
     piece: Work,
 }
 
@@ -449,9 +452,4 @@ fn slim(step: &Step) -> Step {
         **job = crate::api::Job::default();
     }
     slim
-}
-
-/// The order of an object's versions. Kubernetes' resourceVersions are decimal and grow.
-fn version(operation: &Operation) -> u64 {
-    operation.resource_version().and_then(|v| v.parse().ok()).unwrap_or(0)
 }

@@ -9,6 +9,7 @@
 //!   wins. An answer that was lost is looked up, not guessed.
 //! - A claim is checked before every effect ([`Claim::is_held`]), and when it ends, everything in flight is aborted. A
 //!   process that was paused past its claim's end finds it expired, whatever it believed before.
+//! - A holder that sees the Lease's resourceVersion go backwards gives its claim up: its journals are not what they were.
 //! - A holder whose clock is more than 5 s off the API server's gives its claim up: times in a status must make sense
 //!   to whoever takes over.
 
@@ -29,6 +30,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::clock::Clock;
+use super::restore::{HOLD_ALL_ANNOTATION, Restore};
 use crate::activities::Claim;
 use crate::api::{FIELD_MANAGER, Time};
 
@@ -50,6 +52,8 @@ pub struct Candidate {
     pub duration: Duration,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
+    /// What the Lease says of a store that went back.
+    pub restore: Arc<Restore>,
 }
 
 /// A claim to leadership: good until a moment that renewals move on.
@@ -102,6 +106,8 @@ enum LeaseError {
     Ambiguous(String),
     #[error("the clock of this machine is {0:?} off the API server's: more than {MAX_SKEW:?}, so it may not lead")]
     Skew(Duration),
+    #[error("the Lease is older than it was: the store went back in time")]
+    WentBack,
 }
 
 impl Candidate {
@@ -190,6 +196,10 @@ impl Candidate {
                     leadership.give_up();
                     return self.release().await;
                 }
+                Err(error @ LeaseError::WentBack) => {
+                    warn!(%error, "giving up leadership");
+                    return leadership.give_up();
+                }
                 Err(error) => {
                     warn!(%error, left = ?leadership.remaining(), "could not renew the Lease");
                     pause = self.duration / 20;
@@ -215,7 +225,8 @@ impl Candidate {
     async fn get(&self) -> Result<Option<Lease>, LeaseError> {
         let request = self.request().get(LEASE, &kube::api::GetParams::default());
         match self.send(request).await {
-            Ok((lease, _)) => Ok(Some(lease)),
+            Ok((lease, _)) if self.restore.see(&lease) => Ok(Some(lease)),
+            Ok(_) => Err(LeaseError::WentBack),
             Err(Answer::Status(404, _)) => Ok(None),
             Err(answer) => Err(answer.into()),
         }
@@ -235,7 +246,10 @@ impl Candidate {
             Some(_) => self.request().replace(LEASE, &post, body),
         };
         let date = match self.send(request).await {
-            Ok((_, date)) => date,
+            Ok((written, date)) => {
+                self.restore.see(&written);
+                date
+            }
             // Lost or late: what the Lease says now decides, as the one who holds it is unique.
             Err(Answer::Status(409, _)) | Err(Answer::None(_)) | Err(Answer::Status(500.., _)) => {
                 match self.get().await? {
@@ -261,12 +275,17 @@ impl Candidate {
         let old = current.and_then(|l| l.spec.clone()).unwrap_or_default();
         let now = MicroTime(self.clock.now().timestamp());
         let changes = old.holder_identity.as_deref() != Some(holder);
+        let mut metadata = current.map(|l| l.metadata.clone()).unwrap_or_default();
+        metadata.managed_fields = None;
+        if let Some(why) = self.restore.to_record() {
+            let annotations = metadata.annotations.get_or_insert_default();
+            annotations.insert(HOLD_ALL_ANNOTATION.into(), why);
+        }
         Lease {
             metadata: ObjectMeta {
                 name: Some(LEASE.into()),
                 namespace: Some(self.namespace.clone()),
-                resource_version: current.and_then(|l| l.metadata.resource_version.clone()),
-                ..ObjectMeta::default()
+                ..metadata
             },
             spec: Some(LeaseSpec {
                 holder_identity: Some(holder.to_owned()),

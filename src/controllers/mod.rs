@@ -1,5 +1,6 @@
 //! The shells that join engine and activities: watch, decide, write, act.
 
+mod cached;
 mod clock;
 mod cloud_operation;
 mod depth;
@@ -10,8 +11,11 @@ mod leadership;
 mod metrics;
 mod namespaces;
 mod operator;
+mod restore;
+mod turns;
 
 pub use clock::{Clock, SystemClock};
 pub use leadership::LEASE;
 pub use namespaces::Namespaces;
 pub use operator::{Config, Environment, Health, run};
+pub use restore::HOLD_ALL_ANNOTATION;

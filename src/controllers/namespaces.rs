@@ -17,7 +17,7 @@ use crate::engine::Hold;
 pub struct Namespaces {
     clock: Arc<dyn Clock>,
     known: Mutex<HashMap<String, Known>>,
-    hold_all: Option<Hold>,
+    hold_all: Mutex<Option<Hold>>,
 }
 
 #[derive(Default)]
@@ -36,16 +36,34 @@ impl Namespaces {
         Self {
             clock,
             known: Mutex::default(),
-            hold_all,
+            hold_all: Mutex::new(hold_all),
         }
+    }
+
+    /// Holds every operation from now on, or lets them go on.
+    pub fn hold_all(&self, held: bool) {
+        let now = self.clock.now();
+        let mut hold = self.hold_all.lock().unwrap_or_else(PoisonError::into_inner);
+        *hold = match (held, *hold) {
+            (true, _) => Some(Hold {
+                since: now,
+                until: None,
+            }),
+            (false, hold) => hold.map(|hold| Hold {
+                until: Some(now),
+                ..hold
+            }),
+        };
     }
 
     /// The namespace's last hold. One that isn't known is not held: every one is known before the first operation is
     /// looked at.
     pub fn hold(&self, namespace: &str) -> Option<Hold> {
+        let all = *self.hold_all.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        self.hold_all
-            .or_else(|| known.get(namespace).and_then(|known| known.hold))
+        let own = known.get(namespace).and_then(|known| known.hold);
+        let last = [all, own].into_iter().flatten();
+        last.max_by_key(|hold| (hold.until.is_none(), hold.until))
     }
 
     /// What the namespace's `http` steps may call beyond the default, as its annotation says it.

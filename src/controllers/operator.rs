@@ -13,13 +13,14 @@ use kube::api::PostParams;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, CustomResourceExt, Resource, ResourceExt};
+use kube::{Api, Client, CustomResourceExt, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::cached::Cached;
 use super::clock::Clock;
-use super::cloud_operation::{Context, Operation, Workflows, on_error, reconcile};
+use super::cloud_operation::{Context, Workflows, on_error, reconcile};
 use super::depth;
 use super::events::Events;
 use super::executor::{EndOfTerm, Executor};
@@ -27,17 +28,16 @@ use super::journal::Journal;
 use super::leadership::{Candidate, Leadership};
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
+use super::restore::Restore;
+use super::turns::Turns;
 use crate::activities::Activities;
 use crate::activities::clients::ServiceAccount;
 use crate::activities::http::{TargetPolicy, Transport};
 use crate::api::{CloudOperation, OperationState, SCHEMA_ANNOTATION};
 
 /// How many operations are decided on, and so how many statuses are written, at once: about as many as an API server
-/// takes before they only wait for each other.
-const CONCURRENCY: u16 = 16;
-
-/// Where kubectl keeps what was applied: of no use to an operation.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// takes before they only wait for each other. The controller has no limit of its own: each pass waits for its turn.
+const CONCURRENCY: usize = 16;
 
 /// How the operator is run.
 #[derive(Clone, Debug)]
@@ -78,7 +78,7 @@ pub struct Health {
 }
 
 struct Term {
-    store: Store<Operation>,
+    store: Store<Cached>,
     executor: Arc<Executor>,
 }
 
@@ -94,14 +94,7 @@ impl Health {
         let Some(term) = &*term else {
             return self.metrics.print([], 0, 0);
         };
-        let states = term.store.state().into_iter().filter_map(|operation| {
-            operation
-                .0
-                .as_ref()
-                .ok()
-                .and_then(|o| o.status.as_ref())
-                .and_then(|s| s.state)
-        });
+        let states = term.store.state().into_iter().filter_map(|operation| operation.state());
         let states: Vec<OperationState> = states.collect();
         self.metrics
             .print(states, term.executor.unrecorded(), term.executor.under_way())
@@ -134,6 +127,7 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
         () = stop(shutdown.clone()) => return,
     };
     health.ready.store(true, Ordering::Relaxed);
+    let restore = Arc::new(Restore::default());
     while !*shutdown.borrow() {
         let identity = format!("{}_{}", config.host, &uuid::Uuid::new_v4().simple().to_string()[..8]);
         let candidate = Candidate {
@@ -142,6 +136,7 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
             identity: identity.clone(),
             duration: config.lease_duration,
             clock: environment.clock.clone(),
+            restore: restore.clone(),
         };
         let leadership = tokio::select! {
             leadership = candidate.acquire() => leadership,
@@ -149,7 +144,7 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
         };
         tokio::select! {
             // The term ends by itself only when it was asked to stop; nothing of it is under way any more.
-            () = term(&config, &environment, &health, &identity, own_account.clone(), leadership.clone(), shutdown.clone()) => {
+            () = term(&config, &environment, &health, &identity, own_account.clone(), leadership.clone(), &restore, shutdown.clone()) => {
                 leadership.give_up();
                 candidate.release().await;
             }
@@ -225,6 +220,7 @@ async fn term(
     runner: &str,
     own_account: Option<ServiceAccount>,
     claim: Arc<Leadership>,
+    restore: &Arc<Restore>,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let Environment {
@@ -233,9 +229,10 @@ async fn term(
         transport,
     } = environment;
     let metrics = health.metrics.clone();
-    let namespaces = Arc::new(Namespaces::new(clock.clone(), config.hold_all));
+    let held = restore.is_held();
+    let namespaces = Arc::new(Namespaces::new(clock.clone(), config.hold_all || held));
     let activities = Activities::new(client.clone(), own_account, transport.clone(), config.targets.clone());
-    let (trigger, triggered) = futures::channel::mpsc::unbounded::<ObjectRef<Operation>>();
+    let (trigger, triggered) = futures::channel::mpsc::unbounded::<ObjectRef<Cached>>();
     let executor = Arc::new(Executor::new(
         Arc::new(activities),
         claim.clone(),
@@ -249,7 +246,7 @@ async fn term(
     let context = Arc::new(Context {
         client: client.clone(),
         clock: clock.clone(),
-        claim,
+        claim: claim.clone(),
         journal: Journal::new(client.clone(), runner),
         executor: executor.clone(),
         namespaces: namespaces.clone(),
@@ -258,14 +255,22 @@ async fn term(
         runner: runner.to_owned(),
         draining,
         workflows: Workflows::default(),
+        turns: Turns::new(CONCURRENCY),
     });
 
-    let api: Api<Operation> = config
+    let api: Api<Cached> = config
         .namespace
         .as_deref()
         .map_or_else(|| Api::all(client.clone()), |ns| Api::namespaced(client.clone(), ns));
     let (store, writer) = reflector::store();
-    let watched = operations(api, writer, store.clone(), executor.clone());
+    let went_back = {
+        let restore = restore.clone();
+        move |which: &str| {
+            restore.went_back(which);
+            claim.give_up();
+        }
+    };
+    let watched = operations(api, writer, store.clone(), executor.clone(), went_back);
     health.set_term(Some(Term {
         store: store.clone(),
         executor: executor.clone(),
@@ -273,6 +278,7 @@ async fn term(
 
     // Namespaces first: an operation in a held one must not be looked at before that is known.
     let followed = namespaces
+        .clone()
         .follow(client.clone(), config.namespace.as_deref())
         .inspect_err(|error| warn!(%error, "the namespaces can't be watched: operations wait"));
     let mut followed = Box::pin(followed.filter_map(async |name| name.ok()));
@@ -281,20 +287,30 @@ async fn term(
             break;
         }
     }
-    let wake_namespace = {
-        let store = store.clone();
-        async move {
-            while let Some(name) = followed.next().await {
-                for operation in store.state().iter().filter(|o| o.namespace().as_deref() == Some(&name)) {
-                    // Fails only once the controller has ended, and this with it.
-                    let _ = trigger.unbounded_send(ObjectRef::from_obj(&**operation));
-                }
+    let wake = |namespace: Option<&str>| {
+        for operation in store.state() {
+            if namespace.is_none_or(|namespace| operation.namespace().as_deref() == Some(namespace)) {
+                // Fails only once the controller has ended, and this with it.
+                let _ = trigger.unbounded_send(ObjectRef::from_obj(&*operation));
             }
         }
     };
+    let wake_namespaces = async {
+        while let Some(name) = followed.next().await {
+            wake(Some(&name));
+        }
+    };
+    let follow_hold = async {
+        let mut was = held;
+        loop {
+            restore.changed(was).await;
+            was = !was;
+            namespaces.hold_all(was || config.hold_all);
+            wake(None);
+        }
+    };
 
-    let controller = Controller::for_stream(watched, store)
-        .with_config(controller::Config::default().concurrency(CONCURRENCY))
+    let controller = Controller::for_stream(watched, store.clone())
         .reconcile_on(triggered)
         .run(reconcile, on_error, context)
         .for_each(async |result| {
@@ -329,21 +345,23 @@ async fn term(
     tokio::select! {
         () = controller => warn!("the controller ended by itself"),
         () = write_events => {}
-        () = wake_namespace.then(|()| std::future::pending()) => {}
+        () = wake_namespaces.then(|()| std::future::pending()) => {}
+        () = follow_hold => {}
         () = stopped => {}
     }
 }
 
-/// The stream of operations that feeds the cache, and drops the work of those that are gone.
+/// The stream of operations that feeds the cache, and drops the work of those that are gone. Says so where an operation
+/// comes back as it was before.
 fn operations(
-    api: Api<Operation>,
-    writer: reflector::store::Writer<Operation>,
-    store: Store<Operation>,
+    api: Api<Cached>,
+    writer: reflector::store::Writer<Cached>,
+    store: Store<Cached>,
     executor: Arc<Executor>,
-) -> impl futures::Stream<Item = Result<Operation, watcher::Error>> + Send + 'static {
+    went_back: impl Fn(&str) + Send + 'static,
+) -> impl futures::Stream<Item = Result<Cached, watcher::Error>> + Send + 'static {
     watcher(api, watcher::Config::default())
         .default_backoff()
-        .modify(trim)
         .reflect(writer)
         .inspect(move |event| match event {
             Ok(watcher::Event::Delete(operation)) => executor.forget(&operation.uid().unwrap_or_default()),
@@ -351,23 +369,17 @@ fn operations(
                 let uids: HashSet<String> = store.state().iter().filter_map(|operation| operation.uid()).collect();
                 executor.forget_all_but(&uids);
             }
+            Ok(watcher::Event::InitApply(operation)) => {
+                let known = store
+                    .get(&ObjectRef::from_obj(operation))
+                    .map_or(0, |known| known.version());
+                if operation.version() < known {
+                    let name = format!("{}/{}", operation.namespace().unwrap_or_default(), operation.name_any());
+                    went_back(&format!("{name}'s from {known} to {}", operation.version()));
+                }
+            }
             Ok(_) => {}
             Err(error) => warn!(%error, "the watch of operations was interrupted"),
         })
         .touched_objects()
-}
-
-/// Makes an operation small for the cache: most of them do nothing but wait there.
-fn trim(operation: &mut Operation) {
-    operation.meta_mut().managed_fields = None;
-    operation.annotations_mut().remove(LAST_APPLIED);
-    // A list that was read has room for four, however few there are.
-    if let Ok(operation) = &mut operation.0 {
-        operation.spec.steps.shrink_to_fit();
-        if let Some(status) = &mut operation.status {
-            status.conditions.shrink_to_fit();
-            status.steps.shrink_to_fit();
-            status.history.shrink_to_fit();
-        }
-    }
 }

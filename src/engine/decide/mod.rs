@@ -199,7 +199,7 @@ impl<'a> Pass<'a> {
         let by = if self.status.suspended_at.is_some() {
             "spec.suspend"
         } else {
-            "its namespace's label holdfast.dev/suspended, or --hold-all"
+            "its namespace's label holdfast.dev/suspended, or a hold of everything (--hold-all, or the annotation holdfast.dev/hold-all of the operator's Lease)"
         };
         let open = self
             .status
