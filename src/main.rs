@@ -32,7 +32,13 @@ enum Command {
     /// Runs the operator, in a cluster or on a laptop against the current kubeconfig context.
     Operator(OperatorArgs),
     /// Prints the custom resource definitions, for `kubectl apply -f -`.
-    Crds,
+    Crds {
+        /// Only this one, by its plural.
+        name: Option<String>,
+        /// Print their plurals.
+        #[arg(long)]
+        names: bool,
+    },
     /// Prints the reference of the custom resources' fields, in Markdown.
     Reference,
 }
@@ -102,7 +108,7 @@ enum CommandError {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Crds => print_crds(),
+        Command::Crds { name, names } => print_crds(name.as_deref(), names),
         Command::Reference => print_reference(),
         Command::Operator(arguments) => operate(arguments),
     };
@@ -115,9 +121,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn print_crds() -> Result<(), CommandError> {
+fn print_crds(only: Option<&str>, names: bool) -> Result<(), CommandError> {
     let mut out = std::io::stdout().lock();
     for crd in holdfast::api::crds() {
+        let plural = &crd.spec.names.plural;
+        if names {
+            writeln!(out, "{plural}")?;
+            continue;
+        }
+        if only.is_some_and(|only| only != plural) {
+            continue;
+        }
         write!(out, "---\n{}", serde_yaml::to_string(&crd)?)?;
     }
     Ok(())

@@ -88,7 +88,7 @@ impl Activities {
                 Ok(request) => Box::pin(job::start(context, &request)).await,
                 Err(failure) => Outcome::Failed(failure),
             },
-            StepType::Wait | StepType::Set | StepType::Assert => {
+            StepType::Wait | StepType::Set | StepType::Assert | StepType::Signal | StepType::Approval => {
                 Outcome::Failed(AttemptFailure::definite("Bug", format!("{step_type:?} is no activity")))
             }
         }
@@ -114,11 +114,11 @@ impl Activities {
     pub async fn write_output_secret(
         &self,
         context: &AttemptContext,
-        index: usize,
+        field: &str,
         secret: &OutputSecret,
         scope: &Scope,
     ) -> Result<(), AttemptFailure> {
-        output_secret::write(context, index, secret, scope).await
+        output_secret::write(context, field, secret, scope).await
     }
 }
 

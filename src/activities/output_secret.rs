@@ -24,7 +24,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// gets the same result and writes it.
 pub async fn write(
     context: &AttemptContext,
-    index: usize,
+    field: &str,
     secret: &OutputSecret,
     scope: &Scope,
 ) -> Result<(), AttemptFailure> {
@@ -33,7 +33,7 @@ pub async fn write(
         let value = render(&Value::String(template.clone()), scope).map_err(|error| {
             AttemptFailure::definite(
                 "InvalidExpression",
-                format!("spec.steps[{index}].outputSecret.data.{key}: {}", error.error),
+                format!("{field}.outputSecret.data.{key}: {}", error.error),
             )
         })?;
         let text = match value {

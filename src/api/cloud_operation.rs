@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Duration, OperationStatus, Retry, Step, Time, any_object};
+use super::{Duration, OperationStatus, Retry, Step, Time, any_list, any_object};
 
 /// A durable operation: its steps call clouds and clusters, its progress is recorded step by step in
 /// its status, and it resumes exactly where it left off after any crash.
@@ -23,7 +23,7 @@ use super::{Duration, OperationStatus, Retry, Step, Time, any_object};
     category = "holdfast",
     namespaced,
     status = "OperationStatus",
-    annotation("holdfast.dev/schema", "1"),
+    annotation("holdfast.dev/schema", "2"),
     derive = "PartialEq",
     doc = "A CloudOperation is a durable run of a workflow: its steps call clouds and clusters, its progress is recorded step by step in its status, and it resumes exactly where it left off after any crash.",
     selectable = ".status.state",
@@ -42,6 +42,8 @@ use super::{Duration, OperationStatus, Retry, Step, Time, any_object};
 #[x_kube(validation = Rule::new("has(self.input) == has(oldSelf.input) && (!has(self.input) || self.input == oldSelf.input)").message("spec.input is immutable: create another CloudOperation"))]
 #[x_kube(validation = Rule::new("has(self.output) == has(oldSelf.output) && (!has(self.output) || self.output == oldSelf.output)").message("spec.output is immutable: create another CloudOperation"))]
 #[x_kube(validation = Rule::new("has(self.order) == has(oldSelf.order) && (!has(self.order) || self.order == oldSelf.order)").message("spec.order is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("has(self.failurePolicy) == has(oldSelf.failurePolicy) && (!has(self.failurePolicy) || self.failurePolicy == oldSelf.failurePolicy)").message("spec.failurePolicy is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("has(self.finally) == has(oldSelf.finally) && (!has(self.finally) || self.finally == oldSelf.finally)").message("spec.finally is immutable: create another CloudOperation"))]
 #[x_kube(validation = Rule::new("has(self.retry) == has(oldSelf.retry) && (!has(self.retry) || self.retry == oldSelf.retry)").message("spec.retry is immutable: create another CloudOperation"))]
 #[x_kube(validation = Rule::new("has(self.serviceAccountName) == has(oldSelf.serviceAccountName) && (!has(self.serviceAccountName) || self.serviceAccountName == oldSelf.serviceAccountName)").message("spec.serviceAccountName is immutable: create another CloudOperation"))]
 #[x_kube(validation = Rule::new("has(self.startDeadline) == has(oldSelf.startDeadline) && (!has(self.startDeadline) || self.startDeadline == oldSelf.startDeadline)").message("spec.startDeadline is immutable: create another CloudOperation"))]
@@ -70,6 +72,10 @@ pub struct CloudOperationSpec {
     ))]
     pub start_deadline: Option<Time>,
 
+    /// What the operation does when a step fails for good. Default: `Stop`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_policy: Option<FailurePolicy>,
+
     /// In which order the steps run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<Order>,
@@ -82,6 +88,12 @@ pub struct CloudOperationSpec {
     #[schemars(length(min = 1, max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub steps: Vec<Step>,
+
+    /// Steps that run at the end, one after the other, whatever happened before: also after a failure, a cancel or the
+    /// operation's timeout. They may read every step's state, and `operation.state`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "any_list")]
+    pub finally: Vec<Step>,
 
     /// What the operation answers, computed when it succeeds: values with `${...}` templates, recorded in
     /// `status.output`.
@@ -119,10 +131,36 @@ pub enum Order {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cancel {
+    /// What becomes of what was done: `Stop` (the default) leaves it, `Compensate` undoes the steps that say how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<CancelMode>,
+
     /// Why, for whoever reads the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub reason: Option<String>,
+}
+
+/// What becomes of what a cancelled operation had done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum CancelMode {
+    /// It stays.
+    #[default]
+    Stop,
+    /// It is undone.
+    Compensate,
+}
+
+/// What an operation does when a step fails for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum FailurePolicy {
+    /// It ends as `Failed`; what was done stays.
+    #[default]
+    Stop,
+    /// What was done is undone, the last first, by the steps' `compensate`; then it ends as `Failed`.
+    Compensate,
+    /// It waits for a person: to retry the step, to skip it, or to cancel.
+    Pause,
 }
 
 impl CloudOperationSpec {

@@ -1,7 +1,7 @@
 //! The custom resources of `holdfast.dev/v1alpha1`: types, limits and validation rules. No behaviour.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
 };
 use kube::CustomResourceExt;
 
@@ -9,6 +9,7 @@ mod cloud_operation;
 mod http;
 mod job;
 mod kubernetes;
+mod operation_action;
 mod scalars;
 mod status;
 mod step;
@@ -17,6 +18,7 @@ pub use cloud_operation::*;
 pub use http::*;
 pub use job::*;
 pub use kubernetes::*;
+pub use operation_action::*;
 pub use scalars::*;
 pub use status::*;
 pub use step::*;
@@ -32,6 +34,8 @@ pub const HTTP_TARGETS_ANNOTATION: &str = "holdfast.dev/http-targets";
 pub const KEY_ANNOTATION: &str = "holdfast.dev/idempotency-key";
 /// The label on every object that Holdfast creates for an operation: the operation's name.
 pub const OPERATION_LABEL: &str = "holdfast.dev/operation";
+/// The annotation on an operation that says who created it: set by admission, which lets nobody set another.
+pub const CREATED_BY_ANNOTATION: &str = "holdfast.dev/created-by";
 /// The annotation of the CRDs that numbers their schema: an operator serves only one at least as new as its own.
 pub const SCHEMA_ANNOTATION: &str = "holdfast.dev/schema";
 /// The field manager of every change that Holdfast makes.
@@ -39,11 +43,18 @@ pub const FIELD_MANAGER: &str = "holdfast";
 
 /// Every custom resource definition, as `holdfast crds` prints them.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    let mut crds = vec![CloudOperation::crd()];
+    let mut crds = vec![CloudOperation::crd(), OperationAction::crd()];
     for crd in &mut crds {
+        let operation = crd.spec.names.kind == "CloudOperation";
         for version in &mut crd.spec.versions {
             if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
                 tidy(schema);
+                if !operation {
+                    continue;
+                }
+                if let Some(spec) = schema.properties.as_mut().and_then(|p| p.get_mut("spec")) {
+                    nested_steps(spec);
+                }
                 // Without it, tools that read kstatus take an operation that the operator hasn't seen yet for done.
                 if let Some(status) = schema
                     .properties
@@ -56,6 +67,81 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         }
     }
     crds
+}
+
+/// Fills in the schemas of steps in steps, which a derived schema can't have: a `compensate` and the steps of `finally` look
+/// as `steps` do. They are not described again, for the definition's size.
+fn nested_steps(spec: &mut JSONSchemaProps) {
+    const UNDO: &[&str] = &[
+        "http",
+        "kubernetes",
+        "job",
+        "retry",
+        "timeouts",
+        "idempotent",
+        "sensitive",
+    ];
+    let Some(properties) = &mut spec.properties else { return };
+    let Some(JSONSchemaPropsOrArray::Schema(step)) = properties.get_mut("steps").and_then(|steps| steps.items.as_mut())
+    else {
+        return;
+    };
+    let mut bare = (**step).clone();
+    plain(&mut bare);
+    if let Some(fields) = &mut bare.properties {
+        fields.retain(|name, _| name != "compensate" && name != "needs");
+    }
+    bare.x_kubernetes_validations.iter_mut().flatten().for_each(|rule| {
+        // What isn't there can't be asked for.
+        if rule.rule.contains("self.needs") || rule.rule.contains("self.compensate") {
+            rule.rule = "true".into();
+        }
+    });
+    if let Some(rules) = &mut bare.x_kubernetes_validations {
+        rules.retain(|rule| rule.rule != "true");
+    }
+    let mut undo = JSONSchemaProps {
+        type_: Some("object".into()),
+        properties: bare.properties.clone(),
+        ..JSONSchemaProps::default()
+    };
+    if let Some(fields) = &mut undo.properties {
+        fields.retain(|name, _| UNDO.contains(&name.as_str()));
+    }
+    undo.x_kubernetes_validations = Some(vec![ValidationRule {
+        rule: "[has(self.http), has(self.kubernetes), has(self.job)].filter(t, t).size() == 1".into(),
+        message: Some("compensate has exactly one of http, kubernetes, job".into()),
+        ..ValidationRule::default()
+    }]);
+    if let Some(compensate) = step.properties.as_mut().and_then(|p| p.get_mut("compensate")) {
+        undo.description = compensate.description.take();
+        *compensate = undo;
+    }
+    if let Some(finally) = properties.get_mut("finally") {
+        finally.items = Some(JSONSchemaPropsOrArray::Schema(Box::new(bare)));
+        finally.max_items = Some(20);
+    }
+}
+
+/// Takes descriptions and rules on changes out of a schema, which is in the definition with them already.
+fn plain(schema: &mut JSONSchemaProps) {
+    schema.description = None;
+    if let Some(rules) = &mut schema.x_kubernetes_validations {
+        rules.retain(|rule| !rule.rule.contains("oldSelf"));
+    }
+    for property in schema
+        .properties
+        .iter_mut()
+        .flat_map(|properties| properties.values_mut())
+    {
+        plain(property);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        plain(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        plain(values);
+    }
 }
 
 /// Makes a derived schema one that people meet with pleasure. An optional field isn't nullable: the API server then

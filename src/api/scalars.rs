@@ -210,6 +210,11 @@ pub(super) fn any_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
+/// The schema of a list whose items' schema is filled in later: see `crds`.
+pub(super) fn any_list(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}})
+}
+
 /// The schema of an object of any kind: the API server keeps it as it is, but refuses one without a kind or name.
 pub(super) fn manifest(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{StepType, Time, any_object, atomic};
+use super::{ActionState, StepType, Time, any_object, atomic};
 
 /// How far an operation is: written by the operator alone.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -57,6 +57,16 @@ pub struct OperationStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "atomic::<StepStatus>")]
     pub steps: Vec<StepStatus>,
+
+    /// Signals and approvals that arrived and that no step has taken yet, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "atomic::<Received>")]
+    pub received: Vec<Received>,
+
+    /// What came of OperationActions, until they say it themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "atomic::<DecidedAction>")]
+    pub actions: Vec<DecidedAction>,
 
     /// The audit log's tail, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -123,8 +133,11 @@ pub enum OperationState {
     Suspended,
     /// Held since it came back from a backup without its status.
     Restored,
-    /// An attempt of a call that may not be repeated ended without an answer: a person is needed.
+    /// A person is needed: a call that may not be repeated ended without an answer, a step could not be undone, or one
+    /// failed and `failurePolicy` is `Pause`.
     Stuck,
+    /// What was done is being undone.
+    Compensating,
     /// The end: every step succeeded or was skipped.
     Succeeded,
     /// The end: a step failed for good.
@@ -146,7 +159,7 @@ impl OperationState {
     pub fn is_finished(self) -> bool {
         use OperationState::*;
         match self {
-            Running | Waiting | BackingOff | Suspended | Restored | Stuck => false,
+            Running | Waiting | BackingOff | Suspended | Restored | Stuck | Compensating => false,
             Succeeded | Failed | Cancelled | TimedOut | Expired | InvalidSpec | SpecChanged => true,
         }
     }
@@ -249,6 +262,10 @@ pub struct StepStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
 
+    /// How far its list is, for a step with `forEach`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub items: Option<Items>,
+
     /// The sequence number of its start.
     pub start_seq: i64,
 
@@ -262,6 +279,60 @@ pub struct StepStatus {
     pub other: Map<String, Value>,
 }
 
+/// How far a `forEach` is. Items that are under way or failed have entries of their own, `<step>[<index>]`; every other
+/// item before `next` is done.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Items {
+    /// How many there are.
+    pub total: i64,
+    /// The index of the first that was never started.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub next: i64,
+    /// The indices of those that are to be started again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub again: Vec<i64>,
+    /// The outputs of those that are done, by index.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(schema_with = "any_object")]
+    pub outputs: Map<String, Value>,
+}
+
+/// A signal or an approval that arrived.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Received {
+    /// The signal's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// The step that an approval is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Whether it is approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved: Option<bool>,
+    /// A signal's payload; an approval's `by` and `comment`.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(schema_with = "any_object")]
+    pub payload: Map<String, Value>,
+}
+
+/// What came of an OperationAction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DecidedAction {
+    /// The action's name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Whether it was applied.
+    pub state: ActionState,
+    /// What was done, or why nothing was.
+    pub message: String,
+    /// When.
+    pub time: Time,
+}
+
 /// How far a step is. The legal transitions are in the engine's `transitions`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum StepState {
@@ -271,13 +342,14 @@ pub enum StepState {
     Waiting,
     /// The last attempt failed; the next one starts at `nextAttemptTime`.
     BackingOff,
-    /// The outcome of a call that may not be repeated is unknown, or what it started has vanished: a person is needed.
+    /// A person is needed: the outcome of a call that may not be repeated is unknown, what it started has vanished, or it
+    /// failed where that may not end the operation.
     Undecided,
     /// It is to end before its time: what it started at the other side is being stopped.
     Cancelling,
     /// The end: it did what it should.
     Succeeded,
-    /// The end: its `when` was false.
+    /// The end: its `when` was false, or a person said to go on without it.
     Skipped,
     /// The end: it failed for good.
     Failed,
@@ -367,6 +439,12 @@ pub enum HistoryEvent {
     StepCancelled,
     /// A step can't go on without a person.
     StepUndecided,
+    /// An OperationAction was applied.
+    ActionApplied,
+    /// An OperationAction was not applied.
+    ActionRejected,
+    /// What was done began to be undone.
+    Compensating,
     /// The operation was held.
     Suspended,
     /// The operation goes on.

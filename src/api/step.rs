@@ -9,13 +9,16 @@ use serde_json::{Map, Value};
 
 use super::{Duration, Http, Job, Kubernetes, any_object, expression};
 
-/// One step. Exactly one of `http`, `kubernetes`, `job`, `wait`, `set` and `assert` says what it does.
+/// One step. Exactly one of `http`, `kubernetes`, `job`, `wait`, `signal`, `approval`, `set` and `assert` says what it
+/// does.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self == oldSelf").message("a step is immutable: create another CloudOperation"))]
-#[x_kube(validation = Rule::new("[has(self.http), has(self.kubernetes), has(self.job), has(self.wait), has(self.set), has(self.assert)].filter(t, t).size() == 1").message("a step has exactly one of http, kubernetes, job, wait, set, assert"))]
+#[x_kube(validation = Rule::new("[has(self.http), has(self.kubernetes), has(self.job), has(self.wait), has(self.signal), has(self.approval), has(self.set), has(self.assert)].filter(t, t).size() == 1").message("a step has exactly one of http, kubernetes, job, wait, signal, approval, set, assert"))]
 #[x_kube(validation = Rule::new("!(self.name in ['true', 'false', 'null', 'in', 'as', 'break', 'const', 'continue', 'else', 'for', 'function', 'if', 'import', 'let', 'loop', 'package', 'namespace', 'return', 'var', 'void', 'while'])").message("is a reserved word of the expression language: choose another").field_path(".name"))]
 #[x_kube(validation = Rule::new("!has(self.needs) || !(self.name in self.needs)").message("a step can't need itself").field_path(".needs"))]
+#[x_kube(validation = Rule::new("!has(self.compensate) || has(self.http) || has(self.kubernetes) || has(self.job)").message("can only be said of a step with an effect: http, kubernetes or job").field_path(".compensate"))]
+#[x_kube(validation = Rule::new("has(self.forEach) || (!has(self.maxParallel) && !has(self.maxFailures))").message("maxParallel and maxFailures need forEach"))]
 #[x_kube(validation = Rule::new("!has(self.idempotent) || has(self.http)").message("can only be said of an http step").field_path(".idempotent"))]
 pub struct Step {
     /// The step's name, by which expressions read its output: `steps.<name>.output`. A letter in lower case, then up
@@ -62,6 +65,33 @@ pub struct Step {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
 
+    /// What the operation does when the step fails for good. `Fail` (the default): it ends as its `failurePolicy` says.
+    /// `Continue`: it goes on; `steps.<name>.state` and `steps.<name>.failure` tell what follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<OnFailure>,
+
+    /// How the step is undone, once it was done, when the operation fails with the `failurePolicy` `Compensate`, or is
+    /// cancelled with the `mode` `Compensate`. May read the step's own output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub compensate: Option<Box<Compensate>>,
+
+    /// Runs the step for each item of this list: an expression. The step reads `item` and `index`; its output, as
+    /// `steps.<name>.output.items`, is the list of the items' outputs in their order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "expression")]
+    pub for_each: Option<String>,
+
+    /// How many items are under way at once. Default: 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_parallel: Option<i32>,
+
+    /// How many items may fail before the step does. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub max_failures: Option<i32>,
+
     /// Calls an HTTP service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<Box<Http>>,
@@ -77,6 +107,14 @@ pub struct Step {
     /// Waits for a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Box<Wait>>,
+
+    /// Waits for a signal: an OperationAction that somebody sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<Box<Signal>>,
+
+    /// Waits until somebody approves or rejects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Box<Approval>>,
 
     /// Computes values, with `${...}` templates: they become the step's output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -164,6 +202,90 @@ pub struct Wait {
     pub until_time: Option<String>,
 }
 
+/// What an operation does when a step fails for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnFailure {
+    /// It ends as its `failurePolicy` says.
+    #[default]
+    Fail,
+    /// It goes on.
+    Continue,
+}
+
+/// How a step is undone. Exactly one of `http`, `kubernetes` and `job`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Compensate {
+    /// How it is retried; what is absent here is taken from the operation's `retry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// How long it may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
+    /// False says that the call may not be made twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotent: Option<bool>,
+    /// Nothing that the other side answers is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sensitive: Option<bool>,
+    /// Calls an HTTP service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<Box<Http>>,
+    /// Changes Kubernetes objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Box<Kubernetes>>,
+    /// Runs a container to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Box<Job>>,
+}
+
+/// A wait for a signal. One that was sent before the step waits counts, too. `timeouts.scheduleToClose` limits the wait.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Signal {
+    /// The signal's name. Default: the step's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub name: Option<String>,
+
+    /// The JSON schema of its payload: a signal that doesn't conform is rejected as it arrives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub schema: Option<Map<String, Value>>,
+
+    /// The payload that stands in for a signal that didn't come in time. If absent, the step then ends as `TimedOut`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub default: Option<Map<String, Value>>,
+}
+
+/// A wait for somebody's word. One that was given before the step waits counts, too. A rejection fails the step.
+/// `timeouts.scheduleToClose` limits the wait.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Approval {
+    /// What is to be approved, for who is asked: a text with `${...}` templates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub message: Option<String>,
+
+    /// The users who may approve or reject. If this and `groups` are absent: whoever may create `cloudoperations/approve`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub users: Vec<String>,
+
+    /// The groups whose members may approve or reject.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub groups: Vec<String>,
+
+    /// True: who created the operation may not approve it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclude_requester: Option<bool>,
+}
+
 /// What a step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum StepType {
@@ -179,6 +301,36 @@ pub enum StepType {
     Set,
     /// Fails the operation unless something is true.
     Assert,
+    /// Waits for a signal.
+    Signal,
+    /// Waits for somebody's word.
+    Approval,
+}
+
+impl Compensate {
+    /// The step that undoes.
+    pub fn step(&self, name: String) -> Step {
+        let Self {
+            retry,
+            timeouts,
+            idempotent,
+            sensitive,
+            http,
+            kubernetes,
+            job,
+        } = self.clone();
+        Step {
+            name,
+            retry,
+            timeouts,
+            idempotent,
+            sensitive,
+            http,
+            kubernetes,
+            job,
+            ..Step::default()
+        }
+    }
 }
 
 impl Step {
@@ -191,6 +343,8 @@ impl Step {
             (self.wait.is_some(), StepType::Wait),
             (self.set.is_some(), StepType::Set),
             (self.assert.is_some(), StepType::Assert),
+            (self.signal.is_some(), StepType::Signal),
+            (self.approval.is_some(), StepType::Approval),
         ];
         let mut given = types
             .into_iter()

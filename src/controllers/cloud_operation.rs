@@ -10,6 +10,7 @@ use kube::runtime::controller::Action;
 use kube::{Api, Client, ResourceExt};
 use tracing::{debug, info, warn};
 
+use super::actions::Actions;
 use super::cached::Cached;
 use super::clock::Clock;
 use super::events::Events;
@@ -19,7 +20,7 @@ use super::metrics::Metrics;
 use super::namespaces::Namespaces;
 use super::turns::Turns;
 use crate::activities::Claim;
-use crate::api::{CloudOperation, OperationState, OperationStatus};
+use crate::api::{CREATED_BY_ANNOTATION, CloudOperation, OperationState, OperationStatus, Time};
 use crate::engine::{self, Decision, Identity, Inputs, InvalidSpec, Workflow};
 
 /// The label that Velero puts on what it restores.
@@ -51,6 +52,8 @@ pub struct Context {
     pub draining: tokio::sync::watch::Receiver<bool>,
     /// Compiled specs.
     pub workflows: Workflows,
+    /// What people ask.
+    pub actions: Arc<Actions>,
     /// Who is decided on next.
     pub turns: Arc<Turns>,
 }
@@ -68,6 +71,14 @@ pub enum ReconcileError {
     #[error("{name} could not be deleted when its ttlSecondsAfterFinished had passed: {error}")]
     Delete {
         /// The object.
+        name: String,
+        /// What the API server said.
+        error: kube::Error,
+    },
+    /// What came of an action could not be told to it.
+    #[error("what came of an OperationAction on {name} could not be written: {error}")]
+    Answer {
+        /// The operation.
         name: String,
         /// What the API server said.
         error: kube::Error,
@@ -117,6 +128,9 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
         let digest = engine::spec_digest(&operation.spec);
         let workflow = context.workflows.get(&digest, operation);
         let now = context.clock.now();
+        let actions = context
+            .actions
+            .on(&operation.namespace().unwrap_or_default(), &operation.name_any());
         let decision = engine::decide(
             &status,
             &Inputs {
@@ -125,6 +139,7 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
                 spec_digest: &digest,
                 workflow: workflow.as_ref().as_ref().map(Arc::as_ref),
                 results: &results,
+                actions: &actions,
                 namespace_hold: context.namespaces.hold(&operation.namespace().unwrap_or_default()),
                 draining: *context.draining.borrow(),
                 runner: &context.runner,
@@ -179,6 +194,16 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
             context.executor.recorded(durable.clone(), results.len());
         }
         context.executor.run(&durable, workflow.as_ref().as_ref().ok(), work);
+        if !actions.is_empty() {
+            context
+                .actions
+                .answer(&durable)
+                .await
+                .map_err(|error| ReconcileError::Answer {
+                    name: durable.name_any(),
+                    error,
+                })?;
+        }
         return Ok(wake.map_or_else(Action::await_change, |at| {
             Action::requeue(at.since(context.clock.now()) + Duration::from_millis(1))
         }));
@@ -196,6 +221,8 @@ pub fn identity(operation: &CloudOperation) -> Identity {
         generation: meta.generation,
         disposable: meta.generate_name.is_some() || meta.owner_references.as_ref().is_some_and(|o| !o.is_empty()),
         restored: operation.labels().contains_key(RESTORED_LABEL),
+        created: meta.creation_timestamp.as_ref().map(|time| Time::new(time.0)),
+        creator: operation.annotations().get(CREATED_BY_ANNOTATION).cloned(),
     }
 }
 

@@ -180,12 +180,13 @@ impl Executor {
         let identity = identity(operation);
         let key = IdempotencyKey::new(&identity.uid, &piece.step, piece.epoch);
         let invalid = |message: String| AttemptFailure::definite("InvalidExpression", message);
-        let (i, flow) = workflow
+        let flow = workflow
             .step(&piece.step)
             .ok_or_else(|| invalid(format!("there is no step {}", piece.step)))?;
         let entry = status.steps.iter().find(|s| s.name == piece.step);
-        let scope = engine::scope(workflow, flow, &identity, &operation.spec, &status);
-        let request = engine::request(i, flow, &scope, &key).map_err(|e| invalid(e.to_string()))?;
+        let scope = engine::scope(workflow, flow, &piece.step, &identity, &operation.spec, &status)
+            .map_err(|e| invalid(e.to_string()))?;
+        let request = engine::request(flow, &scope, &key).map_err(|e| invalid(e.to_string()))?;
         let context = AttemptContext {
             namespace: identity.namespace.clone(),
             operation: identity.name.clone(),
@@ -196,7 +197,7 @@ impl Executor {
             key,
             failures: entry.map_or(0, |s| s.failures),
             maybe_done: entry.is_some_and(|s| s.maybe_done),
-            sensitive: operation.spec.steps[i].sensitive == Some(true),
+            sensitive: flow.spec.sensitive == Some(true),
             scope,
             kubernetes: self
                 .activities
@@ -205,10 +206,10 @@ impl Executor {
             claim: self.claim.clone(),
         };
         Ok(Prepared {
-            index: i,
+            field: flow.field.clone(),
             context,
             request: request.value,
-            step: Box::new(slim(&operation.spec.steps[i])),
+            step: Box::new(slim(&flow.spec)),
             step_type: flow.step_type,
             kind: piece.kind.clone(),
         })
@@ -271,7 +272,7 @@ impl Executor {
     /// Turns an outcome into what the journal takes: of a result, only what the step names.
     async fn record(&self, prepared: &Prepared, outcome: Outcome) -> AttemptOutcome {
         let Prepared {
-            index, context, step, ..
+            field, context, step, ..
         } = prepared;
         let result = match outcome {
             Outcome::Failed(failure) => return AttemptOutcome::Failed(failure),
@@ -282,14 +283,14 @@ impl Executor {
             let scope = engine::result_scope(&context.scope, &result, context.attempt, &context.key);
             if let Err(failure) = self
                 .activities
-                .write_output_secret(context, *index, secret, &scope)
+                .write_output_secret(context, field, secret, &scope)
                 .await
             {
                 return AttemptOutcome::Failed(failure);
             }
         }
         match engine::output(
-            *index,
+            field,
             step.output.as_ref(),
             &context.scope,
             &result,
@@ -434,7 +435,7 @@ fn progress(report: Report) -> Progress {
 }
 
 struct Prepared {
-    index: usize,
+    field: String,
     context: AttemptContext,
     request: serde_json::Value,
     step: Box<Step>,

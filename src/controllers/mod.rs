@@ -1,5 +1,6 @@
 //! The shells that join engine and activities: watch, decide, write, act.
 
+mod actions;
 mod cached;
 mod clock;
 mod cloud_operation;

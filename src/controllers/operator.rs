@@ -13,11 +13,12 @@ use kube::api::PostParams;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, CustomResourceExt, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::actions::Actions;
 use super::cached::Cached;
 use super::clock::Clock;
 use super::cloud_operation::{Context, Workflows, on_error, reconcile};
@@ -33,7 +34,7 @@ use super::turns::Turns;
 use crate::activities::Activities;
 use crate::activities::clients::ServiceAccount;
 use crate::activities::http::{TargetPolicy, Transport};
-use crate::api::{CloudOperation, OperationState, SCHEMA_ANNOTATION};
+use crate::api::{OperationState, SCHEMA_ANNOTATION};
 
 /// How many operations are decided on, and so how many statuses are written, at once: about as many as an API server
 /// takes before they only wait for each other. The controller has no limit of its own: each pass waits for its turn.
@@ -119,7 +120,7 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
         }
     };
     tokio::select! {
-        () = crd_is_current(&environment.client) => {}
+        () = crds_are_current(&environment.client) => {}
         () = stop(shutdown.clone()) => return,
     }
     let own_account = tokio::select! {
@@ -154,24 +155,26 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
     }
 }
 
-/// Waits until the cluster's CRD is at least as new as the operator: a status that the API server would prune is not a journal.
-async fn crd_is_current(client: &Client) {
+/// Waits until the cluster's CRDs are at least as new as the operator: a status that the API server would prune is not a
+/// journal.
+async fn crds_are_current(client: &Client) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let wanted = schema_number(&CloudOperation::crd());
-    let name = CloudOperation::crd_name();
-    loop {
-        match timeout(Duration::from_secs(10), api.get(name)).await {
-            Ok(Ok(crd)) if schema_number(&crd) >= wanted => return,
-            Ok(Ok(crd)) => warn!(
-                crd = name,
-                found = schema_number(&crd),
-                wanted,
-                "the CRD is older than the operator: apply the CRDs of this version"
-            ),
-            Ok(Err(error)) => warn!(crd = name, %error, "the CRD can't be read: is it installed?"),
-            Err(_) => warn!(crd = name, "the API server does not answer"),
+    for own in crate::api::crds() {
+        let (name, wanted) = (own.name_any(), schema_number(&own));
+        loop {
+            match timeout(Duration::from_secs(10), api.get(&name)).await {
+                Ok(Ok(crd)) if schema_number(&crd) >= wanted => break,
+                Ok(Ok(crd)) => warn!(
+                    crd = name,
+                    found = schema_number(&crd),
+                    wanted,
+                    "the CRD is older than the operator: apply the CRDs of this version"
+                ),
+                Ok(Err(error)) => warn!(crd = name, %error, "the CRD can't be read: is it installed?"),
+                Err(_) => warn!(crd = name, "the API server does not answer"),
+            }
+            sleep(Duration::from_secs(2)).await;
         }
-        sleep(Duration::from_secs(2)).await;
     }
 }
 
@@ -243,6 +246,7 @@ async fn term(
     let _end = EndOfTerm(executor.clone());
     let (events, write_events) = Events::new(client.clone(), runner, metrics.clone());
     let (drain, draining) = watch::channel(false);
+    let actions = Arc::new(Actions::new(client.clone(), clock.clone()).await);
     let context = Arc::new(Context {
         client: client.clone(),
         clock: clock.clone(),
@@ -255,6 +259,7 @@ async fn term(
         runner: runner.to_owned(),
         draining,
         workflows: Workflows::default(),
+        actions: actions.clone(),
         turns: Turns::new(CONCURRENCY),
     });
 
@@ -300,6 +305,18 @@ async fn term(
             wake(Some(&name));
         }
     };
+    let follow_actions = actions
+        .clone()
+        .follow(config.namespace.as_deref())
+        .inspect_err(|error| warn!(%error, "the watch of OperationActions was interrupted"))
+        .filter_map(async |operation| operation.ok())
+        .for_each_concurrent(None, async |operation| {
+            // Fails only once the controller has ended, and this with it.
+            let _ = trigger.unbounded_send(operation.clone());
+            if store.get(&operation).is_none() {
+                actions.reject_unless_exists(operation).await;
+            }
+        });
     let follow_hold = async {
         let mut was = held;
         loop {
@@ -347,6 +364,7 @@ async fn term(
         () = write_events => {}
         () = wake_namespaces.then(|()| std::future::pending()) => {}
         () = follow_hold => {}
+        () = follow_actions => {}
         () = stopped => {}
     }
 }

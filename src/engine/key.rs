@@ -21,8 +21,12 @@ pub struct IdempotencyKey {
 impl IdempotencyKey {
     /// The key of what step `step` of the operation with this uid does in this epoch.
     pub fn new(operation_uid: &str, step: &str, epoch: i64) -> Self {
+        let (step, what) = match step.strip_suffix(":undo") {
+            Some(step) => (step, "undo"),
+            None => (step, "do"),
+        };
         Self {
-            path: format!("{operation_uid}/{step}/do/{epoch}"),
+            path: format!("{operation_uid}/{step}/{what}/{epoch}"),
         }
     }
 

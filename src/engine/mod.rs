@@ -28,11 +28,11 @@ pub use request::{ExpressionFailure, Request, output, request, result_scope, sco
 pub use retry::start_to_close;
 pub use summary::MAX_STATUS;
 pub use transitions::{StepEvent, TRANSITIONS};
-pub use workflow::{InvalidSpec, Workflow, WorkflowStep, spec_digest};
+pub use workflow::{InvalidSpec, Role, Workflow, WorkflowStep, item_name, spec_digest, undo_name};
 
 use serde_json::{Map, Value};
 
-use crate::api::{CloudOperationSpec, ExternalRef, OperationStatus, Time};
+use crate::api::{CloudOperationSpec, ExternalRef, OperationActionSpec, OperationStatus, Time};
 
 /// The number of the rules in this module. Semantics change only under a new number: an operation is decided by the
 /// rules under which it was started, and one from the future is left untouched.
@@ -53,6 +53,25 @@ pub struct Identity {
     pub disposable: bool,
     /// True if it came back from a backup.
     pub restored: bool,
+    /// When it was created.
+    pub created: Option<Time>,
+    /// Who created it, where admission says it.
+    pub creator: Option<String>,
+}
+
+/// An OperationAction that waits to be decided on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Action {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// When it was created.
+    pub created: Option<Time>,
+    /// True if admission vouches for who asks.
+    pub verified: bool,
+    /// What it asks.
+    pub spec: OperationActionSpec,
 }
 
 /// When a namespace was held.
@@ -77,6 +96,8 @@ pub struct Inputs<'a> {
     pub workflow: Result<&'a Workflow, &'a InvalidSpec>,
     /// What arrived since the last accepted write, in the order of its arrival.
     pub results: &'a [AttemptResult],
+    /// The actions on it that don't say yet what came of them, in the order of their creation.
+    pub actions: &'a [Action],
     /// The namespace's last hold.
     pub namespace_hold: Option<Hold>,
     /// True while this process shuts down: what arrives is recorded, nothing is started.

@@ -6,10 +6,12 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::expression::{self, Scope};
-use super::workflow::{InvalidSpec, Workflow, WorkflowStep, input, join_conditions, split_conditions};
+use super::expression::{self, Expression, Scope};
+use super::workflow::{
+    InvalidSpec, Role, Workflow, WorkflowStep, input, join_conditions, split_conditions, split_item,
+};
 use super::{IdempotencyKey, Identity};
-use crate::api::{CloudOperationSpec, OperationStatus, StepState, StepStatus, Time};
+use crate::api::{CloudOperationSpec, Failure, OperationState, OperationStatus, StepState, StepStatus, Time};
 
 /// The largest output of one step, in bytes of JSON.
 pub const MAX_STEP_OUTPUT: usize = 16 * 1024;
@@ -28,39 +30,118 @@ pub struct Request {
     pub digest: String,
 }
 
-/// What the expressions of a step may read: `input`, `operation`, and of `steps` its ancestors.
+/// What the expressions of a step may read: `input`, `operation`, of `steps` its ancestors, and of a list its item.
+///
+/// # Errors
+/// A `forEach` that can't be evaluated, which it could when the step started.
 pub fn scope(
+    workflow: &Workflow,
+    step: &WorkflowStep,
+    name: &str,
+    identity: &Identity,
+    spec: &CloudOperationSpec,
+    status: &OperationStatus,
+) -> Result<Scope, ExpressionFailure> {
+    let scope = scope_of_all(workflow, step, identity, spec, status);
+    let (Some(for_each), (_, Some(index))) = (&step.for_each, split_item(name)) else {
+        return Ok(scope);
+    };
+    let items = items(step, for_each, &scope)?;
+    let item = items.into_iter().nth(index).unwrap_or_default();
+    Ok(scope.with("item", item).with("index", json!(index)))
+}
+
+/// What a step's `when` and `forEach` may read.
+pub(super) fn scope_of_all(
     workflow: &Workflow,
     step: &WorkflowStep,
     identity: &Identity,
     spec: &CloudOperationSpec,
     status: &OperationStatus,
 ) -> Scope {
-    let steps = step.ancestors.iter().filter_map(|i| {
+    let entries = step.ancestors.iter().map(|i| {
         let name = &workflow.steps[*i].name;
-        status.steps.iter().find(|s| &s.name == name)
+        (name.as_str(), status.steps.iter().find(|s| &s.name == name))
     });
-    base_scope(identity, spec, steps)
+    let scope = base_scope(identity, spec, entries);
+    if step.role != Role::Finally {
+        return scope;
+    }
+    let failure = status.failure.as_ref();
+    let state = failure.map_or(OperationState::Succeeded, failed_state);
+    scope.with(
+        "operation",
+        json!({"name": identity.name, "namespace": identity.namespace, "uid": identity.uid, "state": state, "failure": failure}),
+    )
 }
+
+/// The list of a `forEach`.
+pub(super) fn items(
+    step: &WorkflowStep,
+    for_each: &Expression,
+    scope: &Scope,
+) -> Result<Vec<Value>, ExpressionFailure> {
+    let failed = |message: String| ExpressionFailure {
+        field: format!("{}.forEach", step.field),
+        message,
+    };
+    match for_each.evaluate(scope) {
+        Ok(Value::Array(items)) if items.len() <= MAX_ITEMS => Ok(items),
+        Ok(Value::Array(items)) => Err(failed(format!("it has {} items: {MAX_ITEMS} at most", items.len()))),
+        Ok(other) => Err(failed(format!("a list is needed, not {other}"))),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+/// How many items a `forEach` may have.
+pub const MAX_ITEMS: usize = 10_000;
+
+/// How an operation ends that failed so.
+pub(super) fn failed_state(failure: &Failure) -> OperationState {
+    match (&failure.step, failure.reason.as_str()) {
+        (None, CANCELLED) => OperationState::Cancelled,
+        (None, TIMED_OUT) => OperationState::TimedOut,
+        _ => OperationState::Failed,
+    }
+}
+
+/// The reason of what a timeout ended.
+pub(super) const TIMED_OUT: &str = "TimedOut";
+/// The reason of what a cancel ended.
+pub(super) const CANCELLED: &str = "Cancelled";
 
 /// What the operation's `output` may read: all steps.
 pub(super) fn final_scope(identity: &Identity, spec: &CloudOperationSpec, status: &OperationStatus) -> Scope {
-    base_scope(identity, spec, status.steps.iter())
+    base_scope(
+        identity,
+        spec,
+        status.steps.iter().map(|step| (step.name.as_str(), Some(step))),
+    )
 }
 
 fn base_scope<'a>(
     identity: &Identity,
     spec: &CloudOperationSpec,
-    steps: impl Iterator<Item = &'a StepStatus>,
+    steps: impl Iterator<Item = (&'a str, Option<&'a StepStatus>)>,
 ) -> Scope {
     let mut read = Map::new();
-    for step in steps {
+    for (name, step) in steps {
         let mut entry = Map::new();
-        entry.insert("state".into(), json!(step.state));
-        if step.state == StepState::Succeeded {
-            entry.insert("output".into(), Value::Object(step.output.clone().unwrap_or_default()));
+        entry.insert(
+            "state".into(),
+            step.map_or_else(|| json!("NotStarted"), |step| json!(step.state)),
+        );
+        let output = step.and_then(|step| step.output.clone());
+        if output.is_some() || step.is_some_and(|step| step.state == StepState::Succeeded) {
+            entry.insert("output".into(), Value::Object(output.unwrap_or_default()));
         }
-        read.insert(step.name.clone(), Value::Object(entry));
+        if let Some(failure) = step
+            .and_then(|step| step.failure.as_ref())
+            .filter(|_| step.is_some_and(|step| step.state.is_closed()))
+        {
+            entry.insert("failure".into(), json!(failure));
+        }
+        read.insert(name.to_owned(), Value::Object(entry));
     }
     Scope::default()
         .with("input", Value::Object(input(spec)))
@@ -75,15 +156,10 @@ fn base_scope<'a>(
 ///
 /// # Errors
 /// A template that can't be evaluated, by its field.
-pub fn request(
-    i: usize,
-    step: &WorkflowStep,
-    scope: &Scope,
-    key: &IdempotencyKey,
-) -> Result<Request, ExpressionFailure> {
+pub fn request(step: &WorkflowStep, scope: &Scope, key: &IdempotencyKey) -> Result<Request, ExpressionFailure> {
     let scope = scope.clone().with("step", json!({"idempotencyKey": key.to_string()}));
     let (templates, conditions) = split_conditions(&step.request);
-    let field = format!("spec.steps[{i}].{}", field_name(step));
+    let field = format!("{}.{}", step.field, field_name(step));
     let rendered = expression::render(&templates, &scope).map_err(|error| ExpressionFailure {
         field: format!("{field}.{}", error.field),
         message: error.error.to_string(),
@@ -102,7 +178,7 @@ fn field_name(step: &WorkflowStep) -> String {
 /// # Errors
 /// A template that can't be evaluated, or an output that is too large.
 pub fn output(
-    i: usize,
+    step: &str,
     templates: Option<&Map<String, Value>>,
     scope: &Scope,
     result: &Value,
@@ -111,7 +187,7 @@ pub fn output(
 ) -> Result<Option<Map<String, Value>>, ExpressionFailure> {
     let Some(templates) = templates else { return Ok(None) };
     let scope = result_scope(scope, result, attempt, key);
-    let field = format!("spec.steps[{i}].output");
+    let field = format!("{step}.output");
     match expression::render(&Value::Object(templates.clone()), &scope) {
         Ok(Value::Object(output)) => Ok(Some(output)),
         Ok(_) => Ok(None), // not reached: an object renders to an object

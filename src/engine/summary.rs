@@ -6,20 +6,20 @@ use super::history::{MAX_MESSAGE, shorten};
 use crate::api::{OperationState, OperationStatus, StepState, StepStatus, Time};
 
 /// Brings `state`, `conditions`, `progress` and `currentStep` up to what the journal says. `state` is given where the
-/// journal alone doesn't say it: an end, a hold.
+/// journal alone doesn't say it: an end, a hold. `undoing` while what was done is being undone.
 pub fn summarise(
     status: &mut OperationStatus,
     state: Option<(OperationState, String)>,
-    total: usize,
+    progress: String,
+    undoing: bool,
     generation: Option<i64>,
     now: Time,
 ) {
-    let (state, message) = state.unwrap_or_else(|| active(status));
+    let (state, message) = state.unwrap_or_else(|| active(status, undoing));
     let message = shorten(&message, MAX_MESSAGE);
-    let closed = status.steps.iter().filter(|s| s.state.satisfies()).count();
     status.observed_generation = generation;
     status.state = Some(state);
-    status.progress = Some(format!("{closed}/{total}"));
+    status.progress = Some(progress);
     status.current_step = current(status).map(|s| s.name.clone());
     use OperationState::*;
     let finished = state.is_finished();
@@ -123,12 +123,13 @@ fn urgency(state: StepState) -> u8 {
     }
 }
 
-fn active(status: &OperationStatus) -> (OperationState, String) {
+fn active(status: &OperationStatus, undoing: bool) -> (OperationState, String) {
     let Some(step) = current(status) else {
         return (OperationState::Running, String::new());
     };
     let state = match step.state {
         StepState::Undecided => OperationState::Stuck,
+        _ if undoing => OperationState::Compensating,
         StepState::BackingOff => OperationState::BackingOff,
         StepState::Waiting => OperationState::Waiting,
         _ => OperationState::Running,

@@ -25,9 +25,9 @@ pub enum StepEvent {
     Doubt,
     /// The other side took the work.
     Accept,
-    /// The next attempt is due.
+    /// The next attempt is due, or a person asks for it.
     Retry,
-    /// The next attempt to wait for an object is due.
+    /// The next attempt to wait for an object is due; or a person reopens a list.
     Observe,
     /// Its `scheduleToClose` passed.
     Expire,
@@ -37,6 +37,8 @@ pub enum StepEvent {
     Stop,
     /// What it started could not be stopped yet.
     StopAgain,
+    /// A person says to go on without it.
+    Skip,
 }
 
 use StepEvent::*;
@@ -65,11 +67,30 @@ pub const TRANSITIONS: &[(StepState, StepEvent, StepState)] = &[
     (BackingOff, Fail, Failed),
     (BackingOff, Expire, TimedOut),
     (BackingOff, Cancel, Cancelled),
+    (Waiting, Skip, Skipped),
+    (BackingOff, Succeed, Succeeded),
+    (BackingOff, Doubt, Undecided),
+    (BackingOff, Skip, Skipped),
+    (Undecided, Succeed, Succeeded),
+    (Undecided, Fail, Failed),
+    (Undecided, Retry, Running),
+    (Undecided, Observe, Waiting),
+    (Undecided, Skip, Skipped),
     (Undecided, Expire, TimedOut),
     (Undecided, Cancel, Cancelled),
     (Cancelling, StopAgain, Cancelling),
     (Cancelling, Expire, TimedOut),
     (Cancelling, Cancel, Cancelled),
+    (Cancelling, Doubt, Undecided),
+    // By a person alone, and as long as nothing has read how it ended.
+    (Failed, Retry, Running),
+    (Failed, Observe, Waiting),
+    (Failed, Skip, Skipped),
+    (TimedOut, Retry, Running),
+    (TimedOut, Skip, Skipped),
+    (Cancelled, Retry, Running),
+    (Cancelled, Observe, Waiting),
+    (Cancelled, Skip, Skipped),
 ];
 
 /// The state that follows, if the transition is legal.
@@ -105,9 +126,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_is_final_and_every_other_state_leads_to_one() {
+    fn an_end_is_final_but_for_a_person_and_every_other_state_leads_to_one() {
         for (from, event, _) in TRANSITIONS {
-            assert!(!from.is_closed(), "{from:?} is an end but {event:?} leads on");
+            let by_a_person = matches!(event, Retry | Observe | Skip) && !matches!(from, Succeeded | Skipped);
+            assert!(
+                !from.is_closed() || by_a_person,
+                "{from:?} is an end but {event:?} leads on"
+            );
         }
         for state in [Running, Waiting, BackingOff, Undecided, Cancelling] {
             assert!(

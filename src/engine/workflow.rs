@@ -14,31 +14,84 @@ use crate::api::{CloudOperationSpec, Duration, Order, Step, StepType};
 /// A workflow that can be decided on.
 #[derive(Debug)]
 pub struct Workflow {
-    /// The steps, in the order of the spec.
+    /// The steps of the spec in their order, then those of `finally`, then those that undo.
     pub steps: Vec<WorkflowStep>,
+    /// How many of them are the spec's `steps`.
+    pub total: usize,
     /// What the operation answers.
     pub output: Option<Value>,
+    index: BTreeMap<String, usize>,
 }
 
 /// A step that can be decided on.
 #[derive(Debug)]
 pub struct WorkflowStep {
-    /// Its name.
+    /// Its name; that of a step that undoes is [`undo_name`].
     pub name: String,
+    /// Its field, as a path from the object's root: `spec.steps[2]`.
+    pub field: String,
+    /// When its turn comes.
+    pub role: Role,
+    /// It, as the spec has it.
+    pub spec: Step,
     /// What it does.
     pub step_type: StepType,
     /// Its `when`.
     pub when: Option<Expression>,
+    /// Its `forEach`.
+    pub for_each: Option<Expression>,
     /// The steps, by index, that must have ended before it starts.
     pub needs: BTreeSet<usize>,
     /// All steps that its expressions may read: what it needs, and what that needs.
     pub ancestors: BTreeSet<usize>,
+    /// The step that undoes it.
+    pub undo: Option<usize>,
     /// Its retry policy.
     pub retry: RetryPolicy,
     /// The request as the spec has it, with its templates.
     pub request: Value,
     /// Its `assert`.
     pub assert: Option<Expression>,
+    /// What the payload of its signal must conform to.
+    pub schema: Option<jsonschema::Validator>,
+}
+
+/// When a step's turn comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// As soon as what it needs has ended.
+    Main,
+    /// At the end, whatever happened.
+    Finally,
+    /// When the step with this index is to be undone.
+    Undo(usize),
+}
+
+impl WorkflowStep {
+    /// The name of the signal that it waits for, if it does.
+    pub fn signal(&self) -> Option<&str> {
+        let signal = self.spec.signal.as_ref()?;
+        Some(signal.name.as_deref().unwrap_or(&self.name))
+    }
+}
+
+/// The name in the journal of the step that undoes this one.
+pub fn undo_name(step: &str) -> String {
+    format!("{step}:undo")
+}
+
+/// The name in the journal of one item of a step with `forEach`.
+pub fn item_name(step: &str, index: usize) -> String {
+    format!("{step}[{index}]")
+}
+
+/// The name without the number of an item, and that number.
+pub fn split_item(name: &str) -> (&str, Option<usize>) {
+    let item = name
+        .strip_suffix(']')
+        .and_then(|name| name.split_once('['))
+        .and_then(|(step, index)| Some((step, index.parse().ok()?)));
+    item.map_or((name, None), |(step, index)| (step, Some(index)))
 }
 
 /// Why a spec can't be executed.
@@ -104,23 +157,87 @@ impl Workflow {
                 "there is nothing to do: at least one step is needed",
             ));
         }
+        let main = spec.steps.len();
+        for (i, step) in spec.finally.iter().enumerate() {
+            if index.insert(step.name.as_str(), main + i).is_some() {
+                return Err(InvalidSpec::new(
+                    format!("spec.finally[{i}].name"),
+                    format!("a step named {:?} exists already", step.name),
+                ));
+            }
+        }
         let compiler = Compiler { spec, index: &index };
         let mut steps = Vec::with_capacity(spec.steps.len());
-        for i in 0..spec.steps.len() {
-            steps.push(compiler.step(i)?);
+        for (i, step) in spec.steps.iter().enumerate() {
+            let mut needs = BTreeSet::new();
+            if spec.order.unwrap_or_default() == Order::Sequence && i > 0 {
+                needs.insert(i - 1);
+            }
+            let compiled = compiler.step(format!("spec.steps[{i}]"), Role::Main, step, needs)?;
+            if let Some(later) = compiled.needs.iter().find(|n| **n >= main) {
+                let later = &spec.finally[later - main].name;
+                let message = format!("it can't need or read {later:?}, which is in spec.finally and runs at the end");
+                return Err(InvalidSpec::new(compiled.field, message));
+            }
+            steps.push(compiled);
         }
         resolve_ancestors(&mut steps)?;
+        for (i, step) in spec.finally.iter().enumerate() {
+            let field = format!("spec.finally[{i}]");
+            let mut compiled = compiler.step(field, Role::Finally, step, BTreeSet::new())?;
+            let own = main + i;
+            if let Some(later) = compiled.needs.iter().find(|n| **n >= own) {
+                let later = &spec.finally[later - main].name;
+                return Err(InvalidSpec::new(
+                    compiled.field,
+                    format!("it can't read {later:?}, which comes later"),
+                ));
+            }
+            compiled.needs = (main..own).collect();
+            compiled.ancestors = (0..own).collect();
+            steps.push(compiled);
+        }
+        for i in 0..main {
+            let Some(compensate) = &spec.steps[i].compensate else {
+                continue;
+            };
+            let field = format!("spec.steps[{i}].compensate");
+            let step = compensate.step(undo_name(&spec.steps[i].name));
+            let mut readable = steps[i].ancestors.clone();
+            readable.insert(i);
+            let mut compiled = compiler.step(field, Role::Undo(i), &step, BTreeSet::new())?;
+            if let Some(other) = compiled.needs.difference(&readable).next() {
+                let (field, other) = (compiled.field, &steps[*other].name);
+                let message = format!("it can read only the step itself and what that needs, not {other:?}");
+                return Err(InvalidSpec::new(field, message));
+            }
+            compiled.needs = BTreeSet::new();
+            compiled.ancestors = readable;
+            steps[i].undo = Some(steps.len());
+            steps.push(compiled);
+        }
         let output = spec.output.clone().map(Value::Object);
         if let Some(output) = &output {
             let found = compiler.templates("spec.output", output, STEP_SCOPE)?;
             compiler.steps_read("spec.output", &found)?;
         }
-        Ok(Self { steps, output })
+        let index = steps
+            .iter()
+            .enumerate()
+            .map(|(i, step)| (step.name.clone(), i))
+            .collect();
+        Ok(Self {
+            steps,
+            total: main,
+            output,
+            index,
+        })
     }
 
-    /// The step of this name.
-    pub fn step(&self, name: &str) -> Option<(usize, &WorkflowStep)> {
-        self.steps.iter().enumerate().find(|(_, step)| step.name == name)
+    /// The step that an entry of the journal with this name is about.
+    pub fn step(&self, name: &str) -> Option<&WorkflowStep> {
+        let i = self.index.get(name).or_else(|| self.index.get(split_item(name).0))?;
+        Some(&self.steps[*i])
     }
 }
 
@@ -130,18 +247,23 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
-    fn step(&self, i: usize) -> Result<WorkflowStep, InvalidSpec> {
-        let step = &self.spec.steps[i];
-        let at = |field: &str| format!("spec.steps[{i}].{field}");
+    fn step(
+        &self,
+        own: String,
+        role: Role,
+        step: &Step,
+        mut needs: BTreeSet<usize>,
+    ) -> Result<WorkflowStep, InvalidSpec> {
+        let at = |field: &str| format!("{own}.{field}");
         let step_type = step.step_type().ok_or_else(|| {
             InvalidSpec::new(
-                format!("spec.steps[{i}]"),
-                "a step has exactly one of http, kubernetes, job, wait, set, assert",
+                own.clone(),
+                "a step has exactly one of http, kubernetes, job, wait, signal, approval, set, assert",
             )
         })?;
-        let mut needs = BTreeSet::new();
-        if self.spec.order.unwrap_or_default() == Order::Sequence && i > 0 {
-            needs.insert(i - 1);
+        let mut scope = STEP_SCOPE.to_vec();
+        if step.for_each.is_some() {
+            scope.extend(["item", "index"]);
         }
         for (n, name) in step.needs.iter().enumerate() {
             needs.insert(self.known_step(&at(&format!("needs[{n}]")), name)?);
@@ -151,62 +273,71 @@ impl Compiler<'_> {
             Ok(())
         };
 
-        let when = step
-            .when
-            .as_deref()
-            .map(|source| self.condition(&at("when"), source, STEP_SCOPE))
-            .transpose()?;
-        if let Some(when) = &when {
-            reads("when", &when.references())?;
-        }
-        let assert = step
-            .assert
-            .as_deref()
-            .map(|source| self.condition(&at("assert"), source, STEP_SCOPE))
-            .transpose()?;
-        if let Some(assert) = &assert {
-            reads("assert", &assert.references())?;
+        let condition = |field: &str, source: &Option<String>, scope: &[&str]| {
+            let parsed = source
+                .as_deref()
+                .map(|source| self.condition(&at(field), source, scope));
+            parsed.transpose()
+        };
+        let for_each = condition("forEach", &step.for_each, STEP_SCOPE)?;
+        let when = condition("when", &step.when, STEP_SCOPE)?;
+        let assert = condition("assert", &step.assert, &scope)?;
+        for (field, expression) in [("forEach", &for_each), ("when", &when), ("assert", &assert)] {
+            if let Some(expression) = expression {
+                reads(field, &expression.references())?;
+            }
         }
         let (field, request) = request_of(step, step_type);
-        self.check_wait(i, step)?;
-        reads(field, &self.request(&at(field), &request)?)?;
+        self.check_wait(&own, step)?;
+        reads(field, &self.request(&at(field), &request, &scope)?)?;
+        scope.extend(["step", "result"]);
         if let Some(output) = &step.output {
-            let mut scope = STEP_SCOPE.to_vec();
-            scope.extend(["step", "result"]);
             reads(
                 "output",
                 &self.templates(&at("output"), &Value::Object(output.clone()), &scope)?,
             )?;
         }
         if let Some(secret) = &step.output_secret {
-            let mut scope = STEP_SCOPE.to_vec();
-            scope.extend(["step", "result"]);
             reads(
                 "outputSecret",
                 &self.templates(&at("outputSecret"), &to_value(secret), &scope)?,
             )?;
         }
-        if needs.contains(&i) {
+        if self.index.get(&*step.name).is_some_and(|own| needs.contains(own)) {
             return Err(InvalidSpec::new(
                 at("needs"),
                 format!("step {:?} can't need or read itself", step.name),
             ));
         }
+        let schema = step.signal.as_ref().and_then(|signal| signal.schema.clone());
+        let schema = schema.map(|schema| {
+            jsonschema::options()
+                .with_pattern_options(jsonschema::PatternOptions::regex()) // linear in time
+                .build(&Value::Object(schema))
+                .map_err(|error| InvalidSpec::new(at("signal.schema"), error))
+        });
         Ok(WorkflowStep {
             name: step.name.clone(),
+            role,
+            spec: step.clone(),
             step_type,
             when,
+            for_each,
             needs,
             ancestors: BTreeSet::new(),
+            undo: None,
             retry: RetryPolicy::new(step.retry.as_ref(), self.spec.retry.as_ref()),
             request,
             assert,
+            schema: schema.transpose()?,
+            field: own,
         })
     }
 
     fn known_step(&self, field: &str, name: &str) -> Result<usize, InvalidSpec> {
         self.index.get(name).copied().ok_or_else(|| {
-            let names: Vec<&str> = self.spec.steps.iter().map(|s| s.name.as_str()).collect();
+            let steps = self.spec.steps.iter().chain(&self.spec.finally);
+            let names: Vec<&str> = steps.map(|s| s.name.as_str()).collect();
             InvalidSpec::new(
                 field,
                 format!("there is no step named {name:?}; there are {}", names.join(", ")),
@@ -268,14 +399,14 @@ impl Compiler<'_> {
     }
 
     /// Checks the request's templates, and its condition fields apart from them.
-    fn request(&self, field: &str, request: &Value) -> Result<References, InvalidSpec> {
+    fn request(&self, field: &str, request: &Value, may_read: &[&str]) -> Result<References, InvalidSpec> {
         let (templates, conditions) = split_conditions(request);
-        let mut scope = STEP_SCOPE.to_vec();
+        let mut scope = may_read.to_vec();
         scope.push("step");
         let mut found = self.templates(field, &templates, &scope)?;
         for (path, root, source) in conditions {
             let field = join(field, &path.join("."));
-            let mut scope = STEP_SCOPE.to_vec();
+            let mut scope = may_read.to_vec();
             scope.push(root);
             let references = self.condition(&field, &source, &scope)?.references();
             found
@@ -285,16 +416,15 @@ impl Compiler<'_> {
         Ok(found)
     }
 
-    fn check_wait(&self, i: usize, step: &Step) -> Result<(), InvalidSpec> {
+    fn check_wait(&self, own: &str, step: &Step) -> Result<(), InvalidSpec> {
         let Some(wait) = &step.wait else { return Ok(()) };
         if let Some(duration) = wait.duration.as_deref().filter(|d| !d.contains("${")) {
             duration
                 .parse::<Duration>()
-                .map_err(|e| InvalidSpec::new(format!("spec.steps[{i}].wait.duration"), e))?;
+                .map_err(|e| InvalidSpec::new(format!("{own}.wait.duration"), e))?;
         }
         if let Some(time) = wait.until_time.as_deref().filter(|t| !t.contains("${")) {
-            super::request::parse_time(time)
-                .map_err(|e| InvalidSpec::new(format!("spec.steps[{i}].wait.untilTime"), e))?;
+            super::request::parse_time(time).map_err(|e| InvalidSpec::new(format!("{own}.wait.untilTime"), e))?;
         }
         Ok(())
     }
@@ -309,6 +439,8 @@ fn request_of(step: &Step, step_type: StepType) -> (&'static str, Value) {
         StepType::Wait => ("wait", to_value(&step.wait)),
         StepType::Set => ("set", to_value(&step.set)),
         StepType::Assert => ("assert", Value::Null), // an expression, not a template
+        StepType::Signal => ("signal", Value::Null), // its schema and default are taken as they are
+        StepType::Approval => ("approval", to_value(&step.approval)),
     }
 }
 

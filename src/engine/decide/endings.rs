@@ -3,10 +3,9 @@
 use super::*;
 
 impl Pass<'_> {
-    pub(super) fn cancel(&mut self) {
+    pub(super) fn cancel(&mut self, workflow: &Workflow) {
         let Some(cancel) = &self.inputs.spec.cancel else { return };
-        let all_done = self.status.steps.len() == self.inputs.spec.steps.len()
-            && self.status.steps.iter().all(|step| step.state.satisfies());
+        let all_done = self.satisfied(workflow) == workflow.total;
         if self.status.failure.is_none() && !all_done {
             let reason = cancel.reason.clone().unwrap_or_else(|| "no reason was given".into());
             self.status.failure = Some(Failure {
@@ -31,14 +30,13 @@ impl Pass<'_> {
             if step.state != StepState::Running || step.runner.as_deref() == Some(self.inputs.runner) {
                 continue;
             }
-            if self.ending_now() {
+            let is_main = self.flow(&step.name).is_none_or(|flow| flow.role == Role::Main);
+            if is_main && self.ending_now() && !self.must_end_first(step) {
                 continue; // what is ended now is not made again
             }
             let (name, attempt) = (step.name.clone(), step.attempt);
             let lost_runner = step.runner.clone().unwrap_or_default();
-            let once = self
-                .spec_of(workflow, &name)
-                .is_some_and(|(spec, _)| spec.idempotent == Some(false));
+            let once = self.flow(&name).is_some_and(|flow| flow.spec.idempotent == Some(false));
             let message = format!("its process {lost_runner} is gone");
             history::append(
                 &mut self.status,
@@ -51,7 +49,7 @@ impl Pass<'_> {
             step.maybe_done = true;
             step.lost += 1;
             if once {
-                let message = "the process that made the call is gone, so whether it had its effect is unknown, and the step is not idempotent: look at the other side, then cancel the operation or run another";
+                let message = "the process that made the call is gone, so whether it had its effect is unknown, and the step is not idempotent: look at the other side, then complete, retry or skip the step";
                 step.failure = Some(Failure {
                     reason: "Lost".into(),
                     message: message.into(),
@@ -87,6 +85,12 @@ impl Pass<'_> {
             }
             if step.state == StepState::Waiting && step.step_type == StepType::Wait && due(step.next_attempt_time) {
                 self.succeed(i, None);
+            } else if due(step.deadline)
+                && let Some(default) = self
+                    .flow(&step.name)
+                    .and_then(|flow| flow.spec.signal.as_ref()?.default.clone())
+            {
+                self.succeed(i, Some(default));
             } else if due(step.deadline) {
                 let last = step
                     .failure
@@ -133,11 +137,42 @@ impl Pass<'_> {
 
     /// Once the operation is going to end: ends what only waits; and, on a cancel or timeout, what is under way.
     pub(super) fn wind_down(&mut self) {
-        if self.status.failure.is_none() {
-            return;
-        }
-        let now = self.ending_now();
         for i in 0..self.status.steps.len() {
+            let Some(flow) = self.flow(&self.status.steps[i].name) else {
+                continue;
+            };
+            let step = &self.status.steps[i];
+            let name = &step.name;
+            let is_item = split_item(name).1.is_some();
+            let (ends, now) = match flow.role {
+                Role::Main => {
+                    let list_stops = is_item && self.stops_list(flow);
+                    (self.status.failure.is_some() || list_stops, self.ending_now())
+                }
+                Role::Undo(_) => (!self.compensates(), true),
+                Role::Finally => (false, false),
+            };
+            let unknown = step.maybe_done || step.state == StepState::Running;
+            if !ends || (unknown && self.must_end_first(step)) {
+                continue;
+            }
+            if is_open_list(step) {
+                let prefix = format!("{name}[");
+                let open = self
+                    .status
+                    .steps
+                    .iter()
+                    .any(|s| s.name.starts_with(&prefix) && !s.state.is_closed());
+                if !open {
+                    self.advance(
+                        i,
+                        StepEvent::Cancel,
+                        HistoryEvent::StepCancelled,
+                        "before all of its items were done",
+                    );
+                }
+                continue;
+            }
             let step = &mut self.status.steps[i];
             let job = step.step_type == StepType::Job;
             let mine = step.runner.as_deref() == Some(self.inputs.runner);
@@ -162,7 +197,7 @@ impl Pass<'_> {
                     StepState::Running => {
                         "it was ended while a call was under way: whether that had its effect is unknown"
                     }
-                    StepState::Undecided => "whether it had its effect is unknown",
+                    StepState::Undecided if step.maybe_done => "whether it had its effect is unknown",
                     _ => "",
                 };
                 step.maybe_done |= step.state == StepState::Running;
@@ -189,17 +224,24 @@ impl Pass<'_> {
         if self.status.steps.iter().any(|s| !s.state.is_closed()) {
             return None;
         }
-        if let Some(failure) = self.status.failure.clone() {
-            let state = match (&failure.step, failure.reason.as_str()) {
-                (None, CANCELLED) => OperationState::Cancelled,
-                (None, TIMED_OUT) => OperationState::TimedOut,
-                _ => OperationState::Failed,
-            };
-            let message = failure_message(&failure);
-            return Some(self.end(state, message));
-        }
-        if self.status.steps.len() < workflow.steps.len() {
+        let at_the_end = workflow.steps.iter().filter(|flow| flow.role == Role::Finally);
+        let all_ran = at_the_end.into_iter().all(|flow| self.entry(&flow.name).is_some());
+        if !self.main_is_over(workflow) || !self.is_undone(workflow) || !all_ran {
             return None; // held before the next one
+        }
+        if let Some(failure) = self.status.failure.clone() {
+            let mut message = failure_message(&failure);
+            let undone: Vec<&str> = self
+                .status
+                .steps
+                .iter()
+                .filter(|step| step.state.satisfies() && self.is_undo(&step.name))
+                .map(|step| step.name.trim_end_matches(":undo"))
+                .collect();
+            if !undone.is_empty() {
+                message = format!("{message}; undone: {}", undone.join(", "));
+            }
+            return Some(self.end(failed_state(&failure), message));
         }
         if let Some(output) = &workflow.output {
             let scope = request::final_scope(self.inputs.identity, self.inputs.spec, &self.status);
@@ -229,7 +271,7 @@ impl Pass<'_> {
                 return Some(self.end(OperationState::Failed, message));
             }
         }
-        let total = workflow.steps.len();
+        let total = workflow.total;
         let message = if total == 1 {
             "its step succeeded".to_owned()
         } else {

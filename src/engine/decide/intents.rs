@@ -4,114 +4,171 @@ use super::*;
 
 impl Pass<'_> {
     /// Starts what is ready and what is due again. Answers whether anything was started or ended by it.
-    pub(super) fn start_ready_steps(&mut self, workflow: &Workflow) -> bool {
+    pub(super) fn start_ready(&mut self, workflow: &Workflow) -> bool {
         let before = self.status.seq;
-        for i in 0..self.status.steps.len() {
-            let step = &self.status.steps[i];
-            if step.state == StepState::BackingOff && step.next_attempt_time.is_some_and(|at| at <= self.now) {
-                let waits = self
-                    .spec_of(workflow, &step.name)
-                    .is_some_and(|(spec, _)| spec.is_kubernetes_wait());
-                self.attempt(workflow, i, if waits { StepEvent::Observe } else { StepEvent::Retry });
-            }
+        self.start_due_attempts(workflow);
+        self.take_received(workflow);
+        if self.status.failure.is_none() {
+            self.start_main(workflow);
         }
-        for (i, flow) in workflow.steps.iter().enumerate() {
-            let started = |name: &str| self.status.steps.iter().find(|s| s.name == name);
-            let ready = started(&flow.name).is_none()
-                && flow
-                    .needs
-                    .iter()
-                    .all(|n| started(&workflow.steps[*n].name).is_some_and(|s| s.state.satisfies()));
-            if ready && self.status.failure.is_none() {
-                self.start_step(workflow, i, flow);
+        self.advance_lists(workflow);
+        if self.main_is_over(workflow) {
+            self.undo_next(workflow);
+            if self.is_undone(workflow) {
+                self.start_finally(workflow);
             }
         }
         self.status.seq != before
     }
 
-    fn start_step(&mut self, workflow: &Workflow, i: usize, flow: &WorkflowStep) {
-        let spec = &self.inputs.spec.steps[i];
-        let scope = request::scope(workflow, flow, self.inputs.identity, self.inputs.spec, &self.status);
-        let at = |field: &str| format!("spec.steps[{i}].{field}");
+    fn start_due_attempts(&mut self, workflow: &Workflow) {
+        for i in 0..self.status.steps.len() {
+            let step = &self.status.steps[i];
+            if step.state == StepState::BackingOff && step.next_attempt_time.is_some_and(|at| at <= self.now) {
+                self.attempt(workflow, i, retry_event(workflow, &step.name));
+            }
+        }
+    }
+
+    fn start_main(&mut self, workflow: &Workflow) {
+        for flow in &workflow.steps[..workflow.total] {
+            let ready = self.entry(&flow.name).is_none()
+                && flow.needs.iter().all(|n| {
+                    let needed = &workflow.steps[*n];
+                    self.entry(&needed.name).is_some_and(|entry| satisfies(needed, entry))
+                });
+            if ready && self.status.failure.is_none() {
+                self.start_step(workflow, flow);
+            }
+        }
+    }
+
+    fn start_finally(&mut self, workflow: &Workflow) {
+        for flow in workflow.steps.iter().filter(|flow| flow.role == Role::Finally) {
+            match self.entry(&flow.name) {
+                Some(entry) if entry.state.is_closed() => {}
+                Some(_) => return,
+                None => {
+                    self.start_step(workflow, flow);
+                    if self.entry(&flow.name).is_some_and(|entry| !entry.state.is_closed()) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn start_step(&mut self, workflow: &Workflow, flow: &WorkflowStep) {
+        let scope = request::scope_of_all(workflow, flow, self.inputs.identity, self.inputs.spec, &self.status);
         if let Some(when) = &flow.when {
             match when.evaluate_bool(&scope) {
                 Ok(true) => {}
                 Ok(false) => {
-                    return self.enter(flow, StepState::Skipped, HistoryEvent::StepSkipped, "its when is false");
+                    return self.enter(
+                        flow,
+                        &flow.name,
+                        StepState::Skipped,
+                        HistoryEvent::StepSkipped,
+                        "its when is false",
+                    );
                 }
-                Err(error) => return self.enter_failed(flow, INVALID_EXPRESSION, &format!("{}: {error}", at("when"))),
+                Err(error) => {
+                    let message = format!("{}.when: {error}", flow.field);
+                    return self.enter_failed(flow, &flow.name, INVALID_EXPRESSION, &message);
+                }
             }
         }
+        match &flow.for_each {
+            Some(for_each) => self.start_list(flow, for_each, &scope),
+            None => self.start_one(flow, &flow.name, &scope),
+        }
+    }
+
+    /// Starts a step without a list, or one item of one with.
+    pub(super) fn start_one(&mut self, flow: &WorkflowStep, name: &str, scope: &Scope) {
+        let at = |field: &str| format!("{}.{field}", flow.field);
         if let Some(assert) = &flow.assert {
-            return match assert.evaluate_bool(&scope) {
-                Ok(true) => self.enter(flow, StepState::Succeeded, HistoryEvent::StepSucceeded, ""),
-                Ok(false) => self.enter_failed(flow, "AssertFailed", &format!("{} is false", assert.source())),
-                Err(error) => self.enter_failed(flow, INVALID_EXPRESSION, &format!("{}: {error}", at("assert"))),
+            return match assert.evaluate_bool(scope) {
+                Ok(true) => self.enter(flow, name, StepState::Succeeded, HistoryEvent::StepSucceeded, ""),
+                Ok(false) => self.enter_failed(flow, name, "AssertFailed", &format!("{} is false", assert.source())),
+                Err(error) => self.enter_failed(flow, name, INVALID_EXPRESSION, &format!("{}: {error}", at("assert"))),
             };
         }
-        let key = IdempotencyKey::new(&self.inputs.identity.uid, &flow.name, 0);
-        let request = match request::request(i, flow, &scope, &key) {
+        let key = IdempotencyKey::new(&self.inputs.identity.uid, name, self.status.epoch);
+        let request = match request::request(flow, scope, &key) {
             Ok(request) => request,
-            Err(error) => return self.enter_failed(flow, INVALID_EXPRESSION, &error.to_string()),
+            Err(error) => return self.enter_failed(flow, name, INVALID_EXPRESSION, &error.to_string()),
         };
         match flow.step_type {
             StepType::Set => {
-                self.enter(flow, StepState::Waiting, HistoryEvent::StepWaiting, "");
+                self.enter(flow, name, StepState::Waiting, HistoryEvent::StepWaiting, "");
                 self.status.history.pop(); // computed at once: its start is not worth an entry
                 let last = self.status.steps.len() - 1;
                 self.succeed(last, request.value.as_object().cloned());
             }
             StepType::Wait => match wait_until(&request.value, self.now) {
                 Ok(until) => {
-                    self.enter(
-                        flow,
-                        StepState::Waiting,
-                        HistoryEvent::StepWaiting,
-                        &format!("until {until}"),
-                    );
+                    let message = format!("waiting until {until}");
+                    self.enter_waiting(flow, name, &message);
                     if let Some(step) = self.status.steps.last_mut() {
                         step.next_attempt_time = Some(until);
-                        step.message = Some(format!("waiting until {until}"));
                     }
                     if until <= self.now {
                         self.succeed(self.status.steps.len() - 1, None);
                     }
                 }
-                Err(error) => self.enter_failed(flow, INVALID_EXPRESSION, &format!("{}: {error}", at("wait"))),
+                Err(error) => self.enter_failed(flow, name, INVALID_EXPRESSION, &format!("{}: {error}", at("wait"))),
             },
+            StepType::Signal => {
+                let message = format!("waiting for the signal {}", flow.signal().unwrap_or(name));
+                self.enter_waiting(flow, name, &message);
+            }
+            StepType::Approval => {
+                let asked = request.value.get("message").and_then(Value::as_str).unwrap_or_default();
+                let message = match asked {
+                    "" => "waiting for an approval".to_owned(),
+                    asked => format!("waiting for an approval: {asked}"),
+                };
+                self.enter_waiting(flow, name, &message);
+            }
+            _ if flow.spec.is_kubernetes_wait() => {
+                self.enter_waiting(flow, name, &waits_for(&request.value));
+                if let Some(step) = self.status.steps.last_mut() {
+                    step.attempt = 1;
+                    step.request_digest = Some(request.digest);
+                }
+            }
             _ => {
-                let waits = spec.is_kubernetes_wait();
-                let (state, entry) = if waits {
-                    (StepState::Waiting, HistoryEvent::StepWaiting)
-                } else {
-                    (StepState::Running, HistoryEvent::AttemptStarted)
-                };
-                let message = if waits {
-                    waits_for(&request.value)
-                } else {
-                    String::new()
-                };
-                self.enter_attempt(flow, state, entry, &message, spec, request.digest);
+                self.enter(flow, name, StepState::Running, HistoryEvent::AttemptStarted, "");
+                let now = self.now;
+                if let Some(step) = self.status.steps.last_mut() {
+                    step.request_digest = Some(request.digest);
+                    step.attempt_time = Some(now);
+                    step.runner = Some(self.inputs.runner.to_owned());
+                    step.deadline = schedule_to_close(&flow.spec).map(|most| now.plus(most));
+                }
             }
         }
     }
 
     /// Enters a step into the journal.
-    fn enter(&mut self, flow: &WorkflowStep, state: StepState, entry: HistoryEvent, message: &str) {
+    pub(super) fn enter(
+        &mut self,
+        flow: &WorkflowStep,
+        name: &str,
+        state: StepState,
+        entry: HistoryEvent,
+        message: &str,
+    ) {
         let attempt = i64::from(entry == HistoryEvent::AttemptStarted);
-        let seq = history::append(
-            &mut self.status,
-            self.now,
-            entry,
-            Some((&flow.name, attempt)),
-            Some(message),
-        );
+        let step = Some((name, attempt));
+        let seq = history::append(&mut self.status, self.now, entry, step, Some(message));
         self.status.steps.push(StepStatus {
-            name: flow.name.clone(),
+            name: name.to_owned(),
             step_type: flow.step_type,
             state,
             attempt,
-            epoch: 0,
+            epoch: self.status.epoch,
             runner: None,
             request_digest: None,
             failures: 0,
@@ -126,62 +183,45 @@ impl Pass<'_> {
             message: None,
             output: None,
             failure: None,
+            items: None,
             start_seq: seq,
             end_seq: state.is_closed().then_some(seq),
             other: Map::new(),
         });
     }
 
-    fn enter_failed(&mut self, flow: &WorkflowStep, reason: &str, message: &str) {
-        self.enter(
-            flow,
-            StepState::Failed,
-            HistoryEvent::StepFailed,
-            &format!("{reason}: {message}"),
-        );
-        let failure = Failure {
-            reason: reason.into(),
-            message: shorten(message, MAX_MESSAGE),
-            step: None,
-        };
+    pub(super) fn enter_waiting(&mut self, flow: &WorkflowStep, name: &str, message: &str) {
+        self.enter(flow, name, StepState::Waiting, HistoryEvent::StepWaiting, message);
+        let deadline = schedule_to_close(&flow.spec).map(|most| self.now.plus(most));
         if let Some(step) = self.status.steps.last_mut() {
-            step.failure = Some(failure.clone());
+            step.message = Some(shorten(message, MAX_MESSAGE));
+            step.deadline = deadline;
         }
-        self.status.failure.get_or_insert(Failure {
-            step: Some(flow.name.clone()),
-            ..failure
-        });
     }
 
-    fn enter_attempt(
-        &mut self,
-        flow: &WorkflowStep,
-        state: StepState,
-        entry: HistoryEvent,
-        message: &str,
-        spec: &Step,
-        digest: String,
-    ) {
-        self.enter(flow, state, entry, message);
-        let now = self.now;
-        if let Some(step) = self.status.steps.last_mut() {
-            step.attempt = 1;
-            step.request_digest = Some(digest);
-            step.attempt_time = (state == StepState::Running).then_some(now);
-            step.runner = (state == StepState::Running).then(|| self.inputs.runner.to_owned());
-            step.deadline = schedule_to_close(spec).map(|most| now.plus(most));
-            step.message = Some(message.to_owned()).filter(|m| !m.is_empty());
-        }
+    /// Enters a step that fails before it did anything.
+    pub(super) fn enter_failed(&mut self, flow: &WorkflowStep, name: &str, reason: &str, message: &str) {
+        self.enter(flow, name, StepState::Waiting, HistoryEvent::StepWaiting, "");
+        self.status.history.pop(); // it failed at once: its start is not worth an entry
+        self.fail(self.status.steps.len() - 1, reason, message);
     }
 
     /// Records the intent of another attempt, unless what it would send is not what the first one sent.
     pub(super) fn attempt(&mut self, workflow: &Workflow, i: usize, event: StepEvent) {
         let step = &self.status.steps[i];
-        let Some((n, flow)) = workflow.step(&step.name) else {
+        let Some(flow) = workflow.step(&step.name) else {
             return;
         };
-        let scope = request::scope(workflow, flow, self.inputs.identity, self.inputs.spec, &self.status);
-        match request::request(n, flow, &scope, &self.key(step)) {
+        let key = self.key(step);
+        let scope = request::scope(
+            workflow,
+            flow,
+            &step.name,
+            self.inputs.identity,
+            self.inputs.spec,
+            &self.status,
+        );
+        match scope.and_then(|scope| request::request(flow, &scope, &key)) {
             Err(error) => return self.fail(i, INVALID_EXPRESSION, &error.to_string()),
             Ok(request) if step.request_digest.as_ref() != Some(&request.digest) => {
                 return self.fail(
@@ -202,12 +242,26 @@ impl Pass<'_> {
         let step = &mut self.status.steps[i];
         step.attempt += 1;
         step.next_attempt_time = None;
+        self.advance(i, event, entry, "");
         if event != StepEvent::Observe {
+            let step = &mut self.status.steps[i];
             step.runner = Some(runner);
             step.attempt_time = Some(now);
         }
-        self.advance(i, event, entry, "");
     }
+}
+
+/// How another attempt of this step begins.
+pub(super) fn retry_event(workflow: &Workflow, name: &str) -> StepEvent {
+    let waits = workflow.step(name).is_some_and(|flow| flow.spec.is_kubernetes_wait());
+    if waits { StepEvent::Observe } else { StepEvent::Retry }
+}
+
+/// True if what needs this step may run.
+pub(super) fn satisfies(flow: &WorkflowStep, entry: &StepStatus) -> bool {
+    let goes_on = flow.spec.on_failure == Some(OnFailure::Continue)
+        && matches!(entry.state, StepState::Failed | StepState::TimedOut);
+    entry.state.satisfies() || goes_on
 }
 
 /// Until when a `wait` waits.

@@ -1,28 +1,37 @@
 //! One decision: from a status, the spec and what arrived to the next status, the work that it calls for and the time of
 //! the next look. A pure function: the same arguments give the same answer, whoever asks and whenever.
 //!
-//! The order within a pass is fixed: results, cancel, expiry, new intents. Work is not a list of deltas: it is all that
+//! The order within a pass is fixed: results, actions, cancel, expiry, new intents. Work is not a list of deltas: it is all that
 //! should be under way given the status returned, so that a process that starts anew, or lost an answer, need not know
 //! what another did: it starts what is missing and stops what is too much.
 
+mod actions;
 mod endings;
 mod intents;
+mod lists;
 mod results;
+mod undo;
 
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::expression;
+use self::intents::{retry_event, satisfies};
+use self::lists::is_open_list;
+use super::expression::{self, Expression, Scope};
 use super::history::{self, MAX_MESSAGE, shorten};
 use super::outcome::{AttemptFailure, Effect, RetryAdvice};
-use super::request::{self, MAX_DEPTH, MAX_OUTPUTS, MAX_STEP_OUTPUT, depth, json_size};
+use super::request::{
+    self, CANCELLED, MAX_DEPTH, MAX_OUTPUTS, MAX_STEP_OUTPUT, TIMED_OUT, depth, failed_state, json_size,
+};
 use super::retry::schedule_to_close;
 use super::summary;
 use super::transitions::{StepEvent, next};
-use super::workflow::{InvalidSpec, Workflow, WorkflowStep};
+use super::workflow::{InvalidSpec, Role, Workflow, WorkflowStep, item_name, split_item};
 use super::{AttemptOutcome, AttemptResult, Decision, ENGINE, IdempotencyKey, Inputs, Work, WorkKind};
-use crate::api::{Failure, HistoryEvent, OperationState, OperationStatus, Step, StepState, StepStatus, StepType, Time};
+use crate::api::{
+    Failure, HistoryEvent, Items, OnFailure, OperationState, OperationStatus, StepState, StepStatus, StepType, Time,
+};
 
 /// Decides one pass.
 pub fn decide(status: &OperationStatus, inputs: &Inputs<'_>) -> Decision {
@@ -41,18 +50,33 @@ pub fn decide(status: &OperationStatus, inputs: &Inputs<'_>) -> Decision {
         now,
     };
     if status.state.is_some_and(OperationState::is_finished) {
-        let delete = pass.expire_finished();
-        summary::observe(&mut pass.status, inputs.identity.generation);
-        return pass.decision(delete);
+        pass.decide_actions();
+        if pass.status.completion_time.is_some() {
+            let delete = pass.expire_finished();
+            summary::observe(&mut pass.status, inputs.identity.generation);
+            if pass.status != *status {
+                pass.forget_actions();
+            }
+            return pass.decision(delete);
+        }
     }
     let end = pass.run();
     let quiet = inputs.namespace_hold.is_some_and(|hold| hold.until.is_none());
     if quiet && status.start_time.is_some() && pass.status == *status {
         return pass.decision(false); // a held namespace costs no write
     }
-    let total = inputs.spec.steps.len();
-    summary::summarise(&mut pass.status, end, total, inputs.identity.generation, now);
+    let progress = pass.progress();
+    let undoing = pass.compensates();
+    summary::summarise(
+        &mut pass.status,
+        end,
+        progress,
+        undoing,
+        inputs.identity.generation,
+        now,
+    );
     if pass.status != *status {
+        pass.forget_actions();
         summary::bound(&mut pass.status);
         pass.status.last_time = Some(now);
     }
@@ -78,20 +102,20 @@ impl<'a> Pass<'a> {
         for result in self.inputs.results {
             self.apply(workflow, result);
         }
+        self.decide_actions();
         let held = self.hold();
         let idle = held || self.inputs.draining;
-        self.cancel();
+        self.cancel(workflow);
         if !idle {
             self.take_over(workflow);
             self.expire();
         }
         loop {
             self.wind_down();
-            if idle || self.status.failure.is_some() || !self.start_ready_steps(workflow) {
+            if idle || !self.start_ready(workflow) {
                 break;
             }
         }
-        self.wind_down();
         let end = self.finish(workflow);
         end.or_else(|| held.then(|| (OperationState::Suspended, self.hold_message())))
     }
@@ -217,9 +241,39 @@ impl<'a> Pass<'a> {
         IdempotencyKey::new(&self.inputs.identity.uid, &step.name, step.epoch)
     }
 
-    fn spec_of<'w>(&self, workflow: &'w Workflow, name: &str) -> Option<(&'a Step, &'w WorkflowStep)> {
-        let (i, flow) = workflow.step(name)?;
-        Some((&self.inputs.spec.steps[i], flow))
+    fn flow(&self, name: &str) -> Option<&'a WorkflowStep> {
+        self.inputs.workflow.ok()?.step(name)
+    }
+
+    fn entry(&self, name: &str) -> Option<&StepStatus> {
+        self.status.steps.iter().find(|step| step.name == name)
+    }
+
+    /// True once no step of `spec.steps` is open and none is to be started.
+    fn main_is_over(&self, workflow: &Workflow) -> bool {
+        let is_main = |step: &&StepStatus| workflow.step(&step.name).is_some_and(|flow| flow.role == Role::Main);
+        let open = self
+            .status
+            .steps
+            .iter()
+            .filter(is_main)
+            .any(|step| !step.state.is_closed());
+        !open && (self.status.failure.is_some() || self.satisfied(workflow) == workflow.total)
+    }
+
+    /// How many steps of `spec.steps` have ended so that what needs them may run.
+    fn satisfied(&self, workflow: &Workflow) -> usize {
+        let steps = workflow.steps[..workflow.total].iter();
+        steps
+            .filter(|flow| self.entry(&flow.name).is_some_and(|entry| satisfies(flow, entry)))
+            .count()
+    }
+
+    fn progress(&self) -> String {
+        match self.inputs.workflow {
+            Ok(workflow) => format!("{}/{}", self.satisfied(workflow), workflow.total),
+            Err(_) => format!("0/{}", self.inputs.spec.steps.len()),
+        }
     }
 
     fn decision(self, delete: bool) -> Decision {
@@ -241,7 +295,10 @@ impl<'a> Pass<'a> {
                         (step.runner.as_deref() == Some(self.inputs.runner)).then_some(WorkKind::Attempt)
                     }
                     (StepState::Waiting, Some(external)) => Some(WorkKind::Follow(external.clone())),
-                    (StepState::Waiting, None) => (step.step_type == StepType::Kubernetes).then_some(WorkKind::Attempt),
+                    (StepState::Waiting, None) => {
+                        let waits = step.step_type == StepType::Kubernetes && step.items.is_none();
+                        waits.then_some(WorkKind::Attempt)
+                    }
                     (StepState::Cancelling, external) => due.then(|| WorkKind::Stop(external.clone())),
                     _ => None,
                 };
@@ -271,6 +328,4 @@ impl<'a> Pass<'a> {
     }
 }
 
-const TIMED_OUT: &str = "TimedOut";
-const CANCELLED: &str = "Cancelled";
 const INVALID_EXPRESSION: &str = "InvalidExpression";

@@ -1,6 +1,7 @@
 //! What arrived: results of attempts, and what they make of a step.
 
 use super::*;
+use crate::api::FailurePolicy;
 
 impl Pass<'_> {
     pub(super) fn apply(&mut self, workflow: &Workflow, result: &AttemptResult) {
@@ -91,10 +92,10 @@ impl Pass<'_> {
         });
         let name = step.name.clone();
         let counted = step.attempt - step.lost;
-        let Some((spec, flow)) = self.spec_of(workflow, &name) else {
+        let Some(flow) = workflow.step(&name) else {
             return;
         };
-        let once = spec.idempotent == Some(false);
+        let once = flow.spec.idempotent == Some(false);
         if vanished || (once && unknown) {
             return self.advance(i, StepEvent::Doubt, HistoryEvent::StepUndecided, &failure.message);
         }
@@ -109,7 +110,9 @@ impl Pass<'_> {
             };
             return self.fail(i, &failure.reason, &format!("{}{attempts}", failure.message));
         }
-        if self.status.failure.is_some() || self.inputs.spec.cancel.is_some() {
+        let ending = self.status.failure.is_some() || self.inputs.spec.cancel.is_some();
+        let must_end = self.status.steps[i].maybe_done && self.must_end_first(&self.status.steps[i]);
+        if ending && flow.role == Role::Main && !must_end {
             return self.advance(i, StepEvent::Cancel, HistoryEvent::StepCancelled, &failure.message);
         }
         let wait = self.wait_after(workflow, i, failure.retry);
@@ -140,7 +143,7 @@ impl Pass<'_> {
         let step = &self.status.steps[i];
         match (advice, workflow.step(&step.name)) {
             (RetryAdvice::After(wait), _) => wait,
-            (_, Some((_, flow))) => flow
+            (_, Some(flow)) => flow
                 .retry
                 .interval(step.attempt - step.lost, &self.key(step).to_string()),
             (_, None) => Duration::from_secs(1),
@@ -156,7 +159,44 @@ impl Pass<'_> {
         self.close_with(i, StepEvent::Expire, HistoryEvent::StepTimedOut, TIMED_OUT, message);
     }
 
+    /// Closes a step with a failure; or leaves it to a person, where it may not fail.
     fn close_with(&mut self, i: usize, event: StepEvent, entry: HistoryEvent, reason: &str, message: &str) {
+        let name = &self.status.steps[i].name;
+        let ending = self.status.failure.is_some() || self.inputs.spec.cancel.is_some();
+        let pauses = self.inputs.spec.failure_policy == Some(FailurePolicy::Pause) && !ending;
+        let for_a_person = self.flow(name).is_some_and(|flow| match flow.role {
+            Role::Undo(_) => true,
+            Role::Main => pauses && flow.spec.on_failure != Some(OnFailure::Continue) && split_item(name).1.is_none(),
+            Role::Finally => false,
+        });
+        if for_a_person {
+            let step = &mut self.status.steps[i];
+            step.failure = Some(Failure {
+                reason: reason.into(),
+                message: shorten(message, MAX_MESSAGE),
+                step: None,
+            });
+            step.deadline = None;
+            step.next_attempt_time = None;
+            return self.advance(
+                i,
+                StepEvent::Doubt,
+                HistoryEvent::StepUndecided,
+                &format!("{reason}: {message}"),
+            );
+        }
+        self.close_for_good(i, event, entry, reason, message);
+    }
+
+    /// Closes a step with a failure, and with it the operation, unless it goes on without it.
+    pub(super) fn close_for_good(
+        &mut self,
+        i: usize,
+        event: StepEvent,
+        entry: HistoryEvent,
+        reason: &str,
+        message: &str,
+    ) {
         let failure = Failure {
             reason: reason.into(),
             message: shorten(message, MAX_MESSAGE),
@@ -167,7 +207,11 @@ impl Pass<'_> {
         step.failure = Some(failure.clone());
         let name = step.name.clone();
         self.advance(i, event, entry, &format!("{reason}: {message}"));
-        if self.status.failure.is_none() {
+        let goes_on = split_item(&name).1.is_some()
+            || self
+                .flow(&name)
+                .is_some_and(|flow| flow.spec.on_failure == Some(OnFailure::Continue));
+        if self.status.failure.is_none() && !goes_on {
             self.status.failure = Some(Failure {
                 step: Some(name),
                 ..failure

@@ -1,0 +1,267 @@
+//! OperationActions: which of them wait for which operation, and the way of the answer back to each.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::json;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::cached::Cached;
+use super::clock::Clock;
+use crate::api::{ActionState, CloudOperation, DecidedAction, FIELD_MANAGER, OperationAction, Time};
+use crate::engine::Action;
+
+/// The admission policy's binding that lets nobody name another as the one who asks.
+const POLICY_BINDING: &str = "holdfast-actions";
+/// How long one request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long an action waits for its operation to be seen before it is looked up.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The actions that don't say yet what came of them, by namespace and operation, then by uid.
+type Waiting = HashMap<(String, String), BTreeMap<String, Arc<OperationAction>>>;
+
+/// The actions, as last seen.
+pub struct Actions {
+    client: Client,
+    clock: Arc<dyn Clock>,
+    /// True if admission vouches for who asks.
+    verified: bool,
+    waiting: Mutex<Waiting>,
+}
+
+impl Actions {
+    /// None is known yet. Asks the API server whether admission vouches for who asks.
+    pub async fn new(client: Client, clock: Arc<dyn Clock>) -> Self {
+        let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
+        let found = timeout(REQUEST_TIMEOUT, bindings.get_opt(POLICY_BINDING)).await;
+        let verified = matches!(found, Ok(Ok(Some(_))));
+        if !verified {
+            warn!(
+                binding = POLICY_BINDING,
+                "no admission policy vouches for who creates OperationActions: they are recorded as unverified, and approvals by name are refused"
+            );
+        }
+        Self {
+            client,
+            clock,
+            verified,
+            waiting: Mutex::default(),
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing in here panics half-way through a change.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The actions that wait for an operation, in the order of their creation.
+    pub fn on(&self, namespace: &str, operation: &str) -> Vec<Action> {
+        let waiting = self.waiting();
+        let Some(actions) = waiting.get(&(namespace.to_owned(), operation.to_owned())) else {
+            return vec![];
+        };
+        let mut actions: Vec<Action> = actions
+            .iter()
+            .map(|(uid, action)| Action {
+                name: action.name_any(),
+                uid: uid.clone(),
+                created: action
+                    .metadata
+                    .creation_timestamp
+                    .as_ref()
+                    .map(|time| Time::new(time.0)),
+                verified: self.verified,
+                spec: action.spec.clone(),
+            })
+            .collect();
+        actions.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
+        actions
+    }
+
+    /// Takes in an action. Answers the operation that it is for, if it waits.
+    fn see(&self, action: OperationAction) -> Option<ObjectRef<Cached>> {
+        let namespace = action.namespace().unwrap_or_default();
+        let operation = action.spec.operation_ref.name.clone();
+        let uid = action.uid().unwrap_or_default();
+        let decided = action.status.as_ref().is_some_and(|status| status.state.is_some());
+        if decided || action.metadata.deletion_timestamp.is_some() {
+            self.forget(&namespace, &operation, &uid);
+            return None;
+        }
+        let reference = ObjectRef::new(&operation).within(&namespace);
+        self.waiting()
+            .entry((namespace, operation))
+            .or_default()
+            .insert(uid, Arc::new(action));
+        Some(reference)
+    }
+
+    fn forget(&self, namespace: &str, operation: &str, uid: &str) {
+        let mut waiting = self.waiting();
+        let key = (namespace.to_owned(), operation.to_owned());
+        if let Some(actions) = waiting.get_mut(&key) {
+            actions.remove(uid);
+            if actions.is_empty() {
+                waiting.remove(&key);
+            }
+        }
+    }
+
+    /// Follows the actions. Yields the operation of each one that waits.
+    pub fn follow(
+        self: Arc<Self>,
+        namespace: Option<&str>,
+    ) -> impl Stream<Item = Result<ObjectRef<Cached>, watcher::Error>> + use<> {
+        let client = self.client.clone();
+        let api: Api<OperationAction> =
+            namespace.map_or_else(|| Api::all(client.clone()), |ns| Api::namespaced(client.clone(), ns));
+        watcher(api, watcher::Config::default())
+            .default_backoff()
+            .filter_map(move |event| {
+                let wakes = match event {
+                    Ok(watcher::Event::Apply(action) | watcher::Event::InitApply(action)) => self.see(action).map(Ok),
+                    Ok(watcher::Event::Delete(action)) => {
+                        let (namespace, uid) =
+                            (action.namespace().unwrap_or_default(), action.uid().unwrap_or_default());
+                        self.forget(&namespace, &action.spec.operation_ref.name, &uid);
+                        None
+                    }
+                    Ok(watcher::Event::Init) => {
+                        self.waiting().clear(); // those that still wait follow
+                        None
+                    }
+                    Ok(watcher::Event::InitDone) => None,
+                    Err(error) => Some(Err(error)),
+                };
+                std::future::ready(wakes)
+            })
+    }
+
+    /// Tells actions what came of them, as their operation's status says, and makes it their owner.
+    ///
+    /// # Errors
+    /// When one could not be told; it is told again with the next pass.
+    pub async fn answer(&self, operation: &CloudOperation) -> Result<(), kube::Error> {
+        let Some(status) = &operation.status else { return Ok(()) };
+        let namespace = operation.namespace().unwrap_or_default();
+        for decided in &status.actions {
+            let key = (namespace.clone(), operation.name_any());
+            let action = self
+                .waiting()
+                .get(&key)
+                .and_then(|actions| actions.get(&decided.uid))
+                .cloned();
+            if let Some(action) = action {
+                self.tell(&action, decided, Some(operation)).await?;
+                self.forget(&namespace, &key.1, &decided.uid);
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell(
+        &self,
+        action: &OperationAction,
+        decided: &DecidedAction,
+        owner: Option<&CloudOperation>,
+    ) -> Result<(), kube::Error> {
+        let namespace = action.namespace().unwrap_or_default();
+        let name = action.name_any();
+        let api: Api<OperationAction> = Api::namespaced(self.client.clone(), &namespace);
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..PatchParams::default()
+        };
+        // The owner first: an action that says what came of it is never looked at again.
+        if let Some(owner) = owner {
+            let mut owners = action.metadata.owner_references.clone().unwrap_or_default();
+            let uid = owner.uid().unwrap_or_default();
+            if owners.iter().all(|owner| owner.uid != uid) {
+                owners.push(OwnerReference {
+                    api_version: CloudOperation::api_version(&()).into_owned(),
+                    kind: CloudOperation::kind(&()).into_owned(),
+                    name: owner.name_any(),
+                    uid,
+                    ..OwnerReference::default()
+                });
+                let patch = Patch::Merge(json!({"metadata": {"uid": decided.uid, "ownerReferences": owners}}));
+                if is_gone(within(api.patch_metadata(&name, &params, &patch)).await)? {
+                    return Ok(());
+                }
+            }
+        }
+        let status = json!({"state": decided.state, "message": decided.message, "time": decided.time});
+        let patch = Patch::Merge(json!({"metadata": {"uid": decided.uid}, "status": status}));
+        if !is_gone(within(api.patch_status(&name, &params, &patch)).await)? {
+            info!(
+                namespace,
+                name = action.spec.operation_ref.name,
+                action = name,
+                state = ?decided.state,
+                message = decided.message,
+                "action decided"
+            );
+        }
+        Ok(())
+    }
+
+    /// Rejects what waits for an operation that isn't there, after a moment in which it may yet be seen.
+    pub async fn reject_unless_exists(&self, operation: ObjectRef<Cached>) {
+        sleep(PATIENCE).await;
+        let namespace = operation.namespace.clone().unwrap_or_default();
+        let api: Api<CloudOperation> = Api::namespaced(self.client.clone(), &namespace);
+        match within(api.get_metadata_opt(&operation.name)).await {
+            Ok(None) => {}
+            Ok(Some(_)) => return, // the watch brings it, and then its actions are decided on
+            Err(error) => return warn!(namespace, name = operation.name, %error, "can't look up an action's operation"),
+        }
+        for action in self.on(&namespace, &operation.name) {
+            let key = (namespace.clone(), operation.name.clone());
+            let waiting = self
+                .waiting()
+                .get(&key)
+                .and_then(|actions| actions.get(&action.uid))
+                .cloned();
+            let decided = DecidedAction {
+                name: action.name,
+                uid: action.uid,
+                state: ActionState::Rejected,
+                message: format!("there is no CloudOperation {} in namespace {namespace}", operation.name),
+                time: self.clock.now(),
+            };
+            if let Some(waiting) = waiting
+                && let Err(error) = self.tell(&waiting, &decided, None).await
+            {
+                warn!(namespace, action = decided.name, %error, "an action could not be rejected");
+            }
+        }
+    }
+}
+
+async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    match timeout(REQUEST_TIMEOUT, call).await {
+        Ok(answer) => answer,
+        Err(_) => Err(kube::Error::Service(
+            format!("no answer within {REQUEST_TIMEOUT:?}").into(),
+        )),
+    }
+}
+
+/// True if the object is gone, or another has its name: a patch with another uid is a conflict.
+fn is_gone<T>(answer: Result<T, kube::Error>) -> Result<bool, kube::Error> {
+    match answer {
+        Ok(_) => Ok(false),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(true),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,166 @@
+//! `forEach`: a step for each item of a list.
+//!
+//! The list has an entry of its own, which waits as long as items are under way. Each item that is under way, or failed,
+//! has one too; what is done is folded into the list's, so that a list of thousands keeps the journal small.
+
+use super::*;
+
+/// How many items are under way at once by default.
+const MAX_PARALLEL: usize = 10;
+
+impl Pass<'_> {
+    pub(super) fn start_list(&mut self, flow: &WorkflowStep, for_each: &Expression, scope: &Scope) {
+        match request::items(flow, for_each, scope) {
+            Ok(items) => {
+                let message = format!("{} items", items.len());
+                self.enter(
+                    flow,
+                    &flow.name,
+                    StepState::Waiting,
+                    HistoryEvent::StepWaiting,
+                    &message,
+                );
+                if let Some(step) = self.status.steps.last_mut() {
+                    step.items = Some(Items {
+                        total: i64::try_from(items.len()).unwrap_or(i64::MAX),
+                        ..Items::default()
+                    });
+                }
+            }
+            Err(error) => self.enter_failed(flow, &flow.name, INVALID_EXPRESSION, &error.to_string()),
+        }
+    }
+
+    /// Folds in items that are done, starts others, and ends lists that are through.
+    pub(super) fn advance_lists(&mut self, workflow: &Workflow) {
+        let lists: Vec<String> = self
+            .status
+            .steps
+            .iter()
+            .filter(|s| is_open_list(s))
+            .map(|s| s.name.clone())
+            .collect();
+        for name in lists {
+            if let Some(flow) = workflow.step(&name) {
+                self.advance_list(workflow, flow);
+            }
+        }
+    }
+
+    fn advance_list(&mut self, workflow: &Workflow, flow: &WorkflowStep) {
+        let Some(for_each) = &flow.for_each else { return };
+        let scope = request::scope_of_all(workflow, flow, self.inputs.identity, self.inputs.spec, &self.status);
+        let Ok(items) = request::items(flow, for_each, &scope) else {
+            return; // not reached: it could be evaluated when it started, from what doesn't change
+        };
+        let most = flow
+            .spec
+            .max_parallel
+            .and_then(|n| usize::try_from(n).ok())
+            .unwrap_or(MAX_PARALLEL);
+        loop {
+            self.fold(&flow.name);
+            let open = self.items_of(&flow.name).filter(|item| !item.state.is_closed()).count();
+            let stops = self.stops_list(flow);
+            let Some(i) = self.status.steps.iter().position(|s| s.name == flow.name) else {
+                return;
+            };
+            let Some(list) = &mut self.status.steps[i].items else {
+                return;
+            };
+            let next = match list.again.first() {
+                Some(index) => *index,
+                None => list.next,
+            };
+            let through = list.again.is_empty() && next >= list.total;
+            if open == 0 && (through || stops) {
+                return self.end_list(flow, i, through && !self.too_many_failed(flow));
+            }
+            if through || stops || open >= most {
+                let (done, total) = (list.next - i64::try_from(open).unwrap_or(0), list.total);
+                self.status.steps[i].message = Some(format!("{done} of {total} items are done, {open} under way"));
+                return;
+            }
+            if list.again.is_empty() {
+                list.next += 1;
+            } else {
+                list.again.remove(0);
+            }
+            let index = usize::try_from(next).unwrap_or_default();
+            let item = items.get(index).cloned().unwrap_or_default();
+            let scope = scope.clone().with("item", item).with("index", json!(index));
+            self.start_one(flow, &item_name(&flow.name, index), &scope);
+        }
+    }
+
+    fn items_of<'s>(&'s self, list: &'s str) -> impl Iterator<Item = &'s StepStatus> {
+        let of_list = move |step: &&StepStatus| matches!(split_item(&step.name), (name, Some(_)) if name == list);
+        self.status.steps.iter().filter(of_list)
+    }
+
+    /// True if more items failed than may.
+    pub(super) fn too_many_failed(&self, flow: &WorkflowStep) -> bool {
+        let failed = self.items_of(&flow.name).filter(|item| item.state.is_closed()).count();
+        failed
+            > flow
+                .spec
+                .max_failures
+                .and_then(|n| usize::try_from(n).ok())
+                .unwrap_or(0)
+    }
+
+    /// True if no more items are started.
+    pub(super) fn stops_list(&self, flow: &WorkflowStep) -> bool {
+        (self.status.failure.is_some() && flow.role == Role::Main) || self.too_many_failed(flow)
+    }
+
+    /// Takes items that are done out of the journal, and their outputs into the list's.
+    fn fold(&mut self, list: &str) {
+        let mut outputs = Map::new();
+        self.status.steps.retain_mut(|step| match split_item(&step.name) {
+            (name, Some(index)) if name == list && step.state.satisfies() => {
+                if let Some(output) = step.output.take() {
+                    outputs.insert(index.to_string(), Value::Object(output));
+                }
+                false
+            }
+            _ => true,
+        });
+        let entry = self.status.steps.iter_mut().find(|step| step.name == list);
+        if let Some(items) = entry.and_then(|entry| entry.items.as_mut()) {
+            items.outputs.extend(outputs);
+        }
+    }
+
+    fn end_list(&mut self, flow: &WorkflowStep, i: usize, succeeded: bool) {
+        if succeeded {
+            let mut output = None;
+            if let Some(list) = &mut self.status.steps[i].items
+                && !list.outputs.is_empty()
+            {
+                let mut outputs = std::mem::take(&mut list.outputs);
+                let all = (0..list.total).map(|index| outputs.remove(&index.to_string()).unwrap_or_default());
+                output = Some(Map::from_iter([("items".to_owned(), all.collect())]));
+            }
+            return self.succeed(i, output);
+        }
+        let failed = self.items_of(&flow.name).find(|item| item.failure.is_some());
+        let failed = failed.and_then(|item| Some((split_item(&item.name).1?, item.failure.clone()?)));
+        match failed {
+            Some((index, Failure { reason, message, .. })) if self.too_many_failed(flow) => {
+                self.fail(i, &reason, &format!("item {index}: {message}"));
+            }
+            _ => self.advance(
+                i,
+                StepEvent::Cancel,
+                HistoryEvent::StepCancelled,
+                "before all of its items were done",
+            ),
+        }
+    }
+}
+
+/// True for a list that is not through.
+pub(super) fn is_open_list(step: &StepStatus) -> bool {
+    step.items.is_some() && step.state == StepState::Waiting
+}

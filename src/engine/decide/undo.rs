@@ -1,0 +1,74 @@
+//! The saga: what was done is undone, the last first.
+
+use super::*;
+use crate::api::{CancelMode, FailurePolicy};
+use crate::engine::undo_name;
+
+impl Pass<'_> {
+    /// True if what was done is to be undone: the operation failed or was cancelled, and says so.
+    pub(super) fn compensates(&self) -> bool {
+        let Some(failure) = &self.status.failure else {
+            return false;
+        };
+        let at_the_end = failure.step.as_ref().and_then(|step| self.flow(step));
+        if at_the_end.is_some_and(|flow| flow.role == Role::Finally) {
+            return false; // everything had succeeded by then
+        }
+        match &self.inputs.spec.cancel {
+            Some(cancel) => cancel.mode == Some(CancelMode::Compensate),
+            None => self.inputs.spec.failure_policy == Some(FailurePolicy::Compensate),
+        }
+    }
+
+    /// True if an attempt of this step has to end before the step can be undone: what overtakes it would undo nothing.
+    pub(super) fn must_end_first(&self, step: &StepStatus) -> bool {
+        self.compensates() && self.flow(&step.name).is_some_and(|flow| flow.undo.is_some())
+    }
+
+    /// The steps that are still to be undone, the last one to end first.
+    fn to_undo<'w>(&self, workflow: &'w Workflow) -> Vec<&'w WorkflowStep> {
+        if !self.compensates() {
+            return vec![];
+        }
+        let mut done: Vec<_> = workflow.steps[..workflow.total]
+            .iter()
+            .filter_map(|flow| {
+                let undo = &workflow.steps[flow.undo?];
+                let entry = self.entry(&flow.name)?;
+                let done = entry.state == StepState::Succeeded || entry.maybe_done;
+                (done && self.entry(&undo_name(&flow.name)).is_none()).then_some((entry.end_seq, undo))
+            })
+            .collect();
+        done.sort_by_key(|(end, _)| std::cmp::Reverse(*end));
+        done.into_iter().map(|(_, undo)| undo).collect()
+    }
+
+    /// Starts to undo the next step, once the one before it is undone.
+    pub(super) fn undo_next(&mut self, workflow: &Workflow) {
+        if self.undoing(workflow) {
+            return;
+        }
+        if let Some(undo) = self.to_undo(workflow).first() {
+            if !self.status.steps.iter().any(|step| self.is_undo(&step.name)) {
+                history::append(&mut self.status, self.now, HistoryEvent::Compensating, None, None);
+            }
+            self.start_step(workflow, undo);
+        }
+    }
+
+    /// True once nothing is left to be undone.
+    pub(super) fn is_undone(&self, workflow: &Workflow) -> bool {
+        !self.undoing(workflow) && self.to_undo(workflow).is_empty()
+    }
+
+    fn undoing(&self, _: &Workflow) -> bool {
+        self.status
+            .steps
+            .iter()
+            .any(|step| !step.state.is_closed() && self.is_undo(&step.name))
+    }
+
+    pub(super) fn is_undo(&self, name: &str) -> bool {
+        self.flow(name).is_some_and(|flow| matches!(flow.role, Role::Undo(_)))
+    }
+}
