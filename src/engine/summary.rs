@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time as MetaTime};
 
 use super::history::{MAX_MESSAGE, shorten};
+use super::workflow::split_item;
 use crate::api::{OperationState, OperationStatus, StepState, StepStatus, Time};
 
 /// Brings `state`, `conditions`, `progress` and `currentStep` up to what the journal says. `state` is given where the
@@ -20,7 +21,7 @@ pub fn summarise(
     status.observed_generation = generation;
     status.state = Some(state);
     status.progress = Some(progress);
-    status.current_step = current(status).map(|s| s.name.clone());
+    status.current_step = current(status).map(|s| told_of(status, s).name.clone());
     use OperationState::*;
     let finished = state.is_finished();
     let stalled = finished && state != Succeeded;
@@ -134,7 +135,16 @@ fn active(status: &OperationStatus, undoing: bool) -> (OperationState, String) {
         StepState::Waiting => OperationState::Waiting,
         _ => OperationState::Running,
     };
-    (state, describe(step))
+    (state, describe(told_of(status, step)))
+}
+
+/// What is said of a step: where it is an item of a list and all is well, how far the list is.
+fn told_of<'s>(status: &'s OperationStatus, step: &'s StepStatus) -> &'s StepStatus {
+    let well = matches!(step.state, StepState::Running | StepState::Waiting) && step.failure.is_none();
+    match split_item(&step.name) {
+        (list, Some(_)) if well => status.steps.iter().find(|s| s.name == list).unwrap_or(step),
+        _ => step,
+    }
 }
 
 /// What an open step does or waits for, in a sentence.
