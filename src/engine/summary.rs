@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time as MetaTime
 
 use super::history::{MAX_MESSAGE, shorten};
 use super::workflow::split_item;
-use crate::api::{OperationState, OperationStatus, StepState, StepStatus, Time};
+use crate::api::{OperationState, OperationStatus, StepState, StepStatus, StepType, Time};
 
 /// Brings `state`, `conditions`, `progress` and `currentStep` up to what the journal says. `state` is given where the
 /// journal alone doesn't say it: an end, a hold. `undoing` while what was done is being undone.
@@ -110,17 +110,18 @@ fn current(status: &OperationStatus) -> Option<&StepStatus> {
         .steps
         .iter()
         .filter(|s| !s.state.is_closed())
-        .min_by_key(|s| urgency(s.state))
+        .min_by_key(|s| urgency(s))
 }
 
 /// Which of several open steps tells the operation's state: one that needs a person, then one that fails.
-fn urgency(state: StepState) -> u8 {
-    match state {
+fn urgency(step: &StepStatus) -> u8 {
+    match step.state {
         StepState::Undecided => 0,
         StepState::BackingOff => 1,
-        StepState::Cancelling => 2,
-        StepState::Running => 3,
-        _ => 4,
+        StepState::Waiting if step.step_type == StepType::Approval => 2,
+        StepState::Cancelling => 3,
+        StepState::Running => 4,
+        _ => 5,
     }
 }
 
@@ -132,6 +133,7 @@ fn active(status: &OperationStatus, undoing: bool) -> (OperationState, String) {
         StepState::Undecided => OperationState::Stuck,
         _ if undoing => OperationState::Compensating,
         StepState::BackingOff => OperationState::BackingOff,
+        StepState::Waiting if step.step_type == StepType::Approval => OperationState::AwaitingApproval,
         StepState::Waiting => OperationState::Waiting,
         _ => OperationState::Running,
     };

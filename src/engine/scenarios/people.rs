@@ -23,7 +23,7 @@ fn with_creator() -> Case {
 #[test]
 fn an_approval_and_a_signal_are_taken_in_their_turn_however_early_they_came() {
     let mut case = with_creator();
-    case.assert_state(Waiting);
+    case.assert_state(AwaitingApproval);
     assert_eq!(case.message(), "step review: waiting for an approval: resize web?");
     assert_eq!(
         case.asks(json!({"signal": {"name": "go", "payload": {"size": 3}}})).0,
