@@ -73,7 +73,7 @@ async fn run(sample: &Sample, crash: Crash) -> (Ending, Used) {
         _ => CallFault::None,
     });
     let mut operator = world.start();
-    world.apply(&sample.manifest).await;
+    world.apply_sample(sample).await;
     let cluster = tokio::spawn(crate::cluster::serve(world.server.clone()));
     let mut died = false;
     loop {
@@ -143,4 +143,4 @@ macro_rules! crash_everywhere {
     )*};
 }
 
-crash_everywhere!(calls, graph, flaky, timer, refused, slow, objects, job);
+crash_everywhere!(calls, graph, flaky, timer, refused, slow, objects, job, template);

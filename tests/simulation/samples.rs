@@ -1,5 +1,7 @@
 //! The workflows that are crashed at every point.
 
+use std::collections::BTreeMap;
+
 use holdfast::api::OperationState;
 use serde_json::{Value, json};
 
@@ -8,6 +10,8 @@ use serde_json::{Value, json};
 pub struct Sample {
     pub name: String,
     pub manifest: Value,
+    /// The templates that it needs, by name: their specs.
+    pub templates: BTreeMap<String, Value>,
     pub expect: OperationState,
 }
 
@@ -23,6 +27,7 @@ pub fn sample(name: &str) -> Sample {
     Sample {
         name: name.into(),
         manifest,
+        templates: serde_json::from_value(file.get("templates").cloned().unwrap_or(json!({}))).unwrap(),
         expect: serde_json::from_value(file["expect"].clone()).unwrap(),
     }
 }
