@@ -53,6 +53,8 @@ struct Entry {
     /// What arrived and isn't recorded yet.
     inbox: Vec<AttemptResult>,
     flights: HashMap<Work, Flight>,
+    /// The sequence number up to which the history is in objects of its own.
+    spilled: i64,
 }
 
 enum Flight {
@@ -104,6 +106,17 @@ impl Executor {
         }
         drop(operations);
         Ok((Arc::new(cached.parse()?), results))
+    }
+
+    /// The sequence number up to which an operation's history is in objects of its own, as far as this process saw to it.
+    pub fn spilled(&self, uid: &str) -> i64 {
+        self.operations().get(uid).map_or(0, |entry| entry.spilled)
+    }
+
+    /// Notes that history up to this sequence number is in an object of its own.
+    pub fn note_spilled(&self, operation: &CloudOperation, spilled: i64) {
+        let uid = operation.uid().unwrap_or_default();
+        self.operations().entry(uid).or_default().spilled = spilled;
     }
 
     /// Notes the object as it was just read or written, and that so many results are recorded in it.

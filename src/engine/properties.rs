@@ -184,6 +184,7 @@ struct Inputs2 {
     suspend: Option<bool>,
     cancel: Option<Cancel>,
     actions: Vec<Action>,
+    spilled: i64,
 }
 
 impl Watched {
@@ -204,6 +205,7 @@ impl Watched {
             suspend: self.case.spec.suspend,
             cancel: self.case.spec.cancel.clone(),
             actions: self.case.actions.clone(),
+            spilled: self.case.spilled,
         };
         prop_assert_eq!(self.case.decision(results), self.case.decision(results));
         self.case.visit_with(results);
@@ -249,6 +251,8 @@ impl Watched {
         if before.state.is_some_and(|s| s.is_finished()) && !acted && !decided {
             prop_assert_eq!(&before, after);
         }
+        let kept = |e: &crate::api::HistoryEntry| after.history.contains(e) || self.case.chunks.contains(e);
+        prop_assert!(before.history.iter().all(kept), "an entry of the history is lost");
         let size = serde_json::to_string(after).unwrap().len();
         prop_assert!(size <= MAX_STATUS, "{} bytes", size);
         // A look that has nothing new decides nothing.
@@ -373,6 +377,7 @@ impl Watched {
             again.spec.suspend = inputs.suspend;
             again.spec.cancel.clone_from(&inputs.cancel);
             again.actions.clone_from(&inputs.actions);
+            again.spilled = inputs.spilled;
             again.visit_with(results);
         }
         prop_assert_eq!(&again.status, &self.case.status);
