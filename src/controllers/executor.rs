@@ -263,7 +263,14 @@ impl Executor {
         let started = Instant::now();
         let outcome = match kind {
             WorkKind::Stop(external) => {
-                return match Box::pin(self.activities.stop(context, external.as_ref())).await {
+                return match Box::pin(self.activities.stop(
+                    context,
+                    *step_type,
+                    prepared.request.clone(),
+                    external.as_ref(),
+                ))
+                .await
+                {
                     Ok(()) => AttemptOutcome::Stopped,
                     Err(failure) => AttemptOutcome::StopFailed(failure),
                 };
@@ -323,8 +330,8 @@ impl Executor {
             context.attempt,
             &context.key,
         ) {
-            // What a Job writes on its own account is what it wants recorded.
-            Ok(None) if step.job.is_some() => AttemptOutcome::Succeeded {
+            // What a Job writes on its own account, or an operation answers, is what it wants recorded.
+            Ok(None) if step.job.is_some() || step.operation.is_some() => AttemptOutcome::Succeeded {
                 output: result.as_object().cloned(),
             },
             Ok(output) => AttemptOutcome::Succeeded { output },
@@ -477,6 +484,9 @@ fn slim(step: &Step) -> Step {
     }
     if let Some(job) = &mut slim.job {
         **job = crate::api::Job::default();
+    }
+    if let Some(operation) = &mut slim.operation {
+        **operation = crate::api::ChildOperation::default();
     }
     slim
 }

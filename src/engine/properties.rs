@@ -59,6 +59,7 @@ fn spec(graph: bool, plan: &[StepPlan]) -> String {
         let mut value = match step.kind {
             0 => json!({"http": {"url": "http://x"}, "output": {"n": "${result.n}"}}),
             1 => json!({"http": {"url": "http://x"}, "retry": {"maximumAttempts": 3}}),
+            2 if step.once => json!({"operation": {"templateRef": {"name": "x"}}, "timeouts": {"scheduleToClose": "3m"}}),
             2 => json!({"job": {"image": "x"}, "timeouts": {"scheduleToClose": "3m"}}),
             3 => json!({"wait": {"duration": "20s"}}),
             4 => json!({"kubernetes": {"wait": {"resource": {"apiVersion": "v1", "kind": "Pod", "name": "p"}, "for": "Current"}}, "timeouts": {"scheduleToClose": "4m"}}),
@@ -264,7 +265,7 @@ impl Watched {
 
     fn result(&self, which: prop::sample::Index, how: u8) -> Option<AttemptResult> {
         let work = (!self.case.work.is_empty()).then(|| &self.case.work[which.index(self.case.work.len())])?;
-        let job = self.case.step(&work.step).step_type == crate::api::StepType::Job;
+        let job = self.case.step(&work.step).step_type.goes_on_by_itself();
         Some(AttemptResult {
             step: work.step.clone(),
             epoch: work.epoch,
@@ -334,7 +335,7 @@ impl Watched {
                 return Ok(());
             }
             if let Some(work) = self.case.work.first().cloned() {
-                let job = self.case.step(&work.step).step_type == crate::api::StepType::Job;
+                let job = self.case.step(&work.step).step_type.goes_on_by_itself();
                 let outcome = match work.kind {
                     WorkKind::Stop(_) => AttemptOutcome::Stopped,
                     WorkKind::Attempt if job => AttemptOutcome::Accepted { external: external() },

@@ -166,7 +166,13 @@ pub fn request(step: &WorkflowStep, scope: &Scope, key: &IdempotencyKey) -> Resu
     })?;
     let value = join_conditions(rendered, conditions);
     let digest = digest(&value);
-    Ok(Request { value, digest })
+    let mut request = Request { value, digest };
+    // What a child runs is taken as it is. The digest need not cover it: it is the spec's, which can't change.
+    let child = step.spec.operation.as_ref().and_then(|child| child.spec.clone());
+    if let (Some(child), Value::Object(value)) = (child, &mut request.value) {
+        value.insert("spec".into(), Value::Object(child));
+    }
+    Ok(request)
 }
 
 fn field_name(step: &WorkflowStep) -> String {

@@ -258,7 +258,7 @@ impl Compiler<'_> {
         let step_type = step.step_type().ok_or_else(|| {
             InvalidSpec::new(
                 own.clone(),
-                "a step has exactly one of http, kubernetes, job, wait, signal, approval, set, assert",
+                "a step has exactly one of http, kubernetes, job, operation, wait, signal, approval, set, assert",
             )
         })?;
         let mut scope = STEP_SCOPE.to_vec();
@@ -289,6 +289,7 @@ impl Compiler<'_> {
         }
         let (field, request) = request_of(step, step_type);
         self.check_wait(&own, step)?;
+        check_child(&own, step)?;
         reads(field, &self.request(&at(field), &request, &scope)?)?;
         scope.extend(["step", "result"]);
         if let Some(output) = &step.output {
@@ -430,6 +431,47 @@ impl Compiler<'_> {
     }
 }
 
+/// Checks what a child is to run.
+fn check_child(own: &str, step: &Step) -> Result<(), InvalidSpec> {
+    let Some(spec) = step.operation.as_ref().and_then(|child| child.spec.as_ref()) else {
+        return Ok(());
+    };
+    let field = format!("{own}.operation.spec");
+    let spec: CloudOperationSpec =
+        serde_json::from_value(Value::Object(spec.clone())).map_err(|error| InvalidSpec::new(&field, error))?;
+    for (given, name, why) in [
+        (
+            spec.ttl_seconds_after_finished.is_some(),
+            "ttlSecondsAfterFinished",
+            "it goes with its parent",
+        ),
+        (!spec.input.is_empty(), "input", "say it in operation.input"),
+        (
+            spec.template_ref.is_some(),
+            "templateRef",
+            "say it in operation.templateRef",
+        ),
+        (
+            spec.service_account_name.is_some(),
+            "serviceAccountName",
+            "say it in operation.serviceAccountName",
+        ),
+    ] {
+        if given {
+            return Err(InvalidSpec::new(
+                format!("{field}.{name}"),
+                format!("can't be given here: {why}"),
+            ));
+        }
+    }
+    Workflow::compile(&spec)
+        .map(|_| ())
+        .map_err(|InvalidSpec { field: inner, message }| {
+            let inner = inner.strip_prefix("spec").unwrap_or(&inner);
+            InvalidSpec::new(format!("{field}{inner}"), message)
+        })
+}
+
 /// The part of a step that says what it does, and that field's name.
 fn request_of(step: &Step, step_type: StepType) -> (&'static str, Value) {
     match step_type {
@@ -441,6 +483,13 @@ fn request_of(step: &Step, step_type: StepType) -> (&'static str, Value) {
         StepType::Assert => ("assert", Value::Null), // an expression, not a template
         StepType::Signal => ("signal", Value::Null), // its schema and default are taken as they are
         StepType::Approval => ("approval", to_value(&step.approval)),
+        StepType::Operation => {
+            let mut child = to_value(&step.operation);
+            if let Value::Object(child) = &mut child {
+                child.remove("spec"); // its expressions are its own
+            }
+            ("operation", child)
+        }
     }
 }
 

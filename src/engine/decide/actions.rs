@@ -440,7 +440,10 @@ impl Pass<'_> {
         if step.items.is_some() {
             return self.run_list_again(workflow, name, new_key);
         }
-        let attempts = matches!(step.step_type, StepType::Http | StepType::Kubernetes | StepType::Job);
+        let attempts = matches!(
+            step.step_type,
+            StepType::Http | StepType::Kubernetes | StepType::Job | StepType::Operation
+        );
         if step.maybe_done && !new_key && attempts {
             // Deadlines begin anew.
             step.failure = None;
