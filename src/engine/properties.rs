@@ -86,7 +86,6 @@ fn spec(graph: bool, plan: &[StepPlan]) -> String {
             value["forEach"] = json!("[1, 2, 3, 4, 5]");
             value["maxParallel"] = json!(2);
             value["maxFailures"] = json!(step.extras >> 7);
-            value.as_object_mut().unwrap().remove("compensate");
         }
         value
     }).collect();

@@ -202,7 +202,12 @@ impl Workflow {
                 continue;
             };
             let field = format!("spec.steps[{i}].compensate");
-            let step = compensate.step(undo_name(&spec.steps[i].name));
+            let mut step = compensate.step(undo_name(&spec.steps[i].name));
+            if spec.steps[i].for_each.is_some() {
+                // Each item that was done is undone, one after the other.
+                step.for_each.clone_from(&spec.steps[i].for_each);
+                step.max_parallel = Some(1);
+            }
             let mut readable = steps[i].ancestors.clone();
             readable.insert(i);
             let mut compiled = compiler.step(field, Role::Undo(i), &step, BTreeSet::new())?;

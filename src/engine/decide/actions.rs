@@ -461,7 +461,7 @@ impl Pass<'_> {
                 let list = split_item(name).0;
                 let list = self.status.steps.iter_mut().find(|step| step.name == list);
                 if let Some(items) = list.and_then(|list| list.items.as_mut()) {
-                    items.again.push(index);
+                    items.again.insert(0, index);
                 }
             }
         }
