@@ -22,6 +22,7 @@ use super::metrics::Metrics;
 use super::namespaces::Namespaces;
 use crate::activities::{Activities, AttemptContext, Claim, Progress};
 use crate::api::{CloudOperation, CloudOperationSpec, Step, StepType};
+use crate::engine::expression::Scope;
 use crate::engine::{
     self, AttemptFailure, AttemptOutcome, AttemptResult, IdempotencyKey, Outcome, Work, WorkKind, Workflow,
 };
@@ -213,6 +214,7 @@ impl Executor {
         let scope =
             engine::scope(workflow, flow, &piece.step, &identity, spec, &status).map_err(|e| invalid(e.to_string()))?;
         let request = engine::request(flow, &scope, &key).map_err(|e| invalid(e.to_string()))?;
+        let scope = if flow.reads_later() { scope } else { Scope::default() };
         let context = AttemptContext {
             namespace: identity.namespace.clone(),
             operation: identity.name.clone(),
@@ -241,7 +243,7 @@ impl Executor {
         })
     }
 
-    async fn perform(&self, prepared: Prepared, progress: &Progress) -> AttemptOutcome {
+    async fn perform(&self, mut prepared: Prepared, progress: &Progress) -> AttemptOutcome {
         if !self.claim.is_held() {
             let context = &prepared.context;
             warn!(
@@ -253,6 +255,7 @@ impl Executor {
             );
             return std::future::pending().await; // aborted with everything else of this term
         }
+        let request = std::mem::take(&mut prepared.request); // a wait of days keeps no room for it
         let Prepared {
             context,
             step,
@@ -263,14 +266,7 @@ impl Executor {
         let started = Instant::now();
         let outcome = match kind {
             WorkKind::Stop(external) => {
-                return match Box::pin(self.activities.stop(
-                    context,
-                    *step_type,
-                    prepared.request.clone(),
-                    external.as_ref(),
-                ))
-                .await
-                {
+                return match Box::pin(self.activities.stop(context, *step_type, request, external.as_ref())).await {
                     Ok(()) => AttemptOutcome::Stopped,
                     Err(failure) => AttemptOutcome::StopFailed(failure),
                 };
@@ -283,9 +279,7 @@ impl Executor {
                     self.calls.acquire().await.ok()
                 };
                 let targets = self.namespaces.http_targets(&context.namespace);
-                let attempt = self
-                    .activities
-                    .run(context, *step_type, prepared.request.clone(), targets.as_deref());
+                let attempt = self.activities.run(context, *step_type, request, targets.as_deref());
                 match engine::start_to_close(step) {
                     None => attempt.await,
                     Some(limit) => timeout(limit, attempt).await.unwrap_or_else(|_| {

@@ -68,6 +68,12 @@ pub enum Role {
 }
 
 impl WorkflowStep {
+    /// True if something of it is evaluated after its request: an output, or a condition that an activity checks.
+    pub fn reads_later(&self) -> bool {
+        let conditions = !split_conditions(&self.request).1.is_empty();
+        conditions || self.spec.output.is_some() || self.spec.output_secret.is_some()
+    }
+
     /// The name of the signal that it waits for, if it does.
     pub fn signal(&self) -> Option<&str> {
         let signal = self.spec.signal.as_ref()?;
