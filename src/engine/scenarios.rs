@@ -783,6 +783,6 @@ fn a_local_step_that_fails_is_seen_from_its_first_attempt_on() {
         attempt: 1,
         outcome: AttemptOutcome::Failed(busy()),
     };
-    assert!(case.decision(&[failed.clone()]).durable);
+    assert!(case.decision(std::slice::from_ref(&failed)).durable);
     case.visit_with(&[failed]).assert_step("b", StepState::BackingOff, 1);
 }
