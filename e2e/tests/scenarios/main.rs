@@ -12,3 +12,4 @@ mod job;
 mod kubernetes;
 mod people;
 mod takeover;
+mod templates;
