@@ -8,6 +8,7 @@ use super::{HistoryEntry, any_object, atomic};
 
 /// A part of an operation's journal that has no room in its status: the template that it runs, as it was at the start.
 /// Written by the operator alone, never changed, and gone with the operation.
+#[allow(clippy::duplicated_attributes)] // each printcolumn has a type
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "holdfast.dev",

@@ -29,8 +29,10 @@ const LAST_LOOK: Duration = Duration::from_secs(300);
 pub struct Templates {
     client: Client,
     /// By uid, with the generation of the spec that was completed.
-    known: Mutex<HashMap<String, (Option<i64>, Arc<Resolved>)>>,
+    known: Mutex<Known>,
 }
+
+type Known = HashMap<String, (Option<i64>, Arc<Resolved>)>;
 
 /// What an operation runs.
 pub enum Runs {
@@ -95,7 +97,7 @@ impl Templates {
         Ok(Runs::Known(resolved))
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Option<i64>, Arc<Resolved>)>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         // Nothing in here panics half-way through a change.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
