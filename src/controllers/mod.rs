@@ -11,6 +11,7 @@ mod journal;
 mod leadership;
 mod metrics;
 mod namespaces;
+mod operation_schedule;
 mod operator;
 mod restore;
 mod templates;
