@@ -134,7 +134,7 @@ async fn crash_at(number: usize, applied: bool) -> (BTreeMap<String, usize>, usi
         }
         () = until_minute(&world, 4) => {}
     }
-    until_minute(&world, 4).await;
+    until_minute(&world, 6).await;
     let left = world.server.list::<CloudOperation>().len();
     assert_eq!(left, 0, "all ended, and none is to be kept");
     let status = schedule(&world).status.unwrap();

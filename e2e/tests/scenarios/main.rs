@@ -11,5 +11,6 @@ mod http_credentials;
 mod job;
 mod kubernetes;
 mod people;
+mod schedules;
 mod takeover;
 mod templates;
