@@ -368,7 +368,7 @@ const BAD_STEPS: &[(&str, &str)] = &[
 async fn bad_specs_are_refused_with_the_field_and_the_reason() {
     let place = Place::new("bad").await;
     let mut bad = vec![
-        ("{}".to_owned(), "spec.steps: Required value"),
+        ("{}".to_owned(), "spec has exactly one of steps and templateRef"),
         (
             "{steps: []}".to_owned(),
             "spec.steps in body should have at least 1 items",

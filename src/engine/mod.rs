@@ -16,6 +16,7 @@ mod request;
 mod retry;
 #[cfg(test)]
 mod scenarios;
+pub mod schedule;
 mod summary;
 mod template;
 mod transitions;

@@ -15,4 +15,6 @@ mod kubernetes;
 mod lists;
 mod people;
 mod saga;
+mod schedules;
 mod takeover;
+mod templates;
