@@ -71,10 +71,12 @@ fn every_state_has_a_health() {
     let all = [
         Running,
         Waiting,
+        AwaitingApproval,
         BackingOff,
         Suspended,
         Restored,
         Stuck,
+        Compensating,
         Succeeded,
         Failed,
         Cancelled,
@@ -85,8 +87,8 @@ fn every_state_has_a_health() {
     ];
     for state in all {
         let wanted = match state {
-            Running | Waiting | BackingOff => "Progressing",
-            Suspended | Restored | Stuck => "Suspended",
+            Running | Waiting | BackingOff | Compensating => "Progressing",
+            Suspended | Restored | Stuck | AwaitingApproval => "Suspended",
             Succeeded => "Healthy",
             Failed | Cancelled | TimedOut | Expired | InvalidSpec | SpecChanged => "Degraded",
         };

@@ -8,6 +8,7 @@ use super::{Time, any_object};
 
 /// Something that is done to an operation: a signal, an approval, a retry. Exactly one of the fields beside `operationRef`
 /// and `requestedBy` says what. It is applied once, says in its status what came of it, and goes with the operation.
+#[allow(clippy::duplicated_attributes)] // each printcolumn has a type
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "holdfast.dev",

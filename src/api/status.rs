@@ -127,6 +127,8 @@ pub enum OperationState {
     Running,
     /// All that is under way waits: for a time, an object, a Job.
     Waiting,
+    /// An approval step waits for somebody's word.
+    AwaitingApproval,
     /// All that is under way waits for the next attempt of something that failed.
     BackingOff,
     /// Held by `spec.suspend` or its namespace.
@@ -159,7 +161,7 @@ impl OperationState {
     pub fn is_finished(self) -> bool {
         use OperationState::*;
         match self {
-            Running | Waiting | BackingOff | Suspended | Restored | Stuck | Compensating => false,
+            Running | Waiting | AwaitingApproval | BackingOff | Suspended | Restored | Stuck | Compensating => false,
             Succeeded | Failed | Cancelled | TimedOut | Expired | InvalidSpec | SpecChanged => true,
         }
     }

@@ -208,7 +208,7 @@ impl Actions {
                 name = action.spec.operation_ref.name,
                 action = name,
                 state = ?decided.state,
-                message = decided.message,
+                what = decided.message,
                 "action decided"
             );
         }

@@ -107,6 +107,14 @@ impl Health {
     }
 }
 
+/// What is known through all terms of a process.
+struct Process {
+    /// The service account that it runs as, if it runs as one.
+    own_account: Option<ServiceAccount>,
+    /// What it has seen of the store's past.
+    restore: Arc<Restore>,
+}
+
 /// Runs the operator until `shutdown` turns true: then it starts nothing more, lets attempts end, and hands over.
 pub async fn run(config: Config, environment: Environment, health: Arc<Health>, shutdown: watch::Receiver<bool>) {
     let environment = Environment {
@@ -128,7 +136,10 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
         () = stop(shutdown.clone()) => return,
     };
     health.ready.store(true, Ordering::Relaxed);
-    let restore = Arc::new(Restore::default());
+    let process = Process {
+        own_account,
+        restore: Arc::default(),
+    };
     while !*shutdown.borrow() {
         let identity = format!("{}_{}", config.host, &uuid::Uuid::new_v4().simple().to_string()[..8]);
         let candidate = Candidate {
@@ -137,7 +148,7 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
             identity: identity.clone(),
             duration: config.lease_duration,
             clock: environment.clock.clone(),
-            restore: restore.clone(),
+            restore: process.restore.clone(),
         };
         let leadership = tokio::select! {
             leadership = candidate.acquire() => leadership,
@@ -145,7 +156,7 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
         };
         tokio::select! {
             // The term ends by itself only when it was asked to stop; nothing of it is under way any more.
-            () = term(&config, &environment, &health, &identity, own_account.clone(), leadership.clone(), &restore, shutdown.clone()) => {
+            () = term(&config, &environment, &health, &identity, &process, leadership.clone(), shutdown.clone()) => {
                 leadership.give_up();
                 candidate.release().await;
             }
@@ -221,9 +232,8 @@ async fn term(
     environment: &Environment,
     health: &Health,
     runner: &str,
-    own_account: Option<ServiceAccount>,
+    process: &Process,
     claim: Arc<Leadership>,
-    restore: &Arc<Restore>,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let Environment {
@@ -232,9 +242,15 @@ async fn term(
         transport,
     } = environment;
     let metrics = health.metrics.clone();
+    let Process { own_account, restore } = process;
     let held = restore.is_held();
     let namespaces = Arc::new(Namespaces::new(clock.clone(), config.hold_all || held));
-    let activities = Activities::new(client.clone(), own_account, transport.clone(), config.targets.clone());
+    let activities = Activities::new(
+        client.clone(),
+        own_account.clone(),
+        transport.clone(),
+        config.targets.clone(),
+    );
     let (trigger, triggered) = futures::channel::mpsc::unbounded::<ObjectRef<Cached>>();
     let executor = Arc::new(Executor::new(
         Arc::new(activities),

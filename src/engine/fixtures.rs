@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::{CloudOperationSpec, ExternalRef, OperationState, OperationStatus, StepState, StepStatus, Time};
+use crate::api::{
+    ActionState, CloudOperationSpec, ExternalRef, OperationState, OperationStatus, StepState, StepStatus, Time,
+};
 
 /// One operation and all that happens to it.
 pub struct Case {
@@ -18,6 +20,7 @@ pub struct Case {
     pub runner: String,
     pub hold: Option<Hold>,
     pub actions: Vec<Action>,
+    asked: usize,
     pub draining: bool,
     pub work: Vec<Work>,
     pub wake: Option<Time>,
@@ -46,6 +49,7 @@ pub fn case(spec: &str) -> Case {
         runner: "a".into(),
         hold: None,
         actions: vec![],
+        asked: 0,
         draining: false,
         work: vec![],
         wake: None,
@@ -127,6 +131,39 @@ impl Case {
 
     pub fn accept(&mut self, step: &str) -> &mut Self {
         self.answer(step, AttemptOutcome::Accepted { external: external() })
+    }
+
+    /// A person whom admission knows asks for something.
+    pub fn ask(&mut self, what: Value) -> &mut Self {
+        self.ask_as("alice", &[], what)
+    }
+
+    pub fn ask_as(&mut self, user: &str, groups: &[&str], what: Value) -> &mut Self {
+        let mut spec = json!({"operationRef": {"name": "resize"}, "requestedBy": {"user": user, "groups": groups}});
+        spec.as_object_mut().unwrap().extend(what.as_object().unwrap().clone());
+        // What was decided says so by now.
+        self.actions
+            .retain(|action| self.status.actions.iter().all(|decided| decided.uid != action.uid));
+        self.asked += 1;
+        self.actions.push(Action {
+            name: format!("resize-{}", self.asked),
+            uid: format!("a{}", self.asked),
+            created: None,
+            verified: true,
+            spec: serde_json::from_value(spec).unwrap(),
+        });
+        self
+    }
+
+    /// Asks for something, and answers what came of it.
+    pub fn asks(&mut self, what: Value) -> (ActionState, String) {
+        self.ask(what).visit();
+        self.came_of_it()
+    }
+
+    pub fn came_of_it(&self) -> (ActionState, String) {
+        let decided = self.status.actions.last().expect("it was decided on");
+        (decided.state, decided.message.clone())
     }
 
     /// Time passes, and the operation is looked at when it asked to be.

@@ -11,24 +11,27 @@ use serde_json::json;
 use super::fixtures::{Case, busy, case, external, no_answer, refused};
 use super::transitions::{TRANSITIONS, coverage};
 use super::*;
-use crate::api::{Cancel, StepState};
+use crate::api::{Cancel, CancelMode, HistoryEvent, OperationState, StepState, StepStatus, StepType};
 
 #[derive(Clone, Debug)]
 struct StepPlan {
     kind: usize,
     needs: Vec<usize>,
     once: bool,
+    /// Bits: undone, goes on when it fails, has a list, has an end.
+    extras: u8,
 }
 
 /// A workflow of up to eight steps of every kind, each needing some of those above it.
 fn workflows() -> impl Strategy<Value = (bool, Vec<StepPlan>)> {
     let step = (
-        0..7usize,
+        0..9usize,
         prop::collection::vec(any::<prop::sample::Index>(), 0..3),
         prop::bool::weighted(0.2),
+        any::<u8>(),
     );
     (any::<bool>(), prop::collection::vec(step, 1..8)).prop_map(|(graph, steps)| {
-        let plan = steps.into_iter().enumerate().map(|(i, (kind, needs, once))| {
+        let plan = steps.into_iter().enumerate().map(|(i, (kind, needs, once, extras))| {
             let needs = if i == 0 {
                 vec![]
             } else {
@@ -39,14 +42,19 @@ fn workflows() -> impl Strategy<Value = (bool, Vec<StepPlan>)> {
                     .into_iter()
                     .collect()
             };
-            StepPlan { kind, needs, once }
+            StepPlan {
+                kind,
+                needs,
+                once,
+                extras,
+            }
         });
         (graph, plan.collect())
     })
 }
 
-fn spec(graph: bool, steps: &[StepPlan]) -> String {
-    let steps: Vec<_> = steps.iter().enumerate().map(|(i, step)| {
+fn spec(graph: bool, plan: &[StepPlan]) -> String {
+    let steps: Vec<_> = plan.iter().enumerate().map(|(i, step)| {
         let needs: Vec<String> = step.needs.iter().map(|n| format!("s{n}")).collect();
         let mut value = match step.kind {
             0 => json!({"http": {"url": "http://x"}, "output": {"n": "${result.n}"}}),
@@ -55,6 +63,8 @@ fn spec(graph: bool, steps: &[StepPlan]) -> String {
             3 => json!({"wait": {"duration": "20s"}}),
             4 => json!({"kubernetes": {"wait": {"resource": {"apiVersion": "v1", "kind": "Pod", "name": "p"}, "for": "Current"}}, "timeouts": {"scheduleToClose": "4m"}}),
             5 => json!({"set": {"x": i}, "when": "operation.name != 'resize'"}),
+            7 => json!({"signal": {"name": "go", "default": {"by": "default"}}, "timeouts": {"scheduleToClose": "6m"}}),
+            8 => json!({"approval": {"message": "may s${string(1)} go on?"}}),
             _ => json!({"kubernetes": {"get": {"resource": {"apiVersion": "v1", "kind": "Pod", "name": "p"}}}, "timeouts": {"scheduleToClose": "5m"}}),
         };
         value["name"] = json!(format!("s{i}"));
@@ -62,10 +72,34 @@ fn spec(graph: bool, steps: &[StepPlan]) -> String {
         if step.once && step.kind < 2 {
             value["idempotent"] = json!(false);
         }
+        if step.extras & 1 == 1 && step.kind < 3 {
+            value["compensate"] = match step.extras & 2 {
+                0 => json!({"http": {"url": "http://undo"}, "retry": {"maximumAttempts": 4}}),
+                _ => json!({"job": {"image": "x"}, "timeouts": {"scheduleToClose": "3m"}}),
+            };
+        }
+        if step.extras & 0b110 == 0b110 {
+            value["onFailure"] = json!("Continue");
+        }
+        if step.extras & 0b11000 == 0b11000 {
+            value["forEach"] = json!("[1, 2, 3, 4, 5]");
+            value["maxParallel"] = json!(2);
+            value["maxFailures"] = json!(step.extras >> 7);
+            value.as_object_mut().unwrap().remove("compensate");
+        }
         value
     }).collect();
     let order = if graph { "Graph" } else { "Sequence" };
-    serde_json::to_string(&json!({"order": order, "timeout": "4h", "steps": steps})).unwrap()
+    let extras = plan.first().map_or(0, |step| step.extras);
+    let policy = ["Stop", "Compensate", "Compensate", "Pause"][usize::from(extras >> 6)];
+    let mut spec = json!({"order": order, "timeout": "4h", "failurePolicy": policy, "steps": steps});
+    if extras & 0b100000 != 0 {
+        spec["finally"] = json!([
+            {"name": "tidy", "http": {"url": "http://x/${operation.state}"}, "retry": {"maximumAttempts": 2}},
+            {"name": "tell", "http": {"url": "http://x"}, "when": "steps.s0.state == 'Succeeded'"},
+        ]);
+    }
+    serde_json::to_string(&spec).unwrap()
 }
 
 /// What happens next; numbers pick among what is under way.
@@ -79,7 +113,8 @@ enum Move {
     Suspend(bool),
     HoldNamespace,
     ReleaseNamespace,
-    Cancel,
+    Cancel(bool),
+    Act { which: prop::sample::Index, how: u8 },
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -92,7 +127,8 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => any::<bool>().prop_map(Move::Suspend),
         1 => Just(Move::HoldNamespace),
         1 => Just(Move::ReleaseNamespace),
-        1 => Just(Move::Cancel),
+        1 => any::<bool>().prop_map(Move::Cancel),
+        4 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(which, how)| Move::Act { which, how }),
     ];
     prop::collection::vec(one, 0..40)
 }
@@ -113,6 +149,23 @@ fn outcome(kind: &WorkKind, job: bool, how: u8) -> AttemptOutcome {
     }
 }
 
+/// Something that a person asks.
+fn action(step: &str, how: u8) -> serde_json::Value {
+    match how % 12 {
+        0 => json!({"signal": {"name": "go", "payload": {"by": "hand"}}}),
+        1 => json!({"approve": {"step": step}}),
+        2 => json!({"reject": {"step": step}}),
+        3 => json!({"retry": {"step": step}}),
+        4 => json!({"retry": {}}),
+        5 => json!({"retry": {"step": step, "newKey": true}}),
+        6 => json!({"retryNow": {"step": step}}),
+        7 | 8 => json!({"skip": {"step": step, "output": {"n": 1}}}),
+        9 => json!({"complete": {"step": step, "output": {"n": 2}}}),
+        10 => json!({"fail": {"step": step}}),
+        _ => json!({"reset": {"step": step}}),
+    }
+}
+
 /// A case with an eye on what may never happen.
 struct Watched {
     case: Case,
@@ -130,6 +183,7 @@ struct Inputs2 {
     hold: Option<Hold>,
     suspend: Option<bool>,
     cancel: Option<Cancel>,
+    actions: Vec<Action>,
 }
 
 impl Watched {
@@ -149,6 +203,7 @@ impl Watched {
             hold: self.case.hold,
             suspend: self.case.spec.suspend,
             cancel: self.case.spec.cancel.clone(),
+            actions: self.case.actions.clone(),
         };
         prop_assert_eq!(self.case.decision(results), self.case.decision(results));
         self.case.visit_with(results);
@@ -162,20 +217,36 @@ impl Watched {
                 prop_assert_eq!(step.runner.as_ref(), Some(&self.case.runner));
                 let key = (work.step.clone(), work.epoch, work.attempt);
                 let by = self.executed.entry(key).or_insert_with(|| self.case.runner.clone());
-                prop_assert_eq!(&*by, &self.case.runner, "one attempt in two processes");
+                prop_assert_eq!(&*by, &self.case.runner, "one attempt of {} in two processes", work.step);
             }
         }
-        // What is closed stays as it is; numbers only grow; the end is the end; the status stays small.
+        // What is closed stays as it is, but for a person; numbers only grow; the end is the end; the status stays small.
+        let acted = after
+            .history
+            .iter()
+            .any(|e| e.event == HistoryEvent::ActionApplied && e.seq > before.seq);
         for old in &before.steps {
-            let new = after.steps.iter().find(|s| s.name == old.name).unwrap();
-            prop_assert!(new.attempt >= old.attempt && new.lost >= old.lost && new.failures >= old.failures);
-            if old.state.is_closed() {
+            let Some(new) = after.steps.iter().find(|s| s.name == old.name) else {
+                let folded = old.name.contains('[') && !matches!(old.state, StepState::Failed | StepState::TimedOut);
+                prop_assert!(folded || after.epoch > before.epoch || acted, "{} is gone", old.name);
+                continue;
+            };
+            prop_assert!(
+                (new.epoch, new.attempt) >= (old.epoch, old.attempt),
+                "{} went back",
+                old.name
+            );
+            if old.state.is_closed() && !acted {
                 prop_assert_eq!(old, new);
             }
         }
-        prop_assert!(after.seq >= before.seq && after.last_time >= before.last_time);
+        prop_assert!(after.seq >= before.seq && after.epoch >= before.epoch && after.last_time >= before.last_time);
         prop_assert!(after.history.is_sorted_by_key(|e| e.seq) && after.history.is_sorted_by_key(|e| e.time));
-        if before.state.is_some_and(|s| s.is_finished()) {
+        let decided = after
+            .history
+            .iter()
+            .any(|e| e.event == HistoryEvent::ActionRejected && e.seq > before.seq);
+        if before.state.is_some_and(|s| s.is_finished()) && !acted && !decided {
             prop_assert_eq!(&before, after);
         }
         let size = serde_json::to_string(after).unwrap().len();
@@ -234,7 +305,18 @@ impl Watched {
                 });
             }
             Move::HoldNamespace => {}
-            Move::Cancel => self.case.spec.cancel = Some(Cancel::default()),
+            Move::Cancel(undo) => {
+                self.case.spec.cancel.get_or_insert(Cancel {
+                    mode: undo.then_some(CancelMode::Compensate),
+                    reason: None,
+                });
+            }
+            Move::Act { which, how } => {
+                let steps: Vec<String> = self.case.status.steps.iter().map(|step| step.name.clone()).collect();
+                if !steps.is_empty() {
+                    self.case.ask(action(&steps[which.index(steps.len())], *how));
+                }
+            }
         }
         self.visit(&[])
     }
@@ -264,12 +346,16 @@ impl Watched {
                 self.case.now = self.case.now.max(wake);
                 self.visit(&[])?;
             } else {
-                prop_assert_eq!(
-                    self.case.status.state,
-                    Some(crate::api::OperationState::Stuck),
-                    "nothing to do and nothing to wait for"
+                let asks = |s: &StepStatus| {
+                    matches!(s.step_type, StepType::Signal | StepType::Approval) && s.state == StepState::Waiting
+                };
+                prop_assert!(
+                    self.case.status.state == Some(OperationState::Stuck) || self.case.status.steps.iter().any(asks),
+                    "nothing to do and nothing to wait for: {:?}",
+                    self.case.status
                 );
-                self.make(&Move::Cancel)?;
+                self.case.spec.cancel = Some(Cancel::default());
+                self.visit(&[])?;
             }
         }
         prop_assert!(false, "it never ends: {:?}", self.case.status);
@@ -286,6 +372,7 @@ impl Watched {
             again.hold = inputs.hold;
             again.spec.suspend = inputs.suspend;
             again.spec.cancel.clone_from(&inputs.cancel);
+            again.actions.clone_from(&inputs.actions);
             again.visit_with(results);
         }
         prop_assert_eq!(&again.status, &self.case.status);
@@ -316,7 +403,8 @@ fn every_history_keeps_the_invariants_ends_and_replays_and_all_transitions_are_t
             watched.replay()
         })
         .unwrap();
-    // The one that random answers can't bring about: what would be sent changes under its key.
+    // Those that random answers don't bring about.
+    super::scenarios::lists::a_list_that_was_ended_with_its_operation_goes_on_with_it();
     super::scenarios::a_request_that_changed_under_its_key_is_not_sent();
     let taken = coverage::taken();
     let missing: Vec<_> = TRANSITIONS

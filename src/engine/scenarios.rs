@@ -8,6 +8,10 @@ use super::fixtures::*;
 use super::*;
 use crate::api::{Cancel, OperationState::*, StepState};
 
+pub mod lists;
+mod people;
+mod saga;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
@@ -512,6 +516,7 @@ fn cancel_ends_what_waits_at_once_and_says_what_is_unknown() {
         case("{order: Graph, steps: [{name: a, http: {url: 'http://x'}}, {name: nap, wait: {duration: 1h}}]}");
     case.visit();
     case.spec.cancel = Some(Cancel {
+        mode: None,
         reason: Some("wrong group".into()),
     });
     case.visit()

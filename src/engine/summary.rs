@@ -3,7 +3,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time as MetaTime};
 
 use super::history::{MAX_MESSAGE, shorten};
-use crate::api::{OperationState, OperationStatus, StepState, StepStatus, Time};
+use super::workflow::split_item;
+use crate::api::{OperationState, OperationStatus, StepState, StepStatus, StepType, Time};
 
 /// Brings `state`, `conditions`, `progress` and `currentStep` up to what the journal says. `state` is given where the
 /// journal alone doesn't say it: an end, a hold. `undoing` while what was done is being undone.
@@ -20,7 +21,7 @@ pub fn summarise(
     status.observed_generation = generation;
     status.state = Some(state);
     status.progress = Some(progress);
-    status.current_step = current(status).map(|s| s.name.clone());
+    status.current_step = current(status).map(|s| told_of(status, s).name.clone());
     use OperationState::*;
     let finished = state.is_finished();
     let stalled = finished && state != Succeeded;
@@ -109,17 +110,18 @@ fn current(status: &OperationStatus) -> Option<&StepStatus> {
         .steps
         .iter()
         .filter(|s| !s.state.is_closed())
-        .min_by_key(|s| urgency(s.state))
+        .min_by_key(|s| urgency(s))
 }
 
 /// Which of several open steps tells the operation's state: one that needs a person, then one that fails.
-fn urgency(state: StepState) -> u8 {
-    match state {
+fn urgency(step: &StepStatus) -> u8 {
+    match step.state {
         StepState::Undecided => 0,
         StepState::BackingOff => 1,
-        StepState::Cancelling => 2,
-        StepState::Running => 3,
-        _ => 4,
+        StepState::Waiting if step.step_type == StepType::Approval => 2,
+        StepState::Cancelling => 3,
+        StepState::Running => 4,
+        _ => 5,
     }
 }
 
@@ -131,10 +133,20 @@ fn active(status: &OperationStatus, undoing: bool) -> (OperationState, String) {
         StepState::Undecided => OperationState::Stuck,
         _ if undoing => OperationState::Compensating,
         StepState::BackingOff => OperationState::BackingOff,
+        StepState::Waiting if step.step_type == StepType::Approval => OperationState::AwaitingApproval,
         StepState::Waiting => OperationState::Waiting,
         _ => OperationState::Running,
     };
-    (state, describe(step))
+    (state, describe(told_of(status, step)))
+}
+
+/// What is said of a step: where it is an item of a list and all is well, how far the list is.
+fn told_of<'s>(status: &'s OperationStatus, step: &'s StepStatus) -> &'s StepStatus {
+    let well = matches!(step.state, StepState::Running | StepState::Waiting) && step.failure.is_none();
+    match split_item(&step.name) {
+        (list, Some(_)) if well => status.steps.iter().find(|s| s.name == list).unwrap_or(step),
+        _ => step,
+    }
 }
 
 /// What an open step does or waits for, in a sentence.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use holdfast::api::OperationState;
+use holdfast::api::{ActionState, OperationState};
 use holdfast_apiserver::Fault;
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
@@ -33,6 +33,7 @@ struct Ending {
     state: OperationState,
     output: Option<Map<String, Value>>,
     effects: BTreeMap<String, usize>,
+    actions: Vec<(String, Option<ActionState>)>,
 }
 
 /// What a run used up.
@@ -74,8 +75,11 @@ async fn run(sample: &Sample, crash: Crash) -> (Ending, Used) {
     });
     let mut operator = world.start();
     world.apply(&sample.manifest).await;
+    for (number, what) in sample.actions.iter().enumerate() {
+        world.ask(&sample.name, number, what).await;
+    }
     let cluster = tokio::spawn(crate::cluster::serve(world.server.clone()));
-    let mut died = false;
+    let (mut died, mut asked) = (false, sample.later.is_empty());
     loop {
         tokio::select! {
             biased;
@@ -84,7 +88,18 @@ async fn run(sample: &Sample, crash: Crash) -> (Ending, Used) {
                 world.kill(operator).await;
                 operator = world.start();
             }
-            () = world.until("the operation ends", |world| world.finished(&sample.name)) => break,
+            () = world.until("the operation ends or is stuck", |world| {
+                let stuck = !asked && world.state(&sample.name) == Some(OperationState::Stuck);
+                stuck || world.finished(&sample.name)
+            }) => {
+                if world.finished(&sample.name) {
+                    break;
+                }
+                asked = true;
+                for (number, what) in sample.later.iter().enumerate() {
+                    world.ask(&sample.name, 100 + number, what).await;
+                }
+            }
         }
     }
     // What the end makes of it, such as Events, may crash it too, and must change nothing.
@@ -106,6 +121,7 @@ async fn run(sample: &Sample, crash: Crash) -> (Ending, Used) {
         state: status.state.unwrap(),
         output: status.output,
         effects: world.service.effects(),
+        actions: world.came_of_it(),
     };
     let used = Used {
         requests: requests.load(Ordering::Relaxed),
@@ -119,6 +135,11 @@ async fn crash_everywhere(name: &str) {
     let sample = sample(name);
     let (expected, used) = run(&sample, Crash::Never).await;
     assert_eq!(expected.state, sample.expect);
+    assert!(
+        expected.actions.iter().all(|(_, state)| state.is_some()),
+        "{:?}",
+        expected.actions
+    );
     assert!(used.requests > 10, "only {} requests were seen", used.requests);
     let requests = (1..=used.requests).flat_map(|n| [Crash::AtRequest(n, false), Crash::AtRequest(n, true)]);
     let calls = (1..=used.calls).flat_map(|n| [Crash::AtCall(n, false), Crash::AtCall(n, true)]);
@@ -143,4 +164,6 @@ macro_rules! crash_everywhere {
     )*};
 }
 
-crash_everywhere!(calls, graph, flaky, timer, refused, slow, objects, job);
+crash_everywhere!(
+    calls, graph, flaky, timer, refused, slow, objects, job, saga, list, people
+);

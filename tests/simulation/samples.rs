@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 pub struct Sample {
     pub name: String,
     pub manifest: Value,
+    /// What people ask as soon as it exists, and what once it is stuck.
+    pub actions: Vec<Value>,
+    pub later: Vec<Value>,
     pub expect: OperationState,
 }
 
@@ -23,6 +26,8 @@ pub fn sample(name: &str) -> Sample {
     Sample {
         name: name.into(),
         manifest,
+        actions: file["actions"].as_array().cloned().unwrap_or_default(),
+        later: file["later"].as_array().cloned().unwrap_or_default(),
         expect: serde_json::from_value(file["expect"].clone()).unwrap(),
     }
 }

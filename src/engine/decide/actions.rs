@@ -310,6 +310,9 @@ impl Pass<'_> {
             "a person said to go on without it",
         );
         if ended {
+            let (list, item) = split_item(&skip.step);
+            self.reopen_list(list, item.is_some());
+            self.status.epoch += 1; // what runs again with it, runs under a new key
             self.reopen(workflow);
         }
         Ok(format!("step {} was skipped", skip.step))
@@ -320,9 +323,16 @@ impl Pass<'_> {
         let names = match &retry.step {
             Some(name) => vec![name.clone()],
             None => {
-                let needs_it = |step: &&StepStatus| {
-                    use StepState::*;
-                    matches!(step.state, Failed | TimedOut | Undecided) && split_item(&step.name).1.is_none()
+                use StepState::{Failed, TimedOut, Undecided};
+                let stuck = |step: &StepStatus| step.state == Undecided;
+                let undoing = self
+                    .status
+                    .steps
+                    .iter()
+                    .any(|step| stuck(step) && self.is_undo(&step.name));
+                let needs_it = |step: &&StepStatus| match undoing {
+                    true => stuck(step) && self.is_undo(&step.name),
+                    false => matches!(step.state, Failed | TimedOut | Undecided) && split_item(&step.name).1.is_none(),
                 };
                 self.status
                     .steps
@@ -332,8 +342,10 @@ impl Pass<'_> {
                     .collect()
             }
         };
-        let ended = self.status.failure.is_some() || self.status.state.is_some_and(OperationState::is_finished);
-        if names.is_empty() && !(ended && self.status.failure.is_some()) {
+        let only_undo = !names.is_empty() && names.iter().all(|name| self.is_undo(name));
+        let ending = self.status.failure.is_some() || self.status.state.is_some_and(OperationState::is_finished);
+        let ended = ending && !only_undo;
+        if names.is_empty() && self.status.failure.is_none() {
             return Err("no step ended badly or needs a person".into());
         }
         let mut positions = vec![];
@@ -505,7 +517,15 @@ impl Pass<'_> {
         self.status
             .steps
             .retain(|step| workflow.step(&step.name).is_none_or(|flow| flow.role != Role::Finally));
-        self.status.failure = None;
+        // Where another step ended badly, too, the operation ends as that one lets it.
+        let bad = self.status.steps.iter().find(|step| {
+            let fails = |flow: &WorkflowStep| flow.role == Role::Main && !satisfies(flow, step);
+            step.state.is_closed() && split_item(&step.name).1.is_none() && workflow.step(&step.name).is_some_and(fails)
+        });
+        self.status.failure = bad.map(|step| Failure {
+            step: Some(step.name.clone()),
+            ..step.failure.clone().unwrap_or_default()
+        });
         self.status.completion_time = None;
         self.status.output = None;
         self.status.state = Some(OperationState::Running);

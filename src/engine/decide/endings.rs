@@ -107,19 +107,13 @@ impl Pass<'_> {
         let step = &mut self.status.steps[i];
         step.maybe_done |= step.state == StepState::Running;
         if step.step_type == StepType::Job && step.state != StepState::Undecided {
-            let failure = Failure {
+            step.failure = Some(Failure {
                 reason: TIMED_OUT.into(),
                 message: shorten(message, MAX_MESSAGE),
                 step: None,
-            };
-            step.failure = Some(failure.clone());
-            step.next_attempt_time = None;
-            let name = step.name.clone();
-            self.advance(i, StepEvent::Stop, HistoryEvent::AttemptFailed, message);
-            self.status.failure.get_or_insert(Failure {
-                step: Some(name),
-                ..failure
             });
+            step.next_attempt_time = None;
+            self.advance(i, StepEvent::Stop, HistoryEvent::AttemptFailed, message);
         } else {
             self.time_out(i, message);
         }
@@ -137,7 +131,10 @@ impl Pass<'_> {
 
     /// Once the operation is going to end: ends what only waits; and, on a cancel or timeout, what is under way.
     pub(super) fn wind_down(&mut self) {
-        for i in 0..self.status.steps.len() {
+        // Lists after their items.
+        let (lists, others): (Vec<usize>, Vec<usize>) =
+            (0..self.status.steps.len()).partition(|i| self.status.steps[*i].items.is_some());
+        for i in others.into_iter().chain(lists) {
             let Some(flow) = self.flow(&self.status.steps[i].name) else {
                 continue;
             };

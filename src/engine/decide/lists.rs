@@ -100,7 +100,8 @@ impl Pass<'_> {
 
     /// True if more items failed than may.
     pub(super) fn too_many_failed(&self, flow: &WorkflowStep) -> bool {
-        let failed = self.items_of(&flow.name).filter(|item| item.state.is_closed()).count();
+        let failed = |item: &&StepStatus| matches!(item.state, StepState::Failed | StepState::TimedOut);
+        let failed = self.items_of(&flow.name).filter(failed).count();
         failed
             > flow
                 .spec

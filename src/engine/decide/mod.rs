@@ -56,6 +56,8 @@ pub fn decide(status: &OperationStatus, inputs: &Inputs<'_>) -> Decision {
             summary::observe(&mut pass.status, inputs.identity.generation);
             if pass.status != *status {
                 pass.forget_actions();
+                summary::bound(&mut pass.status);
+                pass.status.last_time = Some(now);
             }
             return pass.decision(delete);
         }

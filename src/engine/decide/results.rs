@@ -25,18 +25,13 @@ impl Pass<'_> {
             }
             AttemptOutcome::Noted { message } => self.status.steps[i].message = Some(shorten(message, MAX_MESSAGE)),
             AttemptOutcome::Failed(failure) => self.fail_attempt(workflow, i, failure),
-            AttemptOutcome::Stopped => {
-                let expired = self.status.steps[i]
-                    .failure
-                    .as_ref()
-                    .is_some_and(|f| f.reason == TIMED_OUT);
-                let (event, entry) = if expired {
-                    (StepEvent::Expire, HistoryEvent::StepTimedOut)
-                } else {
-                    (StepEvent::Cancel, HistoryEvent::StepCancelled)
-                };
-                self.advance(i, event, entry, "");
-            }
+            AttemptOutcome::Stopped => match &self.status.steps[i].failure {
+                Some(failure) if failure.reason == TIMED_OUT => {
+                    let message = failure.message.clone();
+                    self.time_out(i, &message);
+                }
+                _ => self.advance(i, StepEvent::Cancel, HistoryEvent::StepCancelled, ""),
+            },
             AttemptOutcome::StopFailed(failure) => {
                 let wait = self.wait_after(workflow, i, failure.retry);
                 let step = &mut self.status.steps[i];

@@ -136,7 +136,9 @@ pub async fn run(objects: &Objects, spec: &Value, name: &str, at_once: usize, le
                 let since = *full_since.get_or_insert_with(Instant::now);
                 run.steady = (run.latencies.len() - at_once, since.elapsed());
             }
-            if run.steady.0 >= length.operations && run.steady.1 >= length.span {
+            // Turns are fair, so operations come in waves of `at_once`: only whole ones are counted.
+            let whole = run.steady.0.is_multiple_of(at_once);
+            if whole && run.steady.0 >= length.operations.max(at_once) && run.steady.1 >= length.span {
                 slots.close();
             }
             slots.add_permits(1);

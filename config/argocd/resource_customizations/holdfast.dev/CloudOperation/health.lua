@@ -4,6 +4,7 @@ local waitsForPerson = {
   Suspended = true,
   Restored = true,
   Stuck = true,
+  AwaitingApproval = true,
 }
 
 local health = { status = "Progressing", message = "the operator has not seen it yet" }

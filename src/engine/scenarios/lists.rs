@@ -1,0 +1,185 @@
+//! `forEach`.
+
+use super::*;
+use crate::engine::item_name;
+
+const LIST: &str = "
+input: {zones: [a, b, c, d, e]}
+steps:
+- name: deploy
+  forEach: input.zones
+  maxParallel: 2
+  http: {url: 'http://inventory/${item}/${string(index)}'}
+  output: {id: '${result.id}'}
+- {name: after, set: {ids: '${steps.deploy.output.items.map(i, i.id)}'}}
+";
+
+#[test]
+fn items_run_so_many_at_once_and_their_outputs_are_a_list_in_order() {
+    let mut case = case(LIST);
+    case.visit()
+        .assert_step("deploy[0]", StepState::Running, 1)
+        .assert_step("deploy[1]", StepState::Running, 1);
+    assert_eq!(case.work.len(), 2);
+    assert_eq!(case.message(), "step deploy: 0 of 5 items are done, 2 under way");
+    for n in [1, 0, 2, 4, 3] {
+        case.succeed(&item_name("deploy", n), json!({"id": n}));
+        assert!(case.work.len() <= 2);
+    }
+    case.assert_state(Succeeded);
+    assert_eq!(
+        case.step("after").output,
+        json!({"ids": [0, 1, 2, 3, 4]}).as_object().cloned()
+    );
+    assert_eq!(case.status.steps.len(), 2, "what is done is folded into the list");
+}
+
+#[test]
+fn a_failing_item_names_its_index_and_stops_the_list() {
+    let mut case = case(LIST);
+    case.visit()
+        .fail("deploy[1]", refused())
+        .assert_step("deploy[0]", StepState::Running, 1);
+    assert_eq!(case.work.len(), 1, "no other item is started");
+    case.succeed("deploy[0]", json!({"id": 0})).assert_state(Failed);
+    assert_eq!(
+        case.message(),
+        "step deploy: HttpStatus: item 1: 422: the group is frozen"
+    );
+}
+
+#[test]
+fn so_many_items_may_fail() {
+    let mut case = case(LIST);
+    case.spec.steps[0].max_failures = Some(1);
+    case.spec.steps.pop();
+    case.visit().fail("deploy[0]", refused());
+    for n in 1..5 {
+        case.succeed(&item_name("deploy", n), json!({"id": n}));
+    }
+    case.assert_state(Succeeded)
+        .assert_step("deploy[0]", StepState::Failed, 1);
+    assert_eq!(
+        case.step("deploy").output,
+        json!({"items": [null, {"id": 1}, {"id": 2}, {"id": 3}, {"id": 4}]})
+            .as_object()
+            .cloned()
+    );
+}
+
+#[test]
+fn items_back_off_crash_and_are_cancelled_as_steps_are() {
+    let mut case = case(LIST);
+    case.visit()
+        .fail("deploy[0]", busy())
+        .assert_step("deploy[0]", StepState::BackingOff, 1);
+    case.assert_state(BackingOff);
+    case.later(5 * SECOND).assert_step("deploy[0]", StepState::Running, 2);
+    case.crash().visit().assert_step("deploy[1]", StepState::Running, 2);
+    case.spec.cancel = Some(Cancel::default());
+    case.visit()
+        .assert_state(Cancelled)
+        .assert_step("deploy", StepState::Cancelled, 0);
+}
+
+#[test]
+fn failed_items_are_retried_and_the_others_are_not() {
+    let mut case = case(LIST);
+    case.visit()
+        .fail("deploy[1]", refused())
+        .succeed("deploy[0]", json!({"id": 0}))
+        .assert_state(Failed);
+    case.asks(json!({"retry": {}}));
+    case.assert_state(Running)
+        .assert_step("deploy[1]", StepState::Running, 1);
+    assert_eq!(case.step("deploy[1]").epoch, 1);
+    for n in [1, 2, 3, 4] {
+        case.succeed(&item_name("deploy", n), json!({"id": n}));
+    }
+    case.assert_state(Succeeded);
+    assert_eq!(
+        case.step("after").output,
+        json!({"ids": [0, 1, 2, 3, 4]}).as_object().cloned()
+    );
+}
+
+#[test]
+fn an_item_is_skipped_with_an_output() {
+    let mut case = case(LIST);
+    case.visit()
+        .fail("deploy[1]", refused())
+        .succeed("deploy[0]", json!({"id": 0}));
+    case.asks(json!({"skip": {"step": "deploy[1]", "output": {"id": 100}}}));
+    for n in [2, 3, 4] {
+        case.succeed(&item_name("deploy", n), json!({"id": n}));
+    }
+    case.assert_state(Succeeded);
+    assert_eq!(
+        case.step("after").output,
+        json!({"ids": [0, 100, 2, 3, 4]}).as_object().cloned()
+    );
+}
+
+#[test]
+fn an_empty_list_is_done_at_once_and_what_is_no_list_is_an_error() {
+    let mut empty = case(LIST);
+    empty.spec.input.insert("zones".into(), json!([]));
+    empty.spec.steps.pop();
+    empty.visit().assert_state(Succeeded);
+    let mut none = case(LIST);
+    none.spec.input.insert("zones".into(), json!("a"));
+    none.visit().assert_state(Failed);
+    assert!(
+        none.message().contains("spec.steps[0].forEach: a list is needed"),
+        "{}",
+        none.message()
+    );
+}
+
+#[test]
+fn a_list_of_five_thousand_keeps_the_status_small() {
+    let mut case = case(
+        "
+input: {n: 5000}
+steps:
+- {name: call, forEach: 'lists.range(input.n)', maxParallel: 50, http: {url: 'http://x/${string(item)}'}}
+",
+    );
+    case.visit();
+    let mut largest = 0;
+    while !case.work.is_empty() {
+        let results: Vec<_> = case
+            .work
+            .iter()
+            .map(|work| case.result(&work.step, AttemptOutcome::Succeeded { output: None }))
+            .collect();
+        case.visit_with(&results);
+        largest = largest.max(serde_json::to_string(&case.status).unwrap().len());
+    }
+    case.assert_state(Succeeded);
+    assert!(largest < MAX_STATUS / 2, "{largest} bytes");
+}
+
+#[test]
+pub fn a_list_that_was_ended_with_its_operation_goes_on_with_it() {
+    let mut case = case(
+        "
+order: Graph
+steps:
+- {name: bad, http: {url: 'http://x'}}
+- {name: calls, forEach: '[1, 2, 3]', maxParallel: 1, http: {url: 'http://y'}}
+",
+    );
+    case.visit()
+        .fail("bad", refused())
+        .succeed("calls[0]", nothing())
+        .assert_step("calls", StepState::Cancelled, 0);
+    case.assert_state(Failed);
+    case.asks(json!({"retry": {}}));
+    case.assert_step("calls", StepState::Waiting, 0)
+        .assert_step("calls[1]", StepState::Running, 1);
+    case.succeed("bad", nothing())
+        .succeed("calls[1]", nothing())
+        .succeed("calls[2]", nothing());
+    case.assert_state(Succeeded);
+}

@@ -1,0 +1,306 @@
+//! What people ask, and what comes of it.
+
+use super::*;
+use crate::api::{ActionState::*, CloudOperationSpec};
+
+const ASKING: &str = "
+steps:
+- name: review
+  approval: {message: 'resize ${input.group}?', users: [alice], groups: [sre], excludeRequester: true}
+- name: go
+  signal: {schema: {type: object, required: [size], properties: {size: {type: integer}}}}
+- {name: resize, http: {url: 'http://inventory/${string(steps.go.output.size)}/${steps.review.output.by}'}}
+input: {group: web}
+";
+
+fn with_creator() -> Case {
+    let mut case = case(ASKING);
+    case.identity.creator = Some("bob".into());
+    case.visit();
+    case
+}
+
+#[test]
+fn an_approval_and_a_signal_are_taken_in_their_turn_however_early_they_came() {
+    let mut case = with_creator();
+    case.assert_state(AwaitingApproval);
+    assert_eq!(case.message(), "step review: waiting for an approval: resize web?");
+    assert_eq!(
+        case.asks(json!({"signal": {"name": "go", "payload": {"size": 3}}})).0,
+        Applied
+    );
+    case.assert_step("review", StepState::Waiting, 0);
+    let (state, message) = case.asks(json!({"approve": {"step": "review", "comment": "fine"}}));
+    assert_eq!((state, message.as_str()), (Applied, "step review was approved: fine"));
+    case.assert_step("resize", StepState::Running, 1);
+    assert_eq!(
+        case.step("review").output,
+        json!({"by": "alice", "comment": "fine"}).as_object().cloned()
+    );
+    assert!(case.status.received.is_empty());
+    let actors: Vec<_> = case.status.history.iter().filter_map(|e| e.actor.as_deref()).collect();
+    assert_eq!(actors, ["alice", "alice"]);
+}
+
+#[test]
+fn a_word_counts_only_from_who_may_give_it() {
+    let mut case = with_creator();
+    let mut word = |user: &str, groups: &[&str]| {
+        case.ask_as(user, groups, json!({"approve": {"step": "review"}}))
+            .visit();
+        case.came_of_it()
+    };
+    assert_eq!(word("mallory", &[]).0, Rejected);
+    assert!(
+        word("mallory", &["dev"])
+            .1
+            .contains("mallory may not approve step review: alice, sre may")
+    );
+    let (state, message) = word("bob", &["sre"]);
+    assert_eq!(state, Rejected);
+    assert!(message.contains("bob created the operation"), "{message}");
+    assert_eq!(word("carol", &["sre"]).0, Applied);
+    assert!(
+        case.status
+            .history
+            .iter()
+            .any(|e| e.actor.as_deref() == Some("carol (groups: sre)"))
+    );
+}
+
+#[test]
+fn nobody_approves_by_name_where_nobody_vouches_for_names() {
+    let mut case = with_creator();
+    case.ask(json!({"approve": {"step": "review"}}));
+    case.actions[0].verified = false;
+    case.visit();
+    let (state, message) = case.came_of_it();
+    assert_eq!(state, Rejected);
+    assert!(message.contains("nobody vouches"), "{message}");
+}
+
+#[test]
+fn a_rejection_fails_the_step_with_its_reason() {
+    let mut case = with_creator();
+    case.asks(json!({"reject": {"step": "review", "comment": "not on a Friday"}}));
+    case.assert_state(Failed);
+    assert_eq!(
+        case.message(),
+        "step review: Rejected: alice rejected it: not on a Friday"
+    );
+}
+
+#[test]
+fn a_signal_that_nothing_waits_for_or_that_does_not_conform_is_rejected_with_the_field() {
+    let mut case = with_creator();
+    let (state, message) = case.asks(json!({"signal": {"name": "stop"}}));
+    assert_eq!(
+        (state, message.as_str()),
+        (Rejected, "no step waits for a signal named \"stop\"; there are go")
+    );
+    let (state, message) = case.asks(json!({"signal": {"name": "go", "payload": {"size": "large"}}}));
+    assert_eq!(state, Rejected);
+    assert!(
+        message.contains("payload.size") && message.contains("spec.steps[1].signal.schema"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_signal_that_does_not_come_in_time_is_its_default_or_a_timeout() {
+    let spec = "steps: [{name: go, signal: {default: {size: 1}}, timeouts: {scheduleToClose: 1m}}]";
+    let mut with_default = case(spec);
+    with_default.visit().later(60 * SECOND).assert_state(Succeeded);
+    assert_eq!(with_default.step("go").output, json!({"size": 1}).as_object().cloned());
+    let mut without = case("steps: [{name: go, signal: {}, timeouts: {scheduleToClose: 1m}}]");
+    without
+        .visit()
+        .later(60 * SECOND)
+        .assert_state(Failed)
+        .assert_step("go", StepState::TimedOut, 0);
+}
+
+#[test]
+fn an_action_is_decided_once_and_forgotten_when_it_says_so_itself() {
+    let mut case = case("steps: [{name: go, signal: {}}, {name: again, signal: {name: go}}]");
+    case.visit();
+    case.asks(json!({"signal": {"name": "go"}}));
+    case.assert_step("again", StepState::Waiting, 0);
+    case.visit().visit().assert_step("again", StepState::Waiting, 0); // the action still waits for its answer
+    assert_eq!(case.status.actions.len(), 1);
+    case.actions.clear();
+    case.spec.suspend = Some(true);
+    case.visit();
+    assert!(case.status.actions.is_empty());
+}
+
+#[test]
+fn an_action_for_another_operation_of_the_name_is_rejected() {
+    let mut case = case("steps: [{name: go, signal: {}}]");
+    case.identity.created = Some(case.now);
+    case.visit().ask(json!({"signal": {"name": "go"}})).visit();
+    assert!(case.came_of_it().1.contains("created before the operation"));
+    case.ask(json!({"signal": {"name": "go"}, "operationRef": {"name": "resize", "uid": "other"}}))
+        .visit();
+    assert!(case.came_of_it().1.contains("another operation of this name"));
+}
+
+#[test]
+fn a_failed_operation_is_retried_days_later_under_a_new_key() {
+    let mut case = case(THREE_CALLS);
+    case.spec.timeout = Some(crate::api::Duration::seconds(3600));
+    case.visit()
+        .succeed("describe", json!({"size": 1}))
+        .fail("resize", refused())
+        .assert_state(Failed);
+    let key = |case: &Case| IdempotencyKey::new("u1", "resize", case.step("resize").epoch).to_string();
+    let first = key(&case);
+    case.now = case.now.plus(72 * 3600 * SECOND);
+    let (state, message) = case.asks(json!({"retry": {}}));
+    assert_eq!((state, message.as_str()), (Applied, "resize runs again"));
+    case.assert_state(Running).assert_step("resize", StepState::Running, 1);
+    assert_ne!(key(&case), first, "the outcome was definite");
+    assert_eq!(case.status.deadline, Some(case.now.plus(3600 * SECOND)));
+    assert!(case.status.completion_time.is_none() && case.status.failure.is_none());
+    case.succeed("resize", nothing())
+        .succeed("check", nothing())
+        .assert_state(Succeeded);
+}
+
+#[test]
+fn a_retry_after_an_unknown_outcome_keeps_the_key_unless_told_otherwise() {
+    let spec = "steps: [{name: once, idempotent: false, http: {method: POST, url: 'http://x'}}]";
+    let mut case = case(spec);
+    case.visit().fail("once", no_answer()).assert_state(Stuck);
+    case.asks(json!({"retry": {"step": "once"}}));
+    case.assert_step("once", StepState::Running, 2);
+    assert_eq!(case.step("once").epoch, 0);
+    case.fail("once", no_answer())
+        .asks(json!({"retry": {"step": "once", "newKey": true}}));
+    case.assert_step("once", StepState::Running, 1);
+    assert_eq!(case.step("once").epoch, 2);
+}
+
+#[test]
+fn what_is_stuck_is_completed_failed_or_skipped_by_a_person() {
+    let spec = "
+steps:
+- {name: once, idempotent: false, http: {method: POST, url: 'http://x'}}
+- {name: after, set: {was: '${steps.once.state}', n: '${steps.once.?output.n.orValue(0)}'}}
+";
+    let stuck = || {
+        let mut case = case(spec);
+        case.visit().fail("once", no_answer()).assert_state(Stuck);
+        case
+    };
+    let mut done = stuck();
+    done.asks(json!({"complete": {"step": "once", "output": {"n": 7}}}));
+    assert_eq!(
+        done.step("after").output,
+        json!({"was": "Succeeded", "n": 7}).as_object().cloned()
+    );
+    let mut skipped = stuck();
+    skipped.asks(json!({"skip": {"step": "once", "output": {"n": 8}}}));
+    assert_eq!(
+        skipped.step("after").output,
+        json!({"was": "Skipped", "n": 8}).as_object().cloned()
+    );
+    let mut failed = stuck();
+    failed.asks(json!({"fail": {"step": "once", "message": "it never arrived"}}));
+    failed.assert_state(Failed);
+    assert!(failed.message().contains("FailedByHand: it never arrived"));
+}
+
+#[test]
+fn a_backoff_is_ended_by_hand() {
+    let mut case = case("steps: [{name: call, http: {url: 'http://x'}, retry: {initialInterval: 1h}}]");
+    case.visit()
+        .fail("call", busy())
+        .assert_step("call", StepState::BackingOff, 1);
+    assert_eq!(case.asks(json!({"retryNow": {"step": "call"}})).0, Applied);
+    case.assert_step("call", StepState::Running, 2);
+    assert_eq!(case.asks(json!({"retryNow": {"step": "call"}})).0, Rejected);
+}
+
+#[test]
+fn a_reset_cuts_what_followed_and_runs_it_under_a_new_epoch() {
+    let mut case = case(THREE_CALLS);
+    case.visit()
+        .succeed("describe", json!({"size": 1}))
+        .succeed("resize", nothing())
+        .succeed("check", nothing());
+    case.assert_state(Succeeded);
+    let (state, message) = case.asks(json!({"reset": {"step": "resize"}}));
+    assert_eq!(
+        (state, message.as_str()),
+        (Applied, "back to step resize: 2 steps run again")
+    );
+    case.assert_state(Running).assert_step("resize", StepState::Running, 1);
+    assert_eq!((case.step("describe").epoch, case.step("resize").epoch), (0, 1));
+    assert!(case.status.steps.iter().all(|step| step.name != "check"));
+    assert!(
+        case.events().contains(&"StepSucceeded check".to_owned()),
+        "the cut part stays in the history"
+    );
+    case.succeed("resize", nothing())
+        .succeed("check", nothing())
+        .assert_state(Succeeded);
+}
+
+#[test]
+fn a_reset_under_what_is_under_way_is_rejected() {
+    let mut case = case(THREE_CALLS);
+    case.visit().succeed("describe", json!({"size": 1}));
+    let (state, message) = case.asks(json!({"reset": {"step": "describe"}}));
+    assert_eq!(state, Rejected);
+    assert!(message.contains("step resize is under way"), "{message}");
+}
+
+#[test]
+fn a_word_from_before_a_reset_does_not_count() {
+    let mut case = case("steps: [{name: review, approval: {}}, {name: call, http: {url: 'http://x'}}]");
+    case.visit().asks(json!({"approve": {"step": "review"}}));
+    case.succeed("call", nothing())
+        .asks(json!({"reset": {"step": "review"}}));
+    case.assert_step("review", StepState::Waiting, 0);
+    let (state, message) = case.asks(json!({"approve": {"step": "review", "epoch": 0}}));
+    assert_eq!(state, Rejected);
+    assert!(message.contains("it was reset"), "{message}");
+    assert_eq!(case.asks(json!({"approve": {"step": "review", "epoch": 1}})).0, Applied);
+}
+
+#[test]
+fn what_was_cancelled_stays_so() {
+    let mut case = case(THREE_CALLS);
+    case.visit();
+    case.spec.cancel = Some(Cancel::default());
+    case.visit().assert_state(Cancelled);
+    let (state, message) = case.asks(json!({"retry": {}}));
+    assert_eq!(state, Rejected);
+    assert!(message.contains("was cancelled"), "{message}");
+}
+
+#[test]
+fn a_result_that_was_read_is_not_taken_back_by_a_retry() {
+    let spec = "
+steps:
+- {name: try, http: {url: 'http://x'}, onFailure: Continue}
+- {name: after, http: {url: 'http://x'}, when: steps.try.state == 'Failed'}
+";
+    let mut case = case(spec);
+    case.visit()
+        .fail("try", refused())
+        .assert_step("after", StepState::Running, 1);
+    let (state, message) = case.asks(json!({"retry": {"step": "try"}}));
+    assert_eq!(state, Rejected);
+    assert!(message.contains("reset goes back to it"), "{message}");
+    case.succeed("after", nothing()).assert_state(Succeeded);
+}
+
+#[test]
+fn a_bad_schema_of_a_signal_is_an_invalid_spec() {
+    let spec: CloudOperationSpec =
+        serde_yaml::from_str("steps: [{name: go, signal: {schema: {type: nonsense}}}]").unwrap();
+    let error = Workflow::compile(&spec).unwrap_err();
+    assert_eq!(error.field, "spec.steps[0].signal.schema");
+}

@@ -1,0 +1,266 @@
+//! Undoing, going on, and what runs at the end.
+
+use super::*;
+use crate::api::{ActionState::Rejected, CancelMode};
+
+const SAGA: &str = "
+failurePolicy: Compensate
+steps:
+- {name: a, http: {url: 'http://a'}, output: {id: '${result.id}'}, compensate: {http: {method: DELETE, url: 'http://a/${steps.a.output.id}'}}}
+- {name: b, http: {url: 'http://b'}}
+- {name: c, http: {url: 'http://c'}, compensate: {http: {method: DELETE, url: 'http://c'}}}
+- {name: d, http: {url: 'http://d'}}
+";
+
+fn failed_at_d() -> Case {
+    let mut case = case(SAGA);
+    case.visit()
+        .succeed("a", json!({"id": "x"}))
+        .succeed("b", nothing())
+        .succeed("c", nothing())
+        .fail("d", refused());
+    case
+}
+
+#[test]
+fn what_was_done_is_undone_the_last_first() {
+    let mut case = failed_at_d();
+    case.assert_state(Compensating)
+        .assert_step("c:undo", StepState::Running, 1);
+    assert!(case.status.steps.iter().all(|step| step.name != "a:undo"));
+    case.succeed("c:undo", nothing())
+        .assert_step("a:undo", StepState::Running, 1);
+    case.succeed("a:undo", nothing()).assert_state(Failed);
+    assert_eq!(
+        case.message(),
+        "step d: HttpStatus: 422: the group is frozen; undone: c, a"
+    );
+    let (state, message) = case.asks(json!({"retry": {}}));
+    assert_eq!(state, Rejected);
+    assert!(message.contains("was undone"), "{message}");
+}
+
+#[test]
+fn an_undo_is_retried_and_survives_a_crash() {
+    let mut case = failed_at_d();
+    case.fail("c:undo", busy())
+        .assert_state(Compensating)
+        .assert_step("c:undo", StepState::BackingOff, 1);
+    case.later(10 * SECOND).assert_step("c:undo", StepState::Running, 2);
+    case.crash().visit().assert_step("c:undo", StepState::Running, 3);
+    case.succeed("c:undo", nothing())
+        .succeed("a:undo", nothing())
+        .assert_state(Failed);
+}
+
+#[test]
+fn an_undo_that_fails_for_good_waits_for_a_person() {
+    let mut case = failed_at_d();
+    case.fail("c:undo", refused()).assert_state(Stuck);
+    assert!(
+        case.message().contains("step c:undo needs a person"),
+        "{}",
+        case.message()
+    );
+    case.later(72 * 3600 * SECOND).assert_state(Stuck);
+    case.asks(json!({"retry": {"step": "c:undo"}}));
+    case.assert_step("c:undo", StepState::Running, 1);
+    case.fail("c:undo", refused()).asks(json!({"skip": {"step": "c:undo"}}));
+    case.assert_step("a:undo", StepState::Running, 1);
+    case.succeed("a:undo", nothing()).assert_state(Failed);
+}
+
+#[test]
+fn an_attempt_of_unknown_outcome_is_finished_before_it_is_undone() {
+    let mut case = case(SAGA);
+    case.visit().succeed("a", json!({"id": "x"})).succeed("b", nothing());
+    case.fail("c", no_answer()).assert_step("c", StepState::BackingOff, 1);
+    case.spec.cancel = Some(Cancel {
+        mode: Some(CancelMode::Compensate),
+        reason: None,
+    });
+    case.visit().assert_step("c", StepState::BackingOff, 1);
+    case.later(10 * SECOND).assert_step("c", StepState::Running, 2);
+    case.crash().visit().assert_step("c", StepState::Running, 3);
+    case.succeed("c", nothing())
+        .assert_step("c:undo", StepState::Running, 1);
+    case.succeed("c:undo", nothing())
+        .succeed("a:undo", nothing())
+        .assert_state(Cancelled);
+}
+
+#[test]
+fn a_step_that_may_have_been_done_is_undone() {
+    let mut case = case(SAGA);
+    case.spec.steps[2].retry = serde_json::from_value(json!({"maximumAttempts": 1})).unwrap();
+    case.visit()
+        .succeed("a", json!({"id": "x"}))
+        .succeed("b", nothing())
+        .fail("c", no_answer());
+    case.assert_step("c", StepState::Failed, 1)
+        .assert_step("c:undo", StepState::Running, 1);
+}
+
+#[test]
+fn a_cancel_undoes_only_if_it_says_so_and_stops_an_undo_if_not() {
+    let mut case = case(SAGA);
+    case.visit().succeed("a", json!({"id": "x"}));
+    case.spec.cancel = Some(Cancel::default());
+    case.visit().assert_state(Cancelled);
+    let mut undoing = failed_at_d();
+    undoing.spec.cancel = Some(Cancel::default());
+    undoing
+        .visit()
+        .assert_state(Failed)
+        .assert_step("c:undo", StepState::Cancelled, 1);
+}
+
+#[test]
+fn a_failure_pauses_the_operation_until_a_person_decides() {
+    let mut case = case(THREE_CALLS);
+    case.spec.failure_policy = Some(crate::api::FailurePolicy::Pause);
+    case.visit()
+        .succeed("describe", json!({"size": 1}))
+        .fail("resize", refused())
+        .assert_state(Stuck);
+    case.later(100 * 3600 * SECOND).assert_state(Stuck);
+    case.asks(json!({"retry": {}}));
+    case.assert_step("resize", StepState::Running, 1);
+    case.fail("resize", refused()).asks(json!({"fail": {"step": "resize"}}));
+    case.assert_state(Failed);
+}
+
+#[test]
+fn what_is_said_to_go_on_goes_on_and_tells_what_follows() {
+    let spec = "
+steps:
+- {name: try, http: {url: 'http://x'}, onFailure: Continue}
+- {name: after, set: {state: '${steps.try.state}', why: '${steps.try.failure.reason}'}}
+";
+    let mut case = case(spec);
+    case.visit().fail("try", refused()).assert_state(Succeeded);
+    assert_eq!(
+        case.step("after").output,
+        json!({"state": "Failed", "why": "HttpStatus"}).as_object().cloned()
+    );
+    assert_eq!(case.status.progress.as_deref(), Some("2/2"));
+}
+
+const FINALLY: &str = "
+timeout: 1h
+steps:
+- {name: a, http: {url: 'http://a'}}
+- {name: b, wait: {duration: 10h}}
+finally:
+- {name: tell, http: {url: 'http://chat/${operation.state}/${steps.b.state}'}}
+- {name: tidy, http: {url: 'http://tidy'}, when: steps.a.state == 'Succeeded'}
+";
+
+#[test]
+fn what_is_at_the_end_runs_whatever_happened() {
+    let rendered = |case: &Case| {
+        let workflow = Workflow::compile(&case.spec).unwrap();
+        let flow = workflow.step("tell").unwrap();
+        let scope = scope(&workflow, flow, "tell", &case.identity, &case.spec, &case.status).unwrap();
+        let key = IdempotencyKey::new("u1", "tell", 0);
+        request(flow, &scope, &key).unwrap().value["url"].clone()
+    };
+    let mut failed = case(FINALLY);
+    failed
+        .visit()
+        .fail("a", refused())
+        .assert_step("tell", StepState::Running, 1);
+    assert_eq!(rendered(&failed), "http://chat/Failed/NotStarted");
+    failed
+        .succeed("tell", nothing())
+        .assert_step("tidy", StepState::Skipped, 0)
+        .assert_state(Failed);
+
+    let mut timed_out = case(FINALLY);
+    timed_out
+        .visit()
+        .succeed("a", nothing())
+        .later(3600 * SECOND)
+        .assert_step("b", StepState::Cancelled, 0);
+    assert_eq!(rendered(&timed_out), "http://chat/TimedOut/Cancelled");
+    timed_out
+        .fail("tell", busy())
+        .later(10 * SECOND)
+        .assert_step("tell", StepState::Running, 2);
+    timed_out
+        .crash()
+        .visit()
+        .succeed("tell", nothing())
+        .succeed("tidy", nothing())
+        .assert_state(TimedOut);
+
+    let mut cancelled = case(FINALLY);
+    cancelled.visit();
+    cancelled.spec.cancel = Some(Cancel::default());
+    cancelled.visit().succeed("tell", nothing()).assert_state(Cancelled);
+
+    let mut succeeded = case(FINALLY);
+    succeeded.spec.timeout = None;
+    succeeded.visit().succeed("a", nothing()).later(36000 * SECOND);
+    assert_eq!(rendered(&succeeded), "http://chat/Succeeded/Succeeded");
+    succeeded
+        .succeed("tell", nothing())
+        .succeed("tidy", nothing())
+        .assert_state(Succeeded);
+}
+
+#[test]
+fn a_failure_at_the_end_fails_the_operation_and_the_rest_of_the_end_runs() {
+    let mut case = case(FINALLY);
+    case.spec.timeout = None;
+    case.spec.failure_policy = Some(crate::api::FailurePolicy::Compensate);
+    case.visit()
+        .succeed("a", nothing())
+        .later(36000 * SECOND)
+        .fail("tell", refused());
+    case.assert_step("tidy", StepState::Running, 1);
+    case.succeed("tidy", nothing()).assert_state(Failed);
+    assert!(case.message().starts_with("step tell: "), "{}", case.message());
+}
+
+#[test]
+fn a_retried_operation_runs_its_end_again() {
+    let mut case = case(FINALLY);
+    case.visit()
+        .fail("a", refused())
+        .succeed("tell", nothing())
+        .assert_state(Failed);
+    case.asks(json!({"retry": {}}));
+    case.assert_step("a", StepState::Running, 1);
+    assert!(case.status.steps.iter().all(|step| step.name != "tell"));
+}
+
+#[test]
+fn specs_of_undo_and_end_are_checked_too() {
+    for (spec, field, word) in [
+        (
+            "steps: [{name: a, http: {url: x}, compensate: {http: {url: '${steps.b.state}'}}}, {name: b, set: {}}]",
+            "spec.steps[0].compensate",
+            "b",
+        ),
+        (
+            "steps: [{name: a, set: {x: '${steps.z.state}'}}]\nfinally: [{name: z, set: {}}]",
+            "spec.steps[0]",
+            "spec.finally",
+        ),
+        (
+            "steps: [{name: a, set: {}}]\nfinally: [{name: a, set: {}}]",
+            "spec.finally[0].name",
+            "exists already",
+        ),
+        (
+            "steps: [{name: a, set: {}}]\nfinally: [{name: y, set: {x: '${steps.z.state}'}}, {name: z, set: {}}]",
+            "spec.finally[0]",
+            "comes later",
+        ),
+    ] {
+        let error = Workflow::compile(&serde_yaml::from_str(spec).unwrap()).unwrap_err();
+        assert_eq!(error.field, field);
+        assert!(error.message.contains(word), "{error}");
+    }
+}
