@@ -131,7 +131,7 @@ impl Adviser<'_> {
                 }
             }
             Some(Failed | TimedOut | Cancelled) => self.ended_badly(),
-            Some(Running | Waiting | BackingOff | Stuck | Compensating) => self.active(),
+            Some(Running | Waiting | AwaitingApproval | BackingOff | Stuck | Compensating) => self.active(),
         }
     }
 

@@ -1,26 +1,26 @@
 //! The kubectl plugin `kubectl-holdfast`. It has the rights of its user's kubeconfig, and no others: all that it shows is
 //! in the objects' status, all that it does is a patch or an object that its user could write as well.
 
-// mod actions;
+mod actions;
 mod advice;
 mod cluster;
-// mod control;
+mod control;
 mod describe;
 mod error;
-// mod files;
+mod files;
 mod get;
 // mod graph;
 mod history;
 // mod lint;
 mod output;
 // mod rerun;
-// mod run;
+mod run;
 mod table;
 mod times;
 mod tree;
-// mod values;
-// mod version;
-// mod wait;
+mod values;
+mod version;
+mod wait;
 
 #[cfg(test)]
 mod fixtures;
@@ -76,6 +76,14 @@ enum Command {
     Describe(describe::Describe),
     /// Prints what happened to an operation, when, and who did it.
     History(history::History),
+    #[command(flatten)]
+    Action(actions::Action),
+    #[command(flatten)]
+    Control(control::Control),
+    /// Waits until an operation has ended, however.
+    Wait(wait::Wait),
+    /// Creates an operation from a file.
+    Run(run::Run),
     /// Prints the plugin's version, and which schema the cluster has.
     Version,
     /// Prints a script for a shell, which completes this command.
@@ -117,11 +125,18 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         _ => {}
     }
     let cluster = Cluster::connect(&global).await;
+    if let Command::Version = command {
+        return version::run(cluster, &mut out).await;
+    }
     let cluster = cluster?;
     match command {
         Command::Get(get) => get.run(&cluster, &mut out).await,
         Command::Describe(describe) => describe.run(&cluster, &mut out).await,
         Command::History(history) => history.run(&cluster, &mut out).await,
+        Command::Action(action) => action.run(&cluster, &mut out).await,
+        Command::Control(control) => control.run(&cluster, &mut out).await,
+        Command::Wait(wait) => wait.run(&cluster, &mut out).await,
+        Command::Run(run) => run.run(&cluster, &mut out).await,
         // Done above.
         Command::Version | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }

@@ -104,7 +104,7 @@ pub fn style_of(state: OperationState) -> Style {
     match state {
         Running => BUSY,
         Waiting => PLAIN,
-        BackingOff | Suspended | Restored | Compensating | Cancelled | Expired => WARN,
+        AwaitingApproval | BackingOff | Suspended | Restored | Compensating | Cancelled | Expired => WARN,
         Stuck | Failed | TimedOut | InvalidSpec | SpecChanged => BAD,
         Succeeded => GOOD,
     }
