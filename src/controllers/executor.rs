@@ -21,7 +21,7 @@ use super::cloud_operation::identity;
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
 use crate::activities::{Activities, AttemptContext, Claim, Progress};
-use crate::api::{CloudOperation, Step, StepType};
+use crate::api::{CloudOperation, CloudOperationSpec, Step, StepType};
 use crate::engine::{
     self, AttemptFailure, AttemptOutcome, AttemptResult, IdempotencyKey, Outcome, Work, WorkKind, Workflow,
 };
@@ -114,8 +114,14 @@ impl Executor {
         entry.latest = Some(operation);
     }
 
-    /// Brings what is under way to what should be.
-    pub fn run(self: &Arc<Self>, operation: &CloudOperation, workflow: Option<&Arc<Workflow>>, work: Vec<Work>) {
+    /// Brings what is under way to what should be. The spec is the whole one, with its template filled in.
+    pub fn run(
+        self: &Arc<Self>,
+        operation: &CloudOperation,
+        spec: &CloudOperationSpec,
+        workflow: Option<&Arc<Workflow>>,
+        work: Vec<Work>,
+    ) {
         let uid = operation.uid().unwrap_or_default();
         let mut operations = self.operations();
         let over = self.ended.load(Ordering::SeqCst);
@@ -132,20 +138,26 @@ impl Executor {
         });
         for piece in work {
             if let (false, Some(workflow)) = (entry.flights.contains_key(&piece), workflow) {
-                let task = self.clone().launch(operation, workflow, piece.clone());
+                let task = self.clone().launch(operation, spec, workflow, piece.clone());
                 entry.flights.insert(piece, Flight::UnderWay(task));
             }
         }
     }
 
-    fn launch(self: Arc<Self>, operation: &CloudOperation, workflow: &Arc<Workflow>, piece: Work) -> AbortHandle {
+    fn launch(
+        self: Arc<Self>,
+        operation: &CloudOperation,
+        spec: &CloudOperationSpec,
+        workflow: &Arc<Workflow>,
+        piece: Work,
+    ) -> AbortHandle {
         let report = Report {
             executor: self.clone(),
             uid: operation.uid().unwrap_or_default(),
             reference: ObjectRef::new(&operation.name_any()).within(&operation.namespace().unwrap_or_default()),
             piece: piece.clone(),
         };
-        let prepared = self.prepare(operation, workflow, &piece);
+        let prepared = self.prepare(operation, spec, workflow, &piece);
         let task = async move {
             let outcome = match prepared {
                 Ok(prepared) => {
@@ -173,6 +185,7 @@ impl Executor {
     fn prepare(
         &self,
         operation: &CloudOperation,
+        spec: &CloudOperationSpec,
         workflow: &Arc<Workflow>,
         piece: &Work,
     ) -> Result<Prepared, AttemptFailure> {
@@ -184,14 +197,14 @@ impl Executor {
             .step(&piece.step)
             .ok_or_else(|| invalid(format!("there is no step {}", piece.step)))?;
         let entry = status.steps.iter().find(|s| s.name == piece.step);
-        let scope = engine::scope(workflow, flow, &piece.step, &identity, &operation.spec, &status)
-            .map_err(|e| invalid(e.to_string()))?;
+        let scope =
+            engine::scope(workflow, flow, &piece.step, &identity, spec, &status).map_err(|e| invalid(e.to_string()))?;
         let request = engine::request(flow, &scope, &key).map_err(|e| invalid(e.to_string()))?;
         let context = AttemptContext {
             namespace: identity.namespace.clone(),
             operation: identity.name.clone(),
             operation_uid: identity.uid.clone(),
-            service_account: operation.spec.service_account().to_owned(),
+            service_account: spec.service_account().to_owned(),
             step: piece.step.clone(),
             attempt: piece.attempt,
             key,
@@ -202,7 +215,7 @@ impl Executor {
             kubernetes: self
                 .activities
                 .clients
-                .as_service_account(&identity.namespace, operation.spec.service_account()),
+                .as_service_account(&identity.namespace, spec.service_account()),
             claim: self.claim.clone(),
         };
         Ok(Prepared {

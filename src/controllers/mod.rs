@@ -13,7 +13,9 @@ mod metrics;
 mod namespaces;
 mod operator;
 mod restore;
+mod templates;
 mod turns;
+mod within;
 
 pub use clock::{Clock, SystemClock};
 pub use leadership::LEASE;

@@ -30,6 +30,7 @@ use super::leadership::{Candidate, Leadership};
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
 use super::restore::Restore;
+use super::templates::Templates;
 use super::turns::Turns;
 use crate::activities::Activities;
 use crate::activities::clients::ServiceAccount;
@@ -275,6 +276,7 @@ async fn term(
         runner: runner.to_owned(),
         draining,
         workflows: Workflows::default(),
+        templates: Templates::new(client.clone()),
         actions: actions.clone(),
         turns: Turns::new(CONCURRENCY),
     });

@@ -17,6 +17,7 @@ mod retry;
 #[cfg(test)]
 mod scenarios;
 mod summary;
+mod template;
 mod transitions;
 mod workflow;
 
@@ -27,6 +28,7 @@ pub use outcome::{AttemptFailure, Effect, Outcome, RetryAdvice};
 pub use request::{ExpressionFailure, Request, output, request, result_scope, scope};
 pub use retry::start_to_close;
 pub use summary::MAX_STATUS;
+pub use template::{Resolved, held_up, resolve};
 pub use transitions::{StepEvent, TRANSITIONS};
 pub use workflow::{InvalidSpec, Role, Workflow, WorkflowStep, item_name, spec_digest, undo_name};
 

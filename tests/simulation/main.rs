@@ -10,4 +10,5 @@ mod hostile;
 mod samples;
 mod service;
 mod takeover;
+mod templates;
 mod world;

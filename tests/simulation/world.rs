@@ -5,17 +5,22 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use holdfast::activities::http::TargetPolicy;
-use holdfast::api::{ActionState, CloudOperation, HistoryEvent, OperationAction, OperationState, Time};
+use holdfast::api::{
+    ActionState, CloudOperation, HistoryEvent, OperationAction, OperationState, OperationTemplate, Time,
+};
 use holdfast::controllers::{Clock, Config, Environment, Health, run};
 use holdfast_apiserver::{ApiServer, Fault, RequestInfo, seed_jitter};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::samples::Sample;
 use crate::service::Service;
 
 /// The namespace of every test.
@@ -170,6 +175,37 @@ impl World {
         actions
             .map(|action| (action.name_any(), action.status.and_then(|status| status.state)))
             .collect()
+    }
+
+    /// Applies a sample, and before it the templates that it needs.
+    pub async fn apply_sample(&self, sample: &Sample) -> CloudOperation {
+        for (name, spec) in &sample.templates {
+            self.put_template(name, spec);
+        }
+        self.apply(&sample.manifest).await
+    }
+
+    /// Creates or changes a template.
+    pub fn put_template(&self, name: &str, spec: &Value) {
+        let mut template = OperationTemplate::new(name, serde_json::from_value(spec.clone()).unwrap());
+        template.metadata.namespace = Some(NAMESPACE.into());
+        self.server.put(&template);
+    }
+
+    /// Deletes an object.
+    pub async fn delete<K>(&self, name: &str)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let api: Api<K> = Api::namespaced(self.server.client("user"), NAMESPACE);
+        api.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// What people read of an operation: the message of its condition `Succeeded`.
+    pub fn message(&self, name: &str) -> String {
+        let conditions = self.operation(name).status.unwrap_or_default().conditions;
+        let succeeded = conditions.into_iter().find(|condition| condition.type_ == "Succeeded");
+        succeeded.map(|condition| condition.message).unwrap_or_default()
     }
 
     /// Creates an operation from its text, as a client that checks nothing does.

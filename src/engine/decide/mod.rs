@@ -145,7 +145,11 @@ impl<'a> Pass<'a> {
             return Err(self.end(OperationState::SpecChanged, "the spec was changed after the start: nothing more was executed; create another CloudOperation to run the new one".into()));
         }
         inputs.workflow.map_err(|InvalidSpec { field, message }| {
-            self.end(OperationState::InvalidSpec, format!("{field}: {message}"))
+            let state = match inputs.spec.cancel {
+                Some(_) => OperationState::Cancelled, // before anything of it ran
+                None => OperationState::InvalidSpec,
+            };
+            self.end(state, format!("{field}: {message}"))
         })
     }
 
