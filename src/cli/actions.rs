@@ -162,11 +162,7 @@ impl Action {
                 out.print(&format!("{} {message}\n", paint(GOOD, "Applied:")))?;
                 Ok(ExitCode::SUCCESS)
             }
-            state => Err(CliError::Action {
-                action: what,
-                state: state.unwrap_or(ActionState::Rejected),
-                message,
-            }),
+            _ => Err(CliError::Rejected { action: name, message }),
         }
     }
 

@@ -1,7 +1,5 @@
 //! Why a command could not do its work.
 
-use crate::api::ActionState;
-
 /// Why a command could not do its work: what happened, to what, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -38,12 +36,10 @@ pub enum CliError {
         message: String,
     },
     /// An action was not applied.
-    #[error("{action}: {state:?}: {message}")]
-    Action {
+    #[error("rejected: {message} (OperationAction {action})")]
+    Rejected {
         /// Its name.
         action: String,
-        /// What came of it.
-        state: ActionState,
         /// Why.
         message: String,
     },
@@ -65,7 +61,7 @@ impl CliError {
     /// The exit code of the process that ends by it.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Action { .. } => 1,
+            Self::Rejected { .. } => 1,
             Self::Timeout(_) => TIMED_OUT,
             _ => 2,
         }

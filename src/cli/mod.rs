@@ -11,7 +11,7 @@ mod files;
 mod get;
 // mod graph;
 mod history;
-// mod lint;
+mod lint;
 mod output;
 // mod rerun;
 mod run;
@@ -84,6 +84,8 @@ enum Command {
     Wait(wait::Wait),
     /// Creates an operation from a file.
     Run(run::Run),
+    /// Checks files of operations, without a cluster.
+    Lint(lint::Lint),
     /// Prints the plugin's version, and which schema the cluster has.
     Version,
     /// Prints a script for a shell, which completes this command.
@@ -116,6 +118,7 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
     let mut out = Output::new();
     let Cli { global, command } = cli;
     match command {
+        Command::Lint(lint) => return lint.run(&mut out),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kubectl-holdfast", &mut script);
@@ -138,7 +141,7 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Wait(wait) => wait.run(&cluster, &mut out).await,
         Command::Run(run) => run.run(&cluster, &mut out).await,
         // Done above.
-        Command::Version | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
+        Command::Lint(_) | Command::Version | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }
 }
 

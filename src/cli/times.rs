@@ -39,9 +39,9 @@ fn two(large: u64, large_unit: &str, small: u64, small_unit: &str) -> String {
     }
 }
 
-/// A moment that is to come, as a person reads it: `in 40s, at 03:12:04Z`; `now` once it is there.
+/// A moment that is to come, as a person reads it: `in 40s, at 03:12:04Z`; `now` where it is less than a second ahead.
 pub fn ahead(at: Time, now: Time) -> String {
-    if at <= now {
+    if at.since(now) < Duration::from_secs(1) {
         return "now".into();
     }
     format!("in {}, at {}", whole(at.since(now)), clock(at, now))

@@ -153,10 +153,14 @@ fn parts(operation: &CloudOperation, now: Time) -> Vec<(&'static str, Vec<Row>)>
     let mut undo = vec![];
     let mut others = vec![];
     let plain = Step::default();
+    // The steps of a template are not in the spec.
+    let of_template = spec.steps.is_empty();
     for step in entries.rest() {
         let row = view.row(0, &step.name, Some(step), &plain);
         if step.name.contains(":undo") {
             undo.push(row)
+        } else if of_template {
+            steps.push(row)
         } else {
             others.push(row)
         }
@@ -384,18 +388,28 @@ fn columns<'a>(rows: impl Iterator<Item = &'a Row>) -> Columns {
 fn line(row: &Row, widths: &Columns, most: Option<usize>) -> String {
     let indent = "  ".repeat(row.depth);
     let name = padded(&row.name, widths.name - indent.len());
-    let rest = [
-        paint(row.style, &padded(&row.state, widths.state)),
-        padded(&row.attempt, widths.attempt),
-        paint(FAINT, &padded(&row.time, widths.time)),
+    let mut head = format!("{indent}{} {name}", paint(row.style, row.symbol));
+    let mut blanks = 2;
+    let columns = [
+        (&row.state, row.style, widths.state),
+        (&row.attempt, PLAIN, widths.attempt),
+        (&row.time, FAINT, widths.time),
     ];
-    let head = format!("{indent}{} {name}  {}", paint(row.style, row.symbol), rest.join("  "));
+    for (text, style, columns) in columns {
+        if !text.is_empty() {
+            head.push_str(&" ".repeat(blanks));
+            head.push_str(&paint(style, text));
+            blanks = 0;
+        }
+        blanks += columns - width(text) + 2;
+    }
+    let gap = " ".repeat(blanks);
     if row.detail.is_empty() {
         return format!("{}\n", head.trim_end());
     }
     let used = 2 + widths.name + 2 + widths.state + 2 + widths.attempt + 2 + widths.time + 2;
     let Some(most) = most else {
-        return format!("{head}  {}\n", row.detail);
+        return format!("{head}{gap}{}\n", row.detail);
     };
     // A narrow terminal has the detail below.
     if most < used + 30 {
@@ -407,7 +421,7 @@ fn line(row: &Row, widths: &Columns, most: Option<usize>) -> String {
     }
     let hang = " ".repeat(used);
     let text = wrapped(&row.detail, "", "", Some(most - used)).replace('\n', &format!("\n{hang}"));
-    format!("{head}  {text}\n")
+    format!("{head}{gap}{text}\n")
 }
 
 /// The text, broken between words, where a width is given.
