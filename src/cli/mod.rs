@@ -9,11 +9,11 @@ mod describe;
 mod error;
 mod files;
 mod get;
-// mod graph;
+mod graph;
 mod history;
 mod lint;
 mod output;
-// mod rerun;
+mod rerun;
 mod run;
 mod table;
 mod times;
@@ -84,8 +84,12 @@ enum Command {
     Wait(wait::Wait),
     /// Creates an operation from a file.
     Run(run::Run),
+    /// Creates an operation as one that has ended was, or the rest of it.
+    Rerun(rerun::Rerun),
     /// Checks files of operations, without a cluster.
     Lint(lint::Lint),
+    /// Draws the steps and what each needs.
+    Graph(graph::Graph),
     /// Prints the plugin's version, and which schema the cluster has.
     Version,
     /// Prints a script for a shell, which completes this command.
@@ -119,6 +123,7 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
     let Cli { global, command } = cli;
     match command {
         Command::Lint(lint) => return lint.run(&mut out),
+        Command::Graph(graph) if graph.is_offline() => return graph.run_offline(&mut out),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kubectl-holdfast", &mut script);
@@ -140,6 +145,8 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Control(control) => control.run(&cluster, &mut out).await,
         Command::Wait(wait) => wait.run(&cluster, &mut out).await,
         Command::Run(run) => run.run(&cluster, &mut out).await,
+        Command::Rerun(rerun) => rerun.run(&cluster, &mut out).await,
+        Command::Graph(graph) => graph.run(&cluster, &mut out).await,
         // Done above.
         Command::Lint(_) | Command::Version | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }
