@@ -10,6 +10,7 @@ use clap::Args;
 use serde_json::Value;
 
 use self::lines::Lines;
+use self::schema::Checker;
 use super::output::{BOLD, GOOD, Output, paint};
 use super::{CliError, files};
 use crate::api::CloudOperation;
@@ -32,6 +33,7 @@ struct Problem {
 
 impl Lint {
     pub fn run(&self, out: &mut Output) -> Result<ExitCode, CliError> {
+        let checker = Checker::new()?;
         let (mut operations, mut problems) = (0, 0);
         for path in &self.files {
             let files = files::find(path)?;
@@ -42,7 +44,7 @@ impl Lint {
                 if searched && !text.contains("CloudOperation") {
                     continue;
                 }
-                let (found, wrong) = check(&text);
+                let (found, wrong) = check(&checker, &text);
                 operations += found;
                 problems += wrong.len();
                 for Problem { line, field, message } in wrong {
@@ -68,7 +70,7 @@ impl Lint {
 }
 
 /// How many operations there are in a text, and what is wrong with them, by line.
-fn check(text: &str) -> (usize, Vec<Problem>) {
+fn check(checker: &Checker, text: &str) -> (usize, Vec<Problem>) {
     let documents = match files::documents(text) {
         Ok(documents) => documents,
         Err(error) => {
@@ -92,7 +94,7 @@ fn check(text: &str) -> (usize, Vec<Problem>) {
         .filter(|(_, document)| files::is_operation(document))
     {
         operations += 1;
-        for (field, message) in problems_of(document) {
+        for (field, message) in problems_of(checker, document) {
             problems.push(Problem {
                 line: lines.of(number, &field),
                 field,
@@ -106,13 +108,12 @@ fn check(text: &str) -> (usize, Vec<Problem>) {
 }
 
 /// What is wrong with an operation: fields and messages.
-fn problems_of(document: &Value) -> Vec<(String, String)> {
-    let own = schema::of_operations();
-    let mut problems = schema::check(&own, document);
+fn problems_of(checker: &Checker, document: &Value) -> Vec<(String, String)> {
+    let mut problems = checker.check(document);
     if has_no_name(document) {
         problems.push(("metadata".into(), "a name is needed, or a generateName".into()));
     }
-    rules::check(&own, document, "", &mut problems);
+    rules::check(checker.schema(), document, "", &mut problems);
     let operation = match serde_json::from_value::<CloudOperation>(document.clone()) {
         Ok(operation) => operation,
         Err(error) => {
@@ -146,8 +147,9 @@ mod tests {
     use super::*;
 
     fn said(file: &str) -> String {
+        let checker = Checker::new().unwrap();
         let text = std::fs::read_to_string(format!("tests/data/lint/{file}")).unwrap();
-        let (_, problems) = check(&text);
+        let (_, problems) = check(&checker, &text);
         let lines = problems
             .iter()
             .map(|p| format!("{}: {}: {}\n", p.line, p.field, p.message));
@@ -186,7 +188,7 @@ mod tests {
     #[test]
     fn what_is_no_yaml_says_where() {
         assert!(
-            said("broken.yaml").starts_with("4: : this is no YAML: "),
+            said("broken.yaml").starts_with("5: : this is no YAML: "),
             "{}",
             said("broken.yaml")
         );
@@ -194,9 +196,10 @@ mod tests {
 
     #[test]
     fn the_samples_have_no_problems() {
+        let checker = Checker::new().unwrap();
         for entry in std::fs::read_dir("config/samples").unwrap() {
             let path = entry.unwrap().path();
-            let (_, problems) = check(&std::fs::read_to_string(&path).unwrap());
+            let (_, problems) = check(&checker, &std::fs::read_to_string(&path).unwrap());
             assert!(problems.is_empty(), "{}: {problems:?}", path.display());
         }
     }

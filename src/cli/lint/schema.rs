@@ -4,10 +4,11 @@ use jsonschema::ValidationError;
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use serde_json::{Value, json};
 
+use crate::cli::CliError;
 use crate::cli::values::kind;
 
 /// The schema of CloudOperations, as their definition has it.
-pub fn of_operations() -> Value {
+fn of_operations() -> Value {
     let crds = crate::api::crds();
     let crd = crds.into_iter().find(|crd| crd.spec.names.kind == "CloudOperation");
     let version = crd.and_then(|crd| crd.spec.versions.into_iter().next());
@@ -28,19 +29,37 @@ pub fn of_operations() -> Value {
     schema
 }
 
-/// What of a document doesn't conform: fields and messages.
-pub fn check(schema: &Value, document: &Value) -> Vec<(String, String)> {
-    let mut strict = schema.clone();
-    make_strict(&mut strict);
-    match jsonschema::validator_for(&strict) {
-        Ok(validator) => validator
-            .iter_errors(document)
-            .flat_map(|error| problems(schema, document, &error))
-            .collect(),
-        Err(error) => vec![(
-            "".into(),
-            format!("the schema of CloudOperations can't be used: {error}"),
-        )],
+/// What checks documents against the schema.
+pub struct Checker {
+    schema: Value,
+    validator: jsonschema::Validator,
+}
+
+impl Checker {
+    /// Of CloudOperations.
+    ///
+    /// # Errors
+    /// When their schema can't be used.
+    pub fn new() -> Result<Self, CliError> {
+        let schema = of_operations();
+        let mut strict = schema.clone();
+        make_strict(&mut strict);
+        let unusable = |error| CliError::Usage(format!("the schema of CloudOperations can't be used: {error}"));
+        let validator = jsonschema::validator_for(&strict).map_err(unusable)?;
+        Ok(Self { schema, validator })
+    }
+
+    /// The schema as its definition has it, with its rules.
+    pub fn schema(&self) -> &Value {
+        &self.schema
+    }
+
+    /// What of a document doesn't conform: fields and messages.
+    pub fn check(&self, document: &Value) -> Vec<(String, String)> {
+        let errors = self.validator.iter_errors(document);
+        errors
+            .flat_map(|error| problems(&self.schema, document, &error))
+            .collect()
     }
 }
 
