@@ -38,6 +38,8 @@ pub const HTTP_TARGETS_ANNOTATION: &str = "holdfast.dev/http-targets";
 pub const KEY_ANNOTATION: &str = "holdfast.dev/idempotency-key";
 /// The label on every object that Holdfast creates for an operation: the operation's name.
 pub const OPERATION_LABEL: &str = "holdfast.dev/operation";
+/// The label on every part of an operation's journal that is an object of its own: the operation's uid.
+pub const OPERATION_UID_LABEL: &str = "holdfast.dev/operation-uid";
 /// The annotation on an operation that says who created it: set by admission, which lets nobody set another.
 pub const CREATED_BY_ANNOTATION: &str = "holdfast.dev/created-by";
 /// The annotation of the CRDs that numbers their schema: an operator serves only one at least as new as its own.

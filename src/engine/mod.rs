@@ -22,7 +22,7 @@ mod transitions;
 mod workflow;
 
 pub use decide::decide;
-pub use history::shorten;
+pub use history::{chunk, shorten};
 pub use key::IdempotencyKey;
 pub use outcome::{AttemptFailure, Effect, Outcome, RetryAdvice};
 pub use request::{ExpressionFailure, Request, output, request, result_scope, scope};
@@ -100,6 +100,8 @@ pub struct Inputs<'a> {
     pub results: &'a [AttemptResult],
     /// The actions on it that don't say yet what came of them, in the order of their creation.
     pub actions: &'a [Action],
+    /// The sequence number up to which the history is in OperationHistory objects, as far as this process has seen to it.
+    pub spilled: i64,
     /// The namespace's last hold.
     pub namespace_hold: Option<Hold>,
     /// True while this process shuts down: what arrives is recorded, nothing is started.

@@ -49,6 +49,7 @@ pub fn decide(status: &OperationStatus, inputs: &Inputs<'_>) -> Decision {
         inputs,
         now,
     };
+    history::trim(&mut pass.status, inputs.spilled);
     if status.state.is_some_and(OperationState::is_finished) {
         pass.decide_actions();
         if pass.status.completion_time.is_some() {
@@ -114,7 +115,7 @@ impl<'a> Pass<'a> {
         }
         loop {
             self.wind_down();
-            if idle || !self.start_ready(workflow) {
+            if idle || history::is_full(&self.status) || !self.start_ready(workflow) {
                 break;
             }
         }
