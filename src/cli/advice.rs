@@ -368,8 +368,10 @@ impl Adviser<'_> {
                     one_line(&message)
                 ));
                 if let Some(external) = &step.external {
-                    let kind = external.kind.to_lowercase();
-                    let look = self.kubectl(&format!("describe {kind} {}", external.name));
+                    let look = match external.kind.as_str() {
+                        "CloudOperation" => format!("{NAME} describe {}{}", external.name, self.flags),
+                        kind => self.kubectl(&format!("describe {} {}", kind.to_lowercase(), external.name)),
+                    };
                     self.by_hand("Look at what it waits for:", look);
                 } else if step.items.is_none() {
                     self.choice(
@@ -406,7 +408,10 @@ impl Adviser<'_> {
                 .map(|step| step.name.trim_end_matches(":undo").to_owned())
                 .collect();
             self.why(match failed.as_slice() {
-                [] => format!("What was done was undone ({undone} steps)."),
+                [] => format!(
+                    "What was done was undone, in {undone} {}.",
+                    if undone == 1 { "step" } else { "steps" }
+                ),
                 failed => format!("What was done was undone, but not: {}.", failed.join(", ")),
             });
         }

@@ -2,13 +2,15 @@
 
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::NamespaceResourceScope;
+use kube::api::ListParams;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::{CliError, Global, NAME};
-use crate::api::CloudOperation;
+use crate::api::{CloudOperation, OPERATION_UID_LABEL, OperationHistory, OperationTemplate};
+use crate::engine;
 
 /// A cluster, and the namespace that commands are about.
 pub struct Cluster {
@@ -91,6 +93,40 @@ impl Cluster {
             Some(operation) => Ok(operation),
             None => Err(self.no_operation(name)),
         }
+    }
+
+    /// The parts of an operation's journal that have no room in its status, the oldest first.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub async fn journal(&self, operation: &CloudOperation) -> Result<Vec<OperationHistory>, kube::Error> {
+        let uid = operation.uid().unwrap_or_default();
+        let of_it = ListParams::default().labels(&format!("{OPERATION_UID_LABEL}={uid}"));
+        let mut parts = self.api::<OperationHistory>().list(&of_it).await?.items;
+        parts.retain(|part| part.spec.operation_ref.uid == uid);
+        parts.sort_by_key(|part| part.spec.from);
+        Ok(parts)
+    }
+
+    /// The operation with the steps of the template that it runs, if it runs one: as it was when the operation started, or
+    /// else as it is now. As it is where neither can be read.
+    pub async fn whole(&self, mut operation: CloudOperation) -> CloudOperation {
+        let Some(reference) = &operation.spec.template_ref else {
+            return operation;
+        };
+        let parts = self.journal(&operation).await.unwrap_or_default();
+        let pinned = parts.into_iter().find_map(|part| part.spec.template);
+        let template = match pinned {
+            Some(pinned) => Some(pinned.spec),
+            None => {
+                let now = self.api::<OperationTemplate>().get(&reference.name).await.ok();
+                now.and_then(|template| serde_json::to_value(template.spec).ok()?.as_object().cloned())
+            }
+        };
+        if let Some(template) = template {
+            operation.spec = engine::resolve(&operation.spec, &template).spec;
+        }
+        operation
     }
 
     /// Says that there is no such operation, and how to find it.

@@ -20,7 +20,7 @@ pub struct Describe {
 
 impl Describe {
     pub async fn run(&self, cluster: &Cluster, out: &mut Output) -> Result<ExitCode, CliError> {
-        let operation = cluster.operation(&self.name).await?;
+        let operation = cluster.whole(cluster.operation(&self.name).await?).await;
         out.print(&render(&operation, &cluster.flags, times::now(), out.width()))?;
         Ok(ExitCode::SUCCESS)
     }

@@ -54,7 +54,7 @@ impl Get {
             }
             (Some(name), _) if self.watch => watch_one(cluster, out, name).await?,
             (Some(name), _) => {
-                let operation = cluster.operation(name).await?;
+                let operation = cluster.whole(cluster.operation(name).await?).await;
                 out.print(&tree::render(&operation, times::now(), out.width()))?;
                 out.print(&hint(cluster, &operation))?;
             }
@@ -283,7 +283,7 @@ fn hint(cluster: &Cluster, operation: &CloudOperation) -> String {
 /// Follows an operation until it has ended: on a terminal its tree is drawn anew, else every entry of its history has a
 /// line.
 async fn watch_one(cluster: &Cluster, out: &mut Output, name: &str) -> Result<(), CliError> {
-    let mut operation = cluster.operation(name).await?;
+    let mut operation = cluster.whole(cluster.operation(name).await?).await;
     let name = operation.name_any();
     let mut changes = std::pin::pin!(cluster.follow::<CloudOperation>(&name));
     let mut seen = 0;
@@ -308,7 +308,7 @@ async fn watch_one(cluster: &Cluster, out: &mut Output, name: &str) -> Result<()
         loop {
             tokio::select! {
                 change = changes.next() => match change.transpose()? {
-                    Some(Some(changed)) => operation = changed,
+                    Some(Some(changed)) => operation = cluster.whole(changed).await,
                     Some(None) => return Err(CliError::Usage(format!("CloudOperation {name} was deleted"))),
                     None => return Ok(()),
                 },

@@ -54,6 +54,7 @@ impl Graph {
 
     pub async fn run(&self, cluster: &Cluster, out: &mut Output) -> Result<ExitCode, CliError> {
         let operation = cluster.operation(self.name.as_deref().unwrap_or_default()).await?;
+        let operation = cluster.whole(operation).await;
         let name = operation.name_any();
         self.print(out, &operation, |message| CliError::Usage(format!("{name}: {message}")))
     }
@@ -64,7 +65,12 @@ impl Graph {
         operation: &CloudOperation,
         wrong: impl Fn(String) -> CliError,
     ) -> Result<ExitCode, CliError> {
-        if let Some(template) = &operation.spec.template_ref {
+        if let Some(template) = operation
+            .spec
+            .template_ref
+            .as_ref()
+            .filter(|_| operation.spec.steps.is_empty())
+        {
             return Err(wrong(format!("its steps are those of the template {}", template.name)));
         }
         let workflow = Workflow::compile(&operation.spec).map_err(|error| wrong(error.to_string()))?;

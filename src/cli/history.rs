@@ -5,10 +5,13 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::cluster::Cluster;
-use super::output::{BAD, BUSY, FAINT, Format, GOOD, Output, PLAIN, WARN, machine, paint};
+use super::output::{BAD, BUSY, Format, GOOD, Output, PLAIN, WARN, machine};
 use super::table::{Cell, one_line, padded};
 use super::{CliError, table, times};
-use crate::api::{HistoryEntry, HistoryEvent, OperationStatus, Time};
+use crate::api::{HistoryEntry, HistoryEvent, Time};
+
+/// How wide the column of who did it is at most: groups and accounts have long names.
+const MAX_ACTOR: usize = 24;
 
 #[derive(Args)]
 pub struct History {
@@ -22,20 +25,31 @@ pub struct History {
 impl History {
     pub async fn run(&self, cluster: &Cluster, out: &mut Output) -> Result<ExitCode, CliError> {
         let operation = cluster.operation(&self.name).await?;
-        let status = operation.status.unwrap_or_default();
-        let text = match self.output {
-            Some(format @ (Format::Json | Format::Yaml)) => {
-                let dropped = status.history_dropped;
-                machine(
-                    &serde_json::json!({"dropped": dropped, "history": status.history}),
-                    format,
-                )?
+        let status = operation.status.clone().unwrap_or_default();
+        let mut entries = status.history.clone();
+        let mut missing = None;
+        if status.history_spilled > 0 {
+            match cluster.journal(&operation).await {
+                Ok(parts) => entries.extend(parts.into_iter().flat_map(|part| part.spec.entries)),
+                Err(error) => missing = Some(error.to_string()),
             }
+            entries.sort_by_key(|entry| entry.seq);
+            entries.dedup_by_key(|entry| entry.seq);
+        }
+        if let Some(error) = missing {
+            anstream::eprintln!(
+                "Entries up to {} are in OperationHistory objects, which can't be read: {error}",
+                status.history_spilled
+            );
+        }
+        let compacted = status.compacted == Some(true);
+        let text = match self.output {
+            Some(format @ (Format::Json | Format::Yaml)) => machine(&entries, format)?,
             Some(Format::Name) => {
                 return Err(CliError::Usage("history has no -o name: json, yaml or wide".into()));
             }
-            Some(Format::Wide) => render(&status, times::now(), true, None),
-            None => render(&status, times::now(), false, out.width()),
+            Some(Format::Wide) => render(&entries, compacted, times::now(), true, None),
+            None => render(&entries, compacted, times::now(), false, out.width()),
         };
         out.print(&text)?;
         Ok(ExitCode::SUCCESS)
@@ -43,14 +57,15 @@ impl History {
 }
 
 /// The history as a table: wide with whole times, else with those of the day.
-fn render(status: &OperationStatus, now: Time, wide: bool, most: Option<usize>) -> String {
-    if status.history.is_empty() {
-        return match status.compacted {
-            Some(true) => "The history was removed, as spec.ttlSecondsAfterFinished says.\n".into(),
-            _ => "Nothing has happened yet.\n".into(),
+fn render(entries: &[HistoryEntry], compacted: bool, now: Time, wide: bool, most: Option<usize>) -> String {
+    if entries.is_empty() {
+        return match compacted {
+            true => "The history was removed, as spec.ttlSecondsAfterFinished says.\n".into(),
+            false => "Nothing has happened yet.\n".into(),
         };
     }
     let row = |entry: &HistoryEntry| -> Vec<Cell> {
+        let actor = entry.actor.clone().unwrap_or_default();
         let time = if wide {
             entry.time.to_string()
         } else {
@@ -67,21 +82,13 @@ fn render(status: &OperationStatus, now: Time, wide: bool, most: Option<usize>) 
                 String::new()
             }
             .into(),
-            entry.actor.clone().unwrap_or_default().into(),
+            if wide { actor } else { table::cut(&actor, MAX_ACTOR) }.into(),
             one_line(entry.message.as_deref().unwrap_or_default()).into(),
         ]
     };
-    let rows: Vec<_> = status.history.iter().map(row).collect();
+    let rows: Vec<_> = entries.iter().map(row).collect();
     let headings = ["SEQ", "TIME", "EVENT", "STEP", "ATTEMPT", "ACTOR", "MESSAGE"];
-    let mut text = table::render(&headings, &rows, most);
-    if status.history_dropped > 0 {
-        let dropped = format!(
-            "{} entries of attempts are no longer here: the status keeps the first and the last ones.",
-            status.history_dropped
-        );
-        text.push_str(&format!("{}\n", paint(FAINT, &dropped)));
-    }
-    text
+    table::render(&headings, &rows, most)
 }
 
 /// An entry as a line of its own, for logs.
@@ -127,19 +134,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_did_what_when_and_what_is_no_longer_known() {
+    fn who_did_what_and_when() {
         let operation = operation(
             "web",
             "steps: [{name: a, set: {}}]",
             r"
-            historyDropped: 12
             history:
             - {seq: 1, time: '2026-11-23T23:59:00.000Z', type: Started}
             - {seq: 2, time: '2026-11-24T03:00:01.000Z', type: AttemptFailed, step: resize, attempt: 3, message: '503'}
             - {seq: 15, time: '2026-11-24T03:00:02.000Z', type: ActionApplied, actor: anna, message: step resize is tried again now}
             ",
         );
-        let text = render(&operation.status.unwrap(), at("2026-11-24T04:00:00Z"), false, None);
+        let text = render(
+            &operation.status.unwrap().history,
+            false,
+            at("2026-11-24T04:00:00Z"),
+            false,
+            None,
+        );
         assert_eq!(
             anstream::adapter::strip_str(&text).to_string(),
             "\
@@ -147,7 +159,6 @@ SEQ   TIME                   EVENT           STEP     ATTEMPT   ACTOR   MESSAGE
 1     2026-11-23 23:59:00Z   Started
 2     03:00:01Z              AttemptFailed   resize   3                 503
 15    03:00:02Z              ActionApplied                      anna    step resize is tried again now
-12 entries of attempts are no longer here: the status keeps the first and the last ones.
 "
         );
     }
