@@ -10,6 +10,8 @@ use tokio::process::Command;
 pub struct Printed {
     /// True if its exit code was 0.
     pub ok: bool,
+    /// Its exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
     /// Standard output.
     pub out: String,
     /// Standard error.
@@ -71,6 +73,7 @@ pub async fn run(program: &str, input: &str, arguments: &[&str]) -> Printed {
         .unwrap_or_else(|error| panic!("{program}: {error}"));
     Printed {
         ok: output.status.success(),
+        code: output.status.code(),
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
         err: String::from_utf8_lossy(&output.stderr).into_owned(),
     }

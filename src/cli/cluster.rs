@@ -1,0 +1,208 @@
+//! The cluster that the user's kubeconfig names.
+
+use futures::{Stream, StreamExt, TryStreamExt};
+use k8s_openapi::NamespaceResourceScope;
+use kube::api::ListParams;
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+
+use super::{CliError, Global, NAME};
+use crate::api::{CloudOperation, OPERATION_UID_LABEL, OperationHistory, OperationTemplate};
+use crate::engine;
+
+/// A cluster, and the namespace that commands are about.
+pub struct Cluster {
+    /// The client, with the user's rights.
+    pub client: Client,
+    /// The namespace.
+    pub namespace: String,
+    /// The flags that a command needs beside its own to be about the same place: ` -n prod`.
+    pub flags: String,
+}
+
+impl Cluster {
+    /// Reads the kubeconfig. Nothing is sent yet.
+    pub(super) async fn connect(global: &Global) -> Result<Self, CliError> {
+        let options = KubeConfigOptions {
+            context: global.context.clone(),
+            ..KubeConfigOptions::default()
+        };
+        let wrong = |error: &dyn std::fmt::Display| CliError::Kubeconfig(error.to_string());
+        let config = match (&global.kubeconfig, &global.context) {
+            (Some(path), _) => {
+                let kubeconfig = Kubeconfig::read_from(path).map_err(|error| wrong(&error))?;
+                Config::from_custom_kubeconfig(kubeconfig, &options)
+                    .await
+                    .map_err(|error| wrong(&error))?
+            }
+            (None, Some(_)) => Config::from_kubeconfig(&options).await.map_err(|error| wrong(&error))?,
+            (None, None) => Config::infer().await.map_err(|error| wrong(&error))?,
+        };
+        let mut flags = String::new();
+        let mut flag = |name: &str, value: &str| flags.push_str(&format!(" {name} {}", quoted(value)));
+        if let Some(path) = &global.kubeconfig {
+            flag("--kubeconfig", &path.display().to_string());
+        }
+        if let Some(context) = &global.context {
+            flag("--context", context);
+        }
+        if let Some(namespace) = global
+            .namespace
+            .as_ref()
+            .filter(|given| **given != config.default_namespace)
+        {
+            flag("-n", namespace);
+        }
+        let namespace = global
+            .namespace
+            .clone()
+            .unwrap_or_else(|| config.default_namespace.clone());
+        let client = Client::try_from(config).map_err(|error| wrong(&error))?;
+        Ok(Self {
+            client,
+            namespace,
+            flags,
+        })
+    }
+
+    /// The objects of a kind in the namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// A command line that does something to an operation here: `kubectl holdfast retry web -n prod`.
+    pub fn command(&self, command: &str, operation: &str, rest: &str) -> String {
+        let space = if rest.is_empty() { "" } else { " " };
+        format!("{NAME} {command} {operation}{space}{rest}{}", self.flags)
+    }
+
+    /// An operation by its name.
+    ///
+    /// # Errors
+    /// When there is none, or it can't be read.
+    pub async fn operation(&self, name: &str) -> Result<CloudOperation, CliError> {
+        // People copy names with their kind from the output of other commands.
+        let name = name.rsplit('/').next().unwrap_or(name);
+        let found = self.api::<CloudOperation>().get_opt(name).await;
+        match found.map_err(CliError::cluster(format!("CloudOperation {name} can't be read")))? {
+            Some(operation) => Ok(operation),
+            None => Err(self.no_operation(name)),
+        }
+    }
+
+    /// The parts of an operation's journal that have no room in its status, the oldest first.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub async fn journal(&self, operation: &CloudOperation) -> Result<Vec<OperationHistory>, kube::Error> {
+        let uid = operation.uid().unwrap_or_default();
+        let of_it = ListParams::default().labels(&format!("{OPERATION_UID_LABEL}={uid}"));
+        let mut parts = self.api::<OperationHistory>().list(&of_it).await?.items;
+        parts.retain(|part| part.spec.operation_ref.uid == uid);
+        parts.sort_by_key(|part| part.spec.from);
+        Ok(parts)
+    }
+
+    /// The operation with the steps of the template that it runs, if it runs one: as it was when the operation started, or
+    /// else as it is now. As it is where neither can be read.
+    pub async fn whole(&self, mut operation: CloudOperation) -> CloudOperation {
+        let Some(reference) = &operation.spec.template_ref else {
+            return operation;
+        };
+        let parts = self.journal(&operation).await.unwrap_or_default();
+        let pinned = parts.into_iter().find_map(|part| part.spec.template);
+        let template = match pinned {
+            Some(pinned) => Some(pinned.spec),
+            None => {
+                let now = self.api::<OperationTemplate>().get(&reference.name).await.ok();
+                now.and_then(|template| serde_json::to_value(template.spec).ok()?.as_object().cloned())
+            }
+        };
+        if let Some(template) = template {
+            operation.spec = engine::resolve(&operation.spec, &template).spec;
+        }
+        operation
+    }
+
+    /// Says that there is no such operation, and how to find it.
+    pub fn no_operation(&self, name: &str) -> CliError {
+        CliError::NoOperation {
+            name: name.into(),
+            namespace: self.namespace.clone(),
+            hint: format!("; all operations: {NAME} get -A"),
+        }
+    }
+
+    /// Follows one object: as it is, then every change of it; `None` when it is gone. Goes on after a lost connection.
+    ///
+    /// What it yields as an error is that watching isn't allowed, or can't be.
+    pub fn follow<K>(&self, name: &str) -> impl Stream<Item = Result<Option<K>, CliError>> + use<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug
+            + Send
+            + 'static,
+    {
+        let what = format!("{} {name} can't be watched", K::kind(&()));
+        tolerant(watcher::watch_object(self.api::<K>(), name).default_backoff(), what)
+    }
+}
+
+/// Passes over what a watch recovers from by itself, and says so once; ends at what it doesn't.
+pub fn tolerant<T>(
+    events: impl Stream<Item = Result<T, watcher::Error>>,
+    what: String,
+) -> impl Stream<Item = Result<T, CliError>> {
+    let mut said = false;
+    events
+        .filter_map(move |event| {
+            let event = match event {
+                Ok(event) => {
+                    said = false;
+                    Some(Ok(event))
+                }
+                Err(error) => match final_error(error) {
+                    Ok(error) => Some(Err(CliError::Cluster {
+                        what: what.clone(),
+                        error,
+                    })),
+                    Err(passing) => {
+                        if !std::mem::replace(&mut said, true) {
+                            anstream::eprintln!("{what} at the moment, trying again: {passing}");
+                        }
+                        None
+                    }
+                },
+            };
+            std::future::ready(event)
+        })
+        .into_stream()
+}
+
+/// The error if asking again can't help; else what there is to say of it.
+fn final_error(error: watcher::Error) -> Result<kube::Error, String> {
+    use watcher::Error::*;
+    match error {
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => match error {
+            kube::Error::Api(status) if matches!(status.code, 401 | 403 | 404) => Ok(kube::Error::Api(status)),
+            error => Err(error.to_string()),
+        },
+        error => Err(error.to_string()),
+    }
+}
+
+/// A word of a command line, in quotes where a shell would take it apart.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@=,+%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}

@@ -1,0 +1,113 @@
+//! `suspend`, `resume`, `cancel`: what can be changed in a spec.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::CliError;
+use super::cluster::Cluster;
+use super::get::ended;
+use super::output::Output;
+use crate::api::{CloudOperation, OperationState};
+
+#[derive(Subcommand)]
+pub enum Control {
+    /// Holds an operation: no attempt starts, what is under way ends and is recorded.
+    Suspend {
+        /// The operation.
+        name: String,
+    },
+    /// Lets an operation go on that was suspended.
+    Resume {
+        /// The operation.
+        name: String,
+    },
+    /// Ends an operation before its time. Can't be taken back.
+    Cancel {
+        /// The operation.
+        name: String,
+        /// Undo what was done, by the steps' compensate.
+        #[arg(long)]
+        compensate: bool,
+        /// Why, for whoever reads the history.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+}
+
+impl Control {
+    pub async fn run(&self, cluster: &Cluster, out: &mut Output) -> Result<ExitCode, CliError> {
+        let (Self::Suspend { name } | Self::Resume { name } | Self::Cancel { name, .. }) = self;
+        let operation = cluster.operation(name).await?;
+        let name = operation.name_any();
+        if ended(&operation) {
+            let state = operation.status.as_ref().and_then(|status| status.state);
+            let state = state.map(|state| state.to_string()).unwrap_or_default();
+            return Err(CliError::Usage(format!("{name} has ended already: {state}")));
+        }
+        let done = match self {
+            Self::Suspend { .. } if operation.spec.suspend == Some(true) => format!("{name} is suspended already"),
+            Self::Suspend { .. } => {
+                self.patch(cluster, &operation, json!({"suspend": true})).await?;
+                format!("{name} is suspended: what is under way ends, nothing else starts")
+            }
+            Self::Resume { .. } if operation.spec.suspend != Some(true) => not_suspended(&operation),
+            Self::Resume { .. } => {
+                self.patch(cluster, &operation, json!({"suspend": null})).await?;
+                format!("{name} goes on")
+            }
+            Self::Cancel { .. } if operation.spec.cancel.is_some() => format!("{name} is being cancelled already"),
+            Self::Cancel { compensate, reason, .. } => {
+                let undoes = operation.spec.steps.iter().any(|step| step.compensate.is_some());
+                if *compensate && !undoes {
+                    return Err(CliError::Usage(format!(
+                        "no step of {name} says how it is undone (compensate): cancel it without --compensate"
+                    )));
+                }
+                let mut cancel = json!({"mode": if *compensate { "Compensate" } else { "Stop" }});
+                if let Some(reason) = reason {
+                    cancel["reason"] = json!(reason);
+                }
+                self.patch(cluster, &operation, json!({"cancel": cancel})).await?;
+                let then = if *compensate {
+                    "is undone, the last step first"
+                } else {
+                    "stays"
+                };
+                format!(
+                    "{name} is being cancelled: what was done {then}\nFollow it: {}",
+                    cluster.command("get", &name, "-w")
+                )
+            }
+        };
+        out.print(&format!("{done}\n"))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn patch(&self, cluster: &Cluster, operation: &CloudOperation, spec: Value) -> Result<(), CliError> {
+        let name = operation.name_any();
+        // With its uid: not another one that has its name by now.
+        let patch = Patch::Merge(json!({"metadata": {"uid": operation.uid()}, "spec": spec}));
+        let params = PatchParams {
+            field_manager: Some("kubectl-holdfast".into()),
+            ..PatchParams::default()
+        };
+        let patched = cluster.api::<CloudOperation>().patch(&name, &params, &patch).await;
+        patched
+            .map(drop)
+            .map_err(CliError::cluster(format!("CloudOperation {name} can't be changed")))
+    }
+}
+
+fn not_suspended(operation: &CloudOperation) -> String {
+    let name = operation.name_any();
+    match operation.status.as_ref().and_then(|status| status.state) {
+        Some(OperationState::Suspended) => {
+            format!("{name} is held, but not by its spec: see \"kubectl holdfast describe {name}\"")
+        }
+        _ => format!("{name} is not suspended"),
+    }
+}

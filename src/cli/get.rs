@@ -1,0 +1,367 @@
+//! `get`: a table of operations, or the tree of one.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use futures::StreamExt;
+use kube::api::{DynamicObject, ListParams};
+use kube::discovery::ApiResource;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
+
+use super::cluster::{Cluster, tolerant};
+use super::output::{Format, Output, machine};
+use super::table::{Cell, one_line};
+use super::tree::{self, message_of};
+use super::{CliError, NAME, history, table, times};
+use crate::api::{CloudOperation, OperationState, Time};
+
+/// How many objects one request answers.
+const PAGE: u32 = 500;
+
+#[derive(Args)]
+pub struct Get {
+    /// The operation whose steps are shown; all operations if absent.
+    name: Option<String>,
+    /// Of all namespaces.
+    #[arg(short = 'A', long, conflicts_with = "name")]
+    all_namespaces: bool,
+    /// Only operations with these labels, as kubectl's.
+    #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "name")]
+    selector: Option<String>,
+    /// In another form.
+    #[arg(short, long, value_enum)]
+    output: Option<Format>,
+    /// Goes on showing what changes; for one operation, until it has ended.
+    #[arg(short, long)]
+    watch: bool,
+}
+
+impl Get {
+    pub async fn run(&self, cluster: &Cluster, out: &mut Output) -> Result<ExitCode, CliError> {
+        if self.watch && matches!(self.output, Some(Format::Json | Format::Yaml | Format::Name)) {
+            return Err(CliError::Usage(
+                "-w shows a tree or a table: leave out -o, or use -o wide".into(),
+            ));
+        }
+        match (&self.name, self.output) {
+            (Some(name), Some(Format::Json | Format::Yaml)) => self.print_one(cluster, out, name).await?,
+            (Some(name), Some(Format::Name)) => {
+                let operation = cluster.operation(name).await?;
+                out.print(&format!("{}\n", full_name(&operation.name_any())))?;
+            }
+            (Some(name), _) if self.watch => watch_one(cluster, out, name).await?,
+            (Some(name), _) => {
+                let operation = cluster.whole(cluster.operation(name).await?).await;
+                out.print(&tree::render(&operation, times::now(), out.width()))?;
+                out.print(&hint(cluster, &operation))?;
+            }
+            (None, _) if self.watch => self.watch_all(cluster, out).await?,
+            (None, format) => self.print_all(cluster, out, format).await?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The objects as the API server has them: with fields that this version doesn't know.
+    fn objects(&self, cluster: &Cluster) -> Api<DynamicObject> {
+        let resource = ApiResource::erase::<CloudOperation>(&());
+        match self.all_namespaces {
+            true => Api::all_with(cluster.client.clone(), &resource),
+            false => Api::namespaced_with(cluster.client.clone(), &cluster.namespace, &resource),
+        }
+    }
+
+    async fn print_one(&self, cluster: &Cluster, out: &mut Output, name: &str) -> Result<(), CliError> {
+        let found = self.objects(cluster).get_opt(name).await;
+        let found = found.map_err(CliError::cluster(format!("CloudOperation {name} can't be read")))?;
+        let object = found.ok_or_else(|| cluster.no_operation(name))?;
+        Ok(out.print(&machine(&object, self.output.unwrap_or(Format::Yaml))?)?)
+    }
+
+    async fn print_all(&self, cluster: &Cluster, out: &mut Output, format: Option<Format>) -> Result<(), CliError> {
+        let objects = self.list(cluster).await?;
+        match format {
+            Some(Format::Name) => {
+                let names: String = objects
+                    .iter()
+                    .map(|object| full_name(&object.name_any()) + "\n")
+                    .collect();
+                return Ok(out.print(&names)?);
+            }
+            Some(format @ (Format::Json | Format::Yaml)) => {
+                let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": objects});
+                return Ok(out.print(&machine(&list, format)?)?);
+            }
+            Some(Format::Wide) | None => {}
+        }
+        if objects.is_empty() {
+            let place = match self.all_namespaces {
+                true => "the cluster".to_owned(),
+                false => format!("namespace {}", cluster.namespace),
+            };
+            let those = if self.selector.is_some() {
+                " with these labels"
+            } else {
+                ""
+            };
+            anstream::eprintln!(
+                "There are no operations{those} in {place}. All: {NAME} get -A{}",
+                cluster.flags
+            );
+            return Ok(());
+        }
+        let mut operations = Vec::with_capacity(objects.len());
+        for object in objects {
+            operations.push(parse(object)?);
+        }
+        let most = if format == Some(Format::Wide) {
+            None
+        } else {
+            out.width()
+        };
+        Ok(out.print(&self.table(&operations, times::now(), most))?)
+    }
+
+    async fn list(&self, cluster: &Cluster) -> Result<Vec<DynamicObject>, CliError> {
+        let api = self.objects(cluster);
+        let mut params = ListParams::default().limit(PAGE);
+        params.label_selector = self.selector.clone();
+        let mut objects = vec![];
+        loop {
+            let page = api
+                .list(&params)
+                .await
+                .map_err(CliError::cluster("operations can't be listed"))?;
+            objects.extend(page.items);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params.continue_token = Some(token),
+                None => return Ok(objects),
+            }
+        }
+    }
+
+    fn table(&self, operations: &[CloudOperation], now: Time, most: Option<usize>) -> String {
+        let wide = self.output == Some(Format::Wide);
+        let rows: Vec<_> = operations.iter().map(|operation| self.row(operation, now)).collect();
+        let mut headings = vec!["NAME", "STATE", "PROGRESS", "STEP", "AGE"];
+        if self.all_namespaces {
+            headings.insert(0, "NAMESPACE");
+        }
+        if wide {
+            headings.extend(["TOOK", "ACCOUNT"]);
+        }
+        headings.push("MESSAGE");
+        table::render(&headings, &rows, most)
+    }
+
+    fn row(&self, operation: &CloudOperation, now: Time) -> Vec<Cell> {
+        let status = operation.status.clone().unwrap_or_default();
+        let state = status.state.map_or_else(
+            || Cell::styled("not seen yet", super::output::WARN),
+            |state| Cell::styled(state.to_string(), tree::style_of(state)),
+        );
+        let created = operation.metadata.creation_timestamp.as_ref();
+        let age = created
+            .map(|at| times::whole(now.since(Time::new(at.0))))
+            .unwrap_or_default();
+        let mut row: Vec<Cell> = vec![
+            operation.name_any().into(),
+            state,
+            status.progress.clone().unwrap_or_default().into(),
+            status.current_step.clone().unwrap_or_default().into(),
+            age.into(),
+        ];
+        if self.all_namespaces {
+            row.insert(0, operation.namespace().unwrap_or_default().into());
+        }
+        if self.output == Some(Format::Wide) {
+            let end = status.completion_time.unwrap_or(now);
+            let took = status.start_time.map(|start| times::short(end.since(start)));
+            row.push(took.unwrap_or_default().into());
+            row.push(operation.spec.service_account().into());
+        }
+        row.push(one_line(&message_of(&status)).into());
+        row
+    }
+
+    /// On a terminal the table is drawn anew with every change; else each operation that changed has a line.
+    async fn watch_all(&self, cluster: &Cluster, out: &mut Output) -> Result<(), CliError> {
+        let api: Api<CloudOperation> = match self.all_namespaces {
+            true => Api::all(cluster.client.clone()),
+            false => cluster.api(),
+        };
+        let config = watcher::Config {
+            label_selector: self.selector.clone(),
+            ..watcher::Config::default()
+        };
+        let events = watcher(api, config).default_backoff();
+        let mut events = std::pin::pin!(tolerant(events, "operations can't be watched".into()));
+        let mut known = BTreeMap::new();
+        let mut listed = false;
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                event = events.next() => {
+                    let Some(event) = event else { return Ok(()) };
+                    use watcher::Event::*;
+                    match event? {
+                        Init => listed = false,
+                        InitApply(operation) => drop(known.insert(key(&operation), operation)),
+                        InitDone => {
+                            listed = true;
+                            if !out.is_terminal() {
+                                let operations: Vec<_> = known.values().cloned().collect();
+                                out.print(&self.table(&operations, times::now(), None))?;
+                            }
+                        }
+                        Apply(operation) => {
+                            self.print_change(out, &operation, "")?;
+                            known.insert(key(&operation), operation);
+                        }
+                        Delete(operation) => {
+                            self.print_change(out, &operation, "deleted")?;
+                            known.remove(&key(&operation));
+                        }
+                    }
+                }
+                _ = tick.tick(), if out.is_terminal() => {}
+            }
+            if listed && out.is_terminal() {
+                let operations: Vec<_> = known.values().cloned().collect();
+                let table = self.table(&operations, times::now(), out.width());
+                out.redraw(&table)?;
+            }
+        }
+    }
+
+    fn print_change(&self, out: &mut Output, operation: &CloudOperation, what: &str) -> Result<(), CliError> {
+        if out.is_terminal() {
+            return Ok(());
+        }
+        let row = self.row(operation, times::now());
+        let mut texts: Vec<&str> = row.iter().map(|cell| cell.text.as_str()).collect();
+        texts.push(what);
+        Ok(out.print(&format!("{}\n", texts.join("   ").trim_end()))?)
+    }
+}
+
+fn key(operation: &CloudOperation) -> (String, String) {
+    (operation.namespace().unwrap_or_default(), operation.name_any())
+}
+
+fn full_name(name: &str) -> String {
+    format!("cloudoperation.holdfast.dev/{name}")
+}
+
+fn parse(object: DynamicObject) -> Result<CloudOperation, CliError> {
+    let name = object.name_any();
+    let unreadable = |error: &dyn std::fmt::Display| {
+        CliError::Usage(format!(
+            "CloudOperation {name} is of another version than this plugin: {error}"
+        ))
+    };
+    let value = serde_json::to_value(object).map_err(|error| unreadable(&error))?;
+    serde_json::from_value(value).map_err(|error| unreadable(&error))
+}
+
+/// Where to read on, for an operation that struggles or ended badly.
+fn hint(cluster: &Cluster, operation: &CloudOperation) -> String {
+    use OperationState::*;
+    let state = operation.status.as_ref().and_then(|status| status.state);
+    match state {
+        Some(Succeeded | Running | Compensating) => String::new(),
+        _ => {
+            let command = cluster.command("describe", &operation.name_any(), "");
+            format!(
+                "\n{}\n",
+                super::output::paint(super::output::FAINT, &format!("What can be done: {command}"))
+            )
+        }
+    }
+}
+
+/// Follows an operation until it has ended: on a terminal its tree is drawn anew, else every entry of its history has a
+/// line.
+async fn watch_one(cluster: &Cluster, out: &mut Output, name: &str) -> Result<(), CliError> {
+    let mut operation = cluster.whole(cluster.operation(name).await?).await;
+    let name = operation.name_any();
+    let mut changes = std::pin::pin!(cluster.follow::<CloudOperation>(&name));
+    let mut seen = 0;
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        if out.is_terminal() {
+            let tree = tree::render(&operation, times::now(), out.width());
+            out.redraw(&tree)?;
+        } else {
+            let status = operation.status.clone().unwrap_or_default();
+            for entry in status.history.iter().filter(|entry| entry.seq > seen) {
+                out.print(&history::line(entry))?;
+            }
+            seen = status.history.last().map_or(seen, |entry| entry.seq.max(seen));
+        }
+        if ended(&operation) {
+            if out.is_terminal() {
+                out.print(&hint(cluster, &operation))?;
+            }
+            return Ok(());
+        }
+        loop {
+            tokio::select! {
+                change = changes.next() => match change.transpose()? {
+                    Some(Some(changed)) => operation = cluster.whole(changed).await,
+                    Some(None) => return Err(CliError::Usage(format!("CloudOperation {name} was deleted"))),
+                    None => return Ok(()),
+                },
+                _ = tick.tick() => if !out.is_terminal() { continue },
+            }
+            break;
+        }
+    }
+}
+
+/// True once an operation has ended, however.
+pub fn ended(operation: &CloudOperation) -> bool {
+    let state = operation.status.as_ref().and_then(|status| status.state);
+    state.is_some_and(OperationState::is_finished)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{at, operation};
+    use super::*;
+
+    #[test]
+    fn the_table_has_the_message_last_and_cut() {
+        let mut web = operation(
+            "resize-web",
+            "steps: [{name: a, set: {}}]",
+            r"
+            state: BackingOff
+            progress: 1/3
+            currentStep: resize
+            startTime: '2026-11-24T03:00:00.000Z'
+            conditions: [{type: Succeeded, status: Unknown, reason: BackingOff, message: 'step resize: attempt 3 failed', lastTransitionTime: '2026-11-24T03:00:00Z'}]
+            ",
+        );
+        web.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+            at("2026-11-24T03:00:00Z").timestamp(),
+        ));
+        let get = Get {
+            name: None,
+            all_namespaces: true,
+            selector: None,
+            output: None,
+            watch: false,
+        };
+        let text = get.table(&[web], at("2026-11-24T03:05:00Z"), Some(80));
+        assert_eq!(
+            anstream::adapter::strip_str(&text).to_string(),
+            "\
+NAMESPACE   NAME         STATE        PROGRESS   STEP     AGE   MESSAGE
+prod        resize-web   BackingOff   1/3        resize   5m    step resize: at…
+"
+        );
+    }
+}

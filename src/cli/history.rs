@@ -1,0 +1,182 @@
+//! `history`: what happened to an operation.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::cluster::Cluster;
+use super::output::{BAD, BUSY, Format, GOOD, Output, PLAIN, WARN, machine};
+use super::table::{Cell, one_line, padded};
+use super::{CliError, table, times};
+use crate::api::{HistoryEntry, HistoryEvent, Time};
+
+/// How wide the column of who did it is at most: groups and accounts have long names.
+const MAX_ACTOR: usize = 24;
+
+#[derive(Args)]
+pub struct History {
+    /// The operation.
+    name: String,
+    /// In another form.
+    #[arg(short, long, value_enum)]
+    output: Option<Format>,
+}
+
+impl History {
+    pub async fn run(&self, cluster: &Cluster, out: &mut Output) -> Result<ExitCode, CliError> {
+        let operation = cluster.operation(&self.name).await?;
+        let status = operation.status.clone().unwrap_or_default();
+        let mut entries = status.history.clone();
+        let mut missing = None;
+        if status.history_spilled > 0 {
+            match cluster.journal(&operation).await {
+                Ok(parts) => entries.extend(parts.into_iter().flat_map(|part| part.spec.entries)),
+                Err(error) => missing = Some(error.to_string()),
+            }
+            entries.sort_by_key(|entry| entry.seq);
+            entries.dedup_by_key(|entry| entry.seq);
+        }
+        if let Some(error) = missing {
+            anstream::eprintln!(
+                "Entries up to {} are in OperationHistory objects, which can't be read: {error}",
+                status.history_spilled
+            );
+        }
+        let compacted = status.compacted == Some(true);
+        let text = match self.output {
+            Some(format @ (Format::Json | Format::Yaml)) => machine(&entries, format)?,
+            Some(Format::Name) => {
+                return Err(CliError::Usage("history has no -o name: json, yaml or wide".into()));
+            }
+            Some(Format::Wide) => render(&entries, compacted, times::now(), true, None),
+            None => render(&entries, compacted, times::now(), false, out.width()),
+        };
+        out.print(&text)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The history as a table: wide with whole times, else with those of the day.
+fn render(entries: &[HistoryEntry], compacted: bool, now: Time, wide: bool, most: Option<usize>) -> String {
+    if entries.is_empty() {
+        return match compacted {
+            true => "The history was removed, as spec.ttlSecondsAfterFinished says.\n".into(),
+            false => "Nothing has happened yet.\n".into(),
+        };
+    }
+    let row = |entry: &HistoryEntry| -> Vec<Cell> {
+        let actor = entry.actor.clone().unwrap_or_default();
+        let time = if wide {
+            entry.time.to_string()
+        } else {
+            times::clock(entry.time, now)
+        };
+        vec![
+            entry.seq.to_string().into(),
+            time.into(),
+            Cell::styled(event(entry), style_of(entry.event)),
+            entry.step.clone().unwrap_or_default().into(),
+            if entry.attempt > 0 {
+                entry.attempt.to_string()
+            } else {
+                String::new()
+            }
+            .into(),
+            if wide { actor } else { table::cut(&actor, MAX_ACTOR) }.into(),
+            one_line(entry.message.as_deref().unwrap_or_default()).into(),
+        ]
+    };
+    let rows: Vec<_> = entries.iter().map(row).collect();
+    let headings = ["SEQ", "TIME", "EVENT", "STEP", "ATTEMPT", "ACTOR", "MESSAGE"];
+    table::render(&headings, &rows, most)
+}
+
+/// An entry as a line of its own, for logs.
+pub fn line(entry: &HistoryEntry) -> String {
+    let step = match (&entry.step, entry.attempt) {
+        (Some(step), 0) => step.clone(),
+        (Some(step), attempt) => format!("{step} #{attempt}"),
+        (None, _) => String::new(),
+    };
+    let message = one_line(entry.message.as_deref().unwrap_or_default());
+    let actor = entry
+        .actor
+        .as_ref()
+        .map(|actor| format!(" (by {actor})"))
+        .unwrap_or_default();
+    let text = format!(
+        "{}  {}  {}  {message}{actor}",
+        entry.time,
+        padded(&event(entry), 15),
+        padded(&step, 16)
+    );
+    format!("{}\n", text.trim_end())
+}
+
+fn event(entry: &HistoryEntry) -> String {
+    format!("{:?}", entry.event)
+}
+
+fn style_of(event: HistoryEvent) -> anstyle::Style {
+    use HistoryEvent::*;
+    match event {
+        StepSucceeded => GOOD,
+        StepFailed | StepTimedOut | StepUndecided | ActionRejected => BAD,
+        AttemptFailed | AttemptLost | StepCancelled | Compensating | Suspended | CancelRequested => WARN,
+        ActionApplied | Resumed => BUSY,
+        Started | AttemptStarted | Accepted | StepWaiting | StepSkipped | Finished | Other => PLAIN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{at, operation};
+    use super::*;
+
+    #[test]
+    fn who_did_what_and_when() {
+        let operation = operation(
+            "web",
+            "steps: [{name: a, set: {}}]",
+            r"
+            history:
+            - {seq: 1, time: '2026-11-23T23:59:00.000Z', type: Started}
+            - {seq: 2, time: '2026-11-24T03:00:01.000Z', type: AttemptFailed, step: resize, attempt: 3, message: '503'}
+            - {seq: 15, time: '2026-11-24T03:00:02.000Z', type: ActionApplied, actor: anna, message: step resize is tried again now}
+            ",
+        );
+        let text = render(
+            &operation.status.unwrap().history,
+            false,
+            at("2026-11-24T04:00:00Z"),
+            false,
+            None,
+        );
+        assert_eq!(
+            anstream::adapter::strip_str(&text).to_string(),
+            "\
+SEQ   TIME                   EVENT           STEP     ATTEMPT   ACTOR   MESSAGE
+1     2026-11-23 23:59:00Z   Started
+2     03:00:01Z              AttemptFailed   resize   3                 503
+15    03:00:02Z              ActionApplied                      anna    step resize is tried again now
+"
+        );
+    }
+
+    #[test]
+    fn a_line_of_a_log() {
+        let entry = HistoryEntry {
+            seq: 2,
+            time: at("2026-11-24T03:00:01Z"),
+            event: HistoryEvent::AttemptFailed,
+            step: Some("resize".into()),
+            attempt: 3,
+            message: Some("503".into()),
+            actor: None,
+        };
+        assert_eq!(
+            line(&entry),
+            "2026-11-24T03:00:01.000Z  AttemptFailed    resize #3         503\n"
+        );
+    }
+}

@@ -1,0 +1,163 @@
+//! The kubectl plugin `kubectl-holdfast`. It has the rights of its user's kubeconfig, and no others: all that it shows is
+//! in the objects' status, all that it does is a patch or an object that its user could write as well.
+
+mod actions;
+mod advice;
+mod cluster;
+mod control;
+mod describe;
+mod error;
+mod files;
+mod get;
+mod graph;
+mod history;
+mod lint;
+mod output;
+mod rerun;
+mod run;
+mod table;
+mod times;
+mod tree;
+mod values;
+mod version;
+mod wait;
+
+#[cfg(test)]
+mod fixtures;
+
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use self::cluster::Cluster;
+pub use self::error::CliError;
+use self::output::Output;
+
+/// The name under which people call the plugin.
+pub const NAME: &str = "kubectl holdfast";
+
+/// The exit codes, as `--help` prints them.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done; of wait and run --wait: the operation ended as Succeeded
+  1    an action was rejected, a file has problems; of wait and run --wait: the operation ended otherwise
+  2    wrong usage, or the cluster can't be reached or refused
+  124  it took longer than --timeout";
+
+/// Looks at cloud operations, and tells them what to do.
+#[derive(Parser)]
+#[command(name = "kubectl-holdfast", bin_name = NAME, version, about, after_help = EXIT_CODES, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which cluster, and where in it.
+#[derive(Args)]
+struct Global {
+    /// The kubeconfig file. Default: as kubectl's.
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Cluster")]
+    kubeconfig: Option<std::path::PathBuf>,
+    /// The kubeconfig's context.
+    #[arg(long, global = true, help_heading = "Cluster")]
+    context: Option<String>,
+    /// The namespace. Default: the context's.
+    #[arg(short, long, global = true, help_heading = "Cluster")]
+    namespace: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Lists operations, or shows the steps of one.
+    Get(get::Get),
+    /// Says why an operation waits or ended, and what can be done.
+    Describe(describe::Describe),
+    /// Prints what happened to an operation, when, and who did it.
+    History(history::History),
+    #[command(flatten)]
+    Action(actions::Action),
+    #[command(flatten)]
+    Control(control::Control),
+    /// Waits until an operation has ended, however.
+    Wait(wait::Wait),
+    /// Creates an operation from a file.
+    Run(run::Run),
+    /// Creates an operation as one that has ended was, or the rest of it.
+    Rerun(rerun::Rerun),
+    /// Checks files of operations, without a cluster.
+    Lint(lint::Lint),
+    /// Draws the steps and what each needs.
+    Graph(graph::Graph),
+    /// Prints the plugin's version, and which schema the cluster has.
+    Version,
+    /// Prints a script for a shell, which completes this command.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command that the process was started with. Answers its exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(run(cli)),
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
+        Ok(code) => code,
+        // Whoever read the output has seen enough.
+        Err(CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            anstream::eprintln!("{} {error}", output::paint(output::BAD, "error:"));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<ExitCode, CliError> {
+    let mut out = Output::new();
+    let Cli { global, command } = cli;
+    match command {
+        Command::Lint(lint) => return lint.run(&mut out),
+        Command::Graph(graph) if graph.is_offline() => return graph.run_offline(&mut out),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "kubectl-holdfast", &mut script);
+            out.print(&String::from_utf8_lossy(&script))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
+    }
+    let cluster = Cluster::connect(&global).await;
+    if let Command::Version = command {
+        return version::run(cluster, &mut out).await;
+    }
+    let cluster = cluster?;
+    match command {
+        Command::Get(get) => get.run(&cluster, &mut out).await,
+        Command::Describe(describe) => describe.run(&cluster, &mut out).await,
+        Command::History(history) => history.run(&cluster, &mut out).await,
+        Command::Action(action) => action.run(&cluster, &mut out).await,
+        Command::Control(control) => control.run(&cluster, &mut out).await,
+        Command::Wait(wait) => wait.run(&cluster, &mut out).await,
+        Command::Run(run) => run.run(&cluster, &mut out).await,
+        Command::Rerun(rerun) => rerun.run(&cluster, &mut out).await,
+        Command::Graph(graph) => graph.run(&cluster, &mut out).await,
+        // Done above.
+        Command::Lint(_) | Command::Version | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}
