@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Duration, OperationStatus, Retry, Step, Time, any_list, any_object};
+use super::{Duration, OperationStatus, Retry, Step, TemplateRef, Time, any_list, any_object};
 
 /// A durable operation: its steps call clouds and clusters, its progress is recorded step by step in
 /// its status, and it resumes exactly where it left off after any crash.
@@ -23,7 +23,7 @@ use super::{Duration, OperationStatus, Retry, Step, Time, any_list, any_object};
     category = "holdfast",
     namespaced,
     status = "OperationStatus",
-    annotation("holdfast.dev/schema", "2"),
+    annotation("holdfast.dev/schema", "3"),
     derive = "PartialEq",
     doc = "A CloudOperation is a durable run of a workflow: its steps call clouds and clusters, its progress is recorded step by step in its status, and it resumes exactly where it left off after any crash.",
     selectable = ".status.state",
@@ -37,8 +37,11 @@ use super::{Duration, OperationStatus, Retry, Step, Time, any_list, any_object};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(oldSelf.cancel) || has(self.cancel)").message("spec.cancel can't be unset: what was cancelled stays cancelled"))]
-#[x_kube(validation = Rule::new("[self.steps.map(s, s.name)].all(names, self.steps.all(s, !has(s.needs) || s.needs.all(n, n in names)))").message("needs of a step names a step that isn't there").field_path(".steps"))]
-#[x_kube(validation = Rule::new("self.steps.map(s, s.name) == oldSelf.steps.map(s, s.name)").message("spec.steps is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("has(self.steps) != has(self.templateRef)").message("spec has exactly one of steps and templateRef"))]
+#[x_kube(validation = Rule::new("!has(self.templateRef) || (!has(self.finally) && !has(self.output) && !has(self.order))").message("finally, output and order come from the template: leave them out beside templateRef"))]
+#[x_kube(validation = Rule::new("!has(self.steps) || [self.steps.map(s, s.name)].all(names, self.steps.all(s, !has(s.needs) || s.needs.all(n, n in names)))").message("needs of a step names a step that isn't there").field_path(".steps"))]
+#[x_kube(validation = Rule::new("has(self.steps) == has(oldSelf.steps) && (!has(self.steps) || self.steps.map(s, s.name) == oldSelf.steps.map(s, s.name))").message("spec.steps is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("has(self.templateRef) == has(oldSelf.templateRef) && (!has(self.templateRef) || self.templateRef == oldSelf.templateRef)").message("spec.templateRef is immutable: create another CloudOperation"))]
 #[x_kube(validation = Rule::new("has(self.input) == has(oldSelf.input) && (!has(self.input) || self.input == oldSelf.input)").message("spec.input is immutable: create another CloudOperation"))]
 #[x_kube(validation = Rule::new("has(self.output) == has(oldSelf.output) && (!has(self.output) || self.output == oldSelf.output)").message("spec.output is immutable: create another CloudOperation"))]
 #[x_kube(validation = Rule::new("has(self.order) == has(oldSelf.order) && (!has(self.order) || self.order == oldSelf.order)").message("spec.order is immutable: create another CloudOperation"))]
@@ -84,7 +87,13 @@ pub struct CloudOperationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
 
+    /// The template whose steps it runs, in place of `steps`. What the operation says itself of `input`, `serviceAccountName`,
+    /// `timeout`, `failurePolicy` and `retry` wins over the template's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_ref: Option<TemplateRef>,
+
     /// The steps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub steps: Vec<Step>,

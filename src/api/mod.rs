@@ -10,6 +10,8 @@ mod http;
 mod job;
 mod kubernetes;
 mod operation_action;
+mod operation_history;
+mod operation_template;
 mod scalars;
 mod status;
 mod step;
@@ -19,6 +21,8 @@ pub use http::*;
 pub use job::*;
 pub use kubernetes::*;
 pub use operation_action::*;
+pub use operation_history::*;
+pub use operation_template::*;
 pub use scalars::*;
 pub use status::*;
 pub use step::*;
@@ -34,6 +38,8 @@ pub const HTTP_TARGETS_ANNOTATION: &str = "holdfast.dev/http-targets";
 pub const KEY_ANNOTATION: &str = "holdfast.dev/idempotency-key";
 /// The label on every object that Holdfast creates for an operation: the operation's name.
 pub const OPERATION_LABEL: &str = "holdfast.dev/operation";
+/// The label on every part of an operation's journal that is an object of its own: the operation's uid.
+pub const OPERATION_UID_LABEL: &str = "holdfast.dev/operation-uid";
 /// The annotation on an operation that says who created it: set by admission, which lets nobody set another.
 pub const CREATED_BY_ANNOTATION: &str = "holdfast.dev/created-by";
 /// The annotation of the CRDs that numbers their schema: an operator serves only one at least as new as its own.
@@ -43,26 +49,38 @@ pub const FIELD_MANAGER: &str = "holdfast";
 
 /// Every custom resource definition, as `holdfast crds` prints them.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    let mut crds = vec![CloudOperation::crd(), OperationAction::crd()];
+    let mut crds = vec![
+        CloudOperation::crd(),
+        OperationAction::crd(),
+        OperationHistory::crd(),
+        OperationTemplate::crd(),
+    ];
     for crd in &mut crds {
-        let operation = crd.spec.names.kind == "CloudOperation";
+        let kind = crd.spec.names.kind.clone();
         for version in &mut crd.spec.versions {
-            if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
-                tidy(schema);
-                if !operation {
-                    continue;
+            let schema = version.schema.as_mut();
+            let Some(schema) = schema.and_then(|schema| schema.open_api_v3_schema.as_mut()) else {
+                continue;
+            };
+            tidy(schema);
+            let Some(fields) = &mut schema.properties else {
+                continue;
+            };
+            match kind.as_str() {
+                "CloudOperation" => {
+                    fields.entry("spec".into()).and_modify(nested_steps);
+                    // Without it, tools that read kstatus take an operation that the operator hasn't seen yet for done.
+                    fields.entry("status".into()).and_modify(|status| {
+                        status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})))
+                    });
                 }
-                if let Some(spec) = schema.properties.as_mut().and_then(|p| p.get_mut("spec")) {
-                    nested_steps(spec);
+                "OperationTemplate" => {
+                    fields.entry("spec".into()).and_modify(|spec| {
+                        changeable(spec);
+                        nested_steps(spec);
+                    });
                 }
-                // Without it, tools that read kstatus take an operation that the operator hasn't seen yet for done.
-                if let Some(status) = schema
-                    .properties
-                    .as_mut()
-                    .and_then(|properties| properties.get_mut("status"))
-                {
-                    status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
-                }
+                _ => {}
             }
         }
     }
@@ -126,21 +144,33 @@ fn nested_steps(spec: &mut JSONSchemaProps) {
 /// Takes descriptions and rules on changes out of a schema, which is in the definition with them already.
 fn plain(schema: &mut JSONSchemaProps) {
     schema.description = None;
+    forget_changes(schema);
+    each_within(schema, &mut plain);
+}
+
+/// Takes the rules on changes out of a schema: what has it may be changed.
+fn changeable(schema: &mut JSONSchemaProps) {
+    forget_changes(schema);
+    each_within(schema, &mut changeable);
+}
+
+fn forget_changes(schema: &mut JSONSchemaProps) {
     if let Some(rules) = &mut schema.x_kubernetes_validations {
         rules.retain(|rule| !rule.rule.contains("oldSelf"));
     }
-    for property in schema
-        .properties
-        .iter_mut()
+}
+
+/// Does something to each schema right within a schema.
+fn each_within(schema: &mut JSONSchemaProps, change: &mut dyn FnMut(&mut JSONSchemaProps)) {
+    let properties = schema.properties.iter_mut();
+    properties
         .flat_map(|properties| properties.values_mut())
-    {
-        plain(property);
-    }
+        .for_each(&mut *change);
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        plain(items);
+        change(items);
     }
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
-        plain(values);
+        change(values);
     }
 }
 
@@ -156,17 +186,5 @@ fn tidy(schema: &mut JSONSchemaProps) {
         let paragraphs: Vec<_> = description.split("\n\n").map(|text| text.replace('\n', " ")).collect();
         *description = paragraphs.join("\n\n");
     }
-    for property in schema
-        .properties
-        .iter_mut()
-        .flat_map(|properties| properties.values_mut())
-    {
-        tidy(property);
-    }
-    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        tidy(items);
-    }
-    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
-        tidy(values);
-    }
+    each_within(schema, &mut tidy);
 }

@@ -12,18 +12,17 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::cached::Cached;
 use super::clock::Clock;
+use super::within::within;
 use crate::api::{ActionState, CloudOperation, DecidedAction, FIELD_MANAGER, OperationAction, Time};
 use crate::engine::Action;
 
 /// The admission policy's binding that lets nobody name another as the one who asks.
 const POLICY_BINDING: &str = "holdfast-actions";
-/// How long one request may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long an action waits for its operation to be seen before it is looked up.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -43,8 +42,8 @@ impl Actions {
     /// None is known yet. Asks the API server whether admission vouches for who asks.
     pub async fn new(client: Client, clock: Arc<dyn Clock>) -> Self {
         let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
-        let found = timeout(REQUEST_TIMEOUT, bindings.get_opt(POLICY_BINDING)).await;
-        let verified = matches!(found, Ok(Ok(Some(_))));
+        let found = within(bindings.get_opt(POLICY_BINDING)).await;
+        let verified = matches!(found, Ok(Some(_)));
         if !verified {
             warn!(
                 binding = POLICY_BINDING,
@@ -245,15 +244,6 @@ impl Actions {
                 warn!(namespace, action = decided.name, %error, "an action could not be rejected");
             }
         }
-    }
-}
-
-async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
-    match timeout(REQUEST_TIMEOUT, call).await {
-        Ok(answer) => answer,
-        Err(_) => Err(kube::Error::Service(
-            format!("no answer within {REQUEST_TIMEOUT:?}").into(),
-        )),
     }
 }
 

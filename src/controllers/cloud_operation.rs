@@ -15,13 +15,15 @@ use super::cached::Cached;
 use super::clock::Clock;
 use super::events::Events;
 use super::executor::Executor;
+use super::histories::Histories;
 use super::journal::{Appended, Journal, JournalError};
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
+use super::templates::{Runs, Templates};
 use super::turns::Turns;
 use crate::activities::Claim;
-use crate::api::{CREATED_BY_ANNOTATION, CloudOperation, OperationState, OperationStatus, Time};
-use crate::engine::{self, Decision, Identity, Inputs, InvalidSpec, Workflow};
+use crate::api::{CREATED_BY_ANNOTATION, CloudOperation, CloudOperationSpec, OperationState, OperationStatus, Time};
+use crate::engine::{self, Decision, Identity, Inputs, InvalidSpec, Resolved, Workflow};
 
 /// The label that Velero puts on what it restores.
 const RESTORED_LABEL: &str = "velero.io/restore-name";
@@ -52,8 +54,12 @@ pub struct Context {
     pub draining: tokio::sync::watch::Receiver<bool>,
     /// Compiled specs.
     pub workflows: Workflows,
+    /// What operations run that name a template.
+    pub templates: Templates,
     /// What people ask.
     pub actions: Arc<Actions>,
+    /// Where the history goes that has no room in a status.
+    pub histories: Histories,
     /// Who is decided on next.
     pub turns: Arc<Turns>,
 }
@@ -78,6 +84,24 @@ pub enum ReconcileError {
     /// What came of an action could not be told to it.
     #[error("what came of an OperationAction on {name} could not be written: {error}")]
     Answer {
+        /// The operation.
+        name: String,
+        /// What the API server said.
+        error: kube::Error,
+    },
+    /// The template could not be read or pinned.
+    #[error("OperationTemplate {template}, which {name} runs, could not be read or pinned: {error}")]
+    Template {
+        /// The operation.
+        name: String,
+        /// The template.
+        template: String,
+        /// What the API server said.
+        error: kube::Error,
+    },
+    /// A part of the history could not be moved out of the status, or deleted.
+    #[error("the OperationHistory objects of {name} could not be written: {error}")]
+    History {
         /// The operation.
         name: String,
         /// What the API server said.
@@ -125,27 +149,43 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
                 "a newer operator started this operation: it is left untouched until one leads again"
             );
         }
-        let digest = engine::spec_digest(&operation.spec);
-        let workflow = context.workflows.get(&digest, operation);
         let now = context.clock.now();
-        let actions = context
-            .actions
-            .on(&operation.namespace().unwrap_or_default(), &operation.name_any());
-        let decision = engine::decide(
-            &status,
-            &Inputs {
-                identity: &identity(operation),
-                spec: &operation.spec,
-                spec_digest: &digest,
-                workflow: workflow.as_ref().as_ref().map(Arc::as_ref),
-                results: &results,
-                actions: &actions,
-                namespace_hold: context.namespaces.hold(&operation.namespace().unwrap_or_default()),
-                draining: *context.draining.borrow(),
-                runner: &context.runner,
-                now,
+        let identity = identity(operation);
+        let actions = context.actions.on(&identity.namespace, &identity.name);
+        let (resolved, waits) = resolve(operation, &status, &actions, &context, now).await?;
+        let spec = resolved.as_ref().map_or(&operation.spec, |resolved| &resolved.spec);
+        let digest = engine::spec_digest(spec);
+        let workflow = match resolved.as_ref().and_then(|resolved| resolved.invalid.clone()) {
+            Some(invalid) => Arc::new(Err(invalid)),
+            None => context.workflows.get(&digest, spec),
+        };
+        let decision = match waits {
+            Some((state, message, again)) => Decision {
+                status: engine::held_up(&status, &identity, state, &message, now),
+                work: vec![],
+                wake: [spec.start_deadline.filter(|at| *at >= now), Some(now.plus(again))]
+                    .into_iter()
+                    .flatten()
+                    .min(),
+                delete: false,
             },
-        );
+            None => engine::decide(
+                &status,
+                &Inputs {
+                    identity: &identity,
+                    spec,
+                    spec_digest: &digest,
+                    workflow: workflow.as_ref().as_ref().map(Arc::as_ref),
+                    results: &results,
+                    actions: &actions,
+                    spilled: context.executor.spilled(&identity.uid),
+                    namespace_hold: context.namespaces.hold(&operation.namespace().unwrap_or_default()),
+                    draining: *context.draining.borrow(),
+                    runner: &context.runner,
+                    now,
+                },
+            ),
+        };
         if !context.claim.is_held() {
             return Err(ReconcileError::NotLeading);
         }
@@ -158,6 +198,15 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
             wake,
             ..
         } = decision;
+        let history_error = |error| ReconcileError::History {
+            name: operation.name_any(),
+            error,
+        };
+        // Before the write that says so: after a crash in between it is done again.
+        let has_parts = status.history_spilled > 0 || operation.spec.template_ref.is_some();
+        if has_parts && next.compacted.is_some() && status.compacted.is_none() {
+            context.histories.prune(operation).await.map_err(history_error)?;
+        }
         let durable = if next == status {
             current.clone()
         } else {
@@ -193,7 +242,9 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
         if changed || !results.is_empty() {
             context.executor.recorded(durable.clone(), results.len());
         }
-        context.executor.run(&durable, workflow.as_ref().as_ref().ok(), work);
+        context
+            .executor
+            .run(&durable, spec, workflow.as_ref().as_ref().ok(), work);
         if !actions.is_empty() {
             context
                 .actions
@@ -204,11 +255,68 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
                     error,
                 })?;
         }
+        let chunk = durable.status.as_ref().and_then(engine::chunk);
+        if let Some(chunk) = chunk.filter(|_| status.engine.is_none_or(|engine| engine <= engine::ENGINE)) {
+            let spilled = context.histories.spill(&durable, chunk).await.map_err(history_error)?;
+            context.executor.note_spilled(&durable, spilled);
+            return Ok(Action::requeue(Duration::from_millis(1)));
+        }
         return Ok(wake.map_or_else(Action::await_change, |at| {
             Action::requeue(at.since(context.clock.now()) + Duration::from_millis(1))
         }));
     }
     Err(ReconcileError::Busy(current.name_any()))
+}
+
+/// Why an operation waits, before it is known what it runs: its state, a message, and when to look again.
+type Waits = (OperationState, String, Duration);
+
+/// The whole spec of an operation that names a template. None where its own is the whole, or where nothing is decided
+/// from its steps. Or why that can't be said yet.
+async fn resolve(
+    operation: &CloudOperation,
+    status: &OperationStatus,
+    actions: &[engine::Action],
+    context: &Context,
+    now: Time,
+) -> Result<(Option<Arc<Resolved>>, Option<Waits>), ReconcileError> {
+    let Some(template) = &operation.spec.template_ref else {
+        return Ok((None, None));
+    };
+    let started = status.start_time.is_some();
+    let over = status.completion_time.is_some() && actions.is_empty();
+    let held_back = !started && identity(operation).restored;
+    if over || held_back || status.engine.is_some_and(|engine| engine > engine::ENGINE) {
+        return Ok((None, None));
+    }
+    let runs = context
+        .templates
+        .resolve(operation, template, now)
+        .await
+        .map_err(|error| ReconcileError::Template {
+            name: operation.name_any(),
+            template: template.name.clone(),
+            error,
+        })?;
+    let spec = &operation.spec;
+    let too_late = !started && spec.start_deadline.is_some_and(|deadline| now > deadline);
+    let ends = spec.cancel.is_some() || too_late || status.completion_time.is_some();
+    Ok(match runs {
+        Runs::Known(resolved) => (Some(resolved), None),
+        // For an end it need not be known.
+        Runs::Unknown(_, message, _) if ends => {
+            let invalid = InvalidSpec {
+                field: "spec.templateRef".into(),
+                message,
+            };
+            let resolved = Resolved {
+                spec: spec.clone(),
+                invalid: Some(invalid),
+            };
+            (Some(Arc::new(resolved)), None)
+        }
+        Runs::Unknown(state, message, again) => (None, Some((state, message, again))),
+    })
 }
 
 /// Which operation, as the engine needs to know it.
@@ -289,12 +397,19 @@ type Compiled = Arc<Result<Arc<Workflow>, InvalidSpec>>;
 const MAX_COMPILED: usize = 512;
 
 impl Workflows {
-    fn get(&self, digest: &str, operation: &CloudOperation) -> Compiled {
+    fn get(&self, digest: &str, spec: &CloudOperationSpec) -> Compiled {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = compiled.get(digest) {
             return known.clone();
         }
-        let fresh: Compiled = Arc::new(Workflow::compile(&operation.spec).map(Arc::new));
+        let compiled_now = Workflow::compile(spec).map(Arc::new);
+        let fresh: Compiled = Arc::new(compiled_now.map_err(|invalid| match &spec.template_ref {
+            Some(template) => InvalidSpec {
+                field: format!("{} of OperationTemplate {}", invalid.field, template.name),
+                ..invalid
+            },
+            None => invalid,
+        }));
         if compiled.len() >= MAX_COMPILED {
             compiled.clear(); // rare, and compiling anew costs a millisecond
         }

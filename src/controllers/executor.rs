@@ -21,7 +21,8 @@ use super::cloud_operation::identity;
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
 use crate::activities::{Activities, AttemptContext, Claim, Progress};
-use crate::api::{CloudOperation, Step, StepType};
+use crate::api::{CloudOperation, CloudOperationSpec, Step, StepType};
+use crate::engine::expression::Scope;
 use crate::engine::{
     self, AttemptFailure, AttemptOutcome, AttemptResult, IdempotencyKey, Outcome, Work, WorkKind, Workflow,
 };
@@ -53,6 +54,8 @@ struct Entry {
     /// What arrived and isn't recorded yet.
     inbox: Vec<AttemptResult>,
     flights: HashMap<Work, Flight>,
+    /// The sequence number up to which the history is in objects of its own.
+    spilled: i64,
 }
 
 enum Flight {
@@ -106,6 +109,17 @@ impl Executor {
         Ok((Arc::new(cached.parse()?), results))
     }
 
+    /// The sequence number up to which an operation's history is in objects of its own, as far as this process saw to it.
+    pub fn spilled(&self, uid: &str) -> i64 {
+        self.operations().get(uid).map_or(0, |entry| entry.spilled)
+    }
+
+    /// Notes that history up to this sequence number is in an object of its own.
+    pub fn note_spilled(&self, operation: &CloudOperation, spilled: i64) {
+        let uid = operation.uid().unwrap_or_default();
+        self.operations().entry(uid).or_default().spilled = spilled;
+    }
+
     /// Notes the object as it was just read or written, and that so many results are recorded in it.
     pub fn recorded(&self, operation: Arc<CloudOperation>, results: usize) {
         let mut operations = self.operations();
@@ -114,8 +128,14 @@ impl Executor {
         entry.latest = Some(operation);
     }
 
-    /// Brings what is under way to what should be.
-    pub fn run(self: &Arc<Self>, operation: &CloudOperation, workflow: Option<&Arc<Workflow>>, work: Vec<Work>) {
+    /// Brings what is under way to what should be. The spec is the whole one, with its template filled in.
+    pub fn run(
+        self: &Arc<Self>,
+        operation: &CloudOperation,
+        spec: &CloudOperationSpec,
+        workflow: Option<&Arc<Workflow>>,
+        work: Vec<Work>,
+    ) {
         let uid = operation.uid().unwrap_or_default();
         let mut operations = self.operations();
         let over = self.ended.load(Ordering::SeqCst);
@@ -132,20 +152,26 @@ impl Executor {
         });
         for piece in work {
             if let (false, Some(workflow)) = (entry.flights.contains_key(&piece), workflow) {
-                let task = self.clone().launch(operation, workflow, piece.clone());
+                let task = self.clone().launch(operation, spec, workflow, piece.clone());
                 entry.flights.insert(piece, Flight::UnderWay(task));
             }
         }
     }
 
-    fn launch(self: Arc<Self>, operation: &CloudOperation, workflow: &Arc<Workflow>, piece: Work) -> AbortHandle {
+    fn launch(
+        self: Arc<Self>,
+        operation: &CloudOperation,
+        spec: &CloudOperationSpec,
+        workflow: &Arc<Workflow>,
+        piece: Work,
+    ) -> AbortHandle {
         let report = Report {
             executor: self.clone(),
             uid: operation.uid().unwrap_or_default(),
             reference: ObjectRef::new(&operation.name_any()).within(&operation.namespace().unwrap_or_default()),
             piece: piece.clone(),
         };
-        let prepared = self.prepare(operation, workflow, &piece);
+        let prepared = self.prepare(operation, spec, workflow, &piece);
         let task = async move {
             let outcome = match prepared {
                 Ok(prepared) => {
@@ -173,6 +199,7 @@ impl Executor {
     fn prepare(
         &self,
         operation: &CloudOperation,
+        spec: &CloudOperationSpec,
         workflow: &Arc<Workflow>,
         piece: &Work,
     ) -> Result<Prepared, AttemptFailure> {
@@ -184,14 +211,15 @@ impl Executor {
             .step(&piece.step)
             .ok_or_else(|| invalid(format!("there is no step {}", piece.step)))?;
         let entry = status.steps.iter().find(|s| s.name == piece.step);
-        let scope = engine::scope(workflow, flow, &piece.step, &identity, &operation.spec, &status)
-            .map_err(|e| invalid(e.to_string()))?;
+        let scope =
+            engine::scope(workflow, flow, &piece.step, &identity, spec, &status).map_err(|e| invalid(e.to_string()))?;
         let request = engine::request(flow, &scope, &key).map_err(|e| invalid(e.to_string()))?;
+        let scope = if flow.reads_later() { scope } else { Scope::default() };
         let context = AttemptContext {
             namespace: identity.namespace.clone(),
             operation: identity.name.clone(),
             operation_uid: identity.uid.clone(),
-            service_account: operation.spec.service_account().to_owned(),
+            service_account: spec.service_account().to_owned(),
             step: piece.step.clone(),
             attempt: piece.attempt,
             key,
@@ -202,7 +230,7 @@ impl Executor {
             kubernetes: self
                 .activities
                 .clients
-                .as_service_account(&identity.namespace, operation.spec.service_account()),
+                .as_service_account(&identity.namespace, spec.service_account()),
             claim: self.claim.clone(),
         };
         Ok(Prepared {
@@ -215,7 +243,7 @@ impl Executor {
         })
     }
 
-    async fn perform(&self, prepared: Prepared, progress: &Progress) -> AttemptOutcome {
+    async fn perform(&self, mut prepared: Prepared, progress: &Progress) -> AttemptOutcome {
         if !self.claim.is_held() {
             let context = &prepared.context;
             warn!(
@@ -227,6 +255,7 @@ impl Executor {
             );
             return std::future::pending().await; // aborted with everything else of this term
         }
+        let request = std::mem::take(&mut prepared.request); // a wait of days keeps no room for it
         let Prepared {
             context,
             step,
@@ -237,7 +266,7 @@ impl Executor {
         let started = Instant::now();
         let outcome = match kind {
             WorkKind::Stop(external) => {
-                return match Box::pin(self.activities.stop(context, external.as_ref())).await {
+                return match Box::pin(self.activities.stop(context, *step_type, request, external.as_ref())).await {
                     Ok(()) => AttemptOutcome::Stopped,
                     Err(failure) => AttemptOutcome::StopFailed(failure),
                 };
@@ -250,9 +279,7 @@ impl Executor {
                     self.calls.acquire().await.ok()
                 };
                 let targets = self.namespaces.http_targets(&context.namespace);
-                let attempt = self
-                    .activities
-                    .run(context, *step_type, prepared.request.clone(), targets.as_deref());
+                let attempt = self.activities.run(context, *step_type, request, targets.as_deref());
                 match engine::start_to_close(step) {
                     None => attempt.await,
                     Some(limit) => timeout(limit, attempt).await.unwrap_or_else(|_| {
@@ -297,8 +324,8 @@ impl Executor {
             context.attempt,
             &context.key,
         ) {
-            // What a Job writes on its own account is what it wants recorded.
-            Ok(None) if step.job.is_some() => AttemptOutcome::Succeeded {
+            // What a Job writes on its own account, or an operation answers, is what it wants recorded.
+            Ok(None) if step.job.is_some() || step.operation.is_some() => AttemptOutcome::Succeeded {
                 output: result.as_object().cloned(),
             },
             Ok(output) => AttemptOutcome::Succeeded { output },
@@ -451,6 +478,9 @@ fn slim(step: &Step) -> Step {
     }
     if let Some(job) = &mut slim.job {
         **job = crate::api::Job::default();
+    }
+    if let Some(operation) = &mut slim.operation {
+        **operation = crate::api::ChildOperation::default();
     }
     slim
 }

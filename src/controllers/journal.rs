@@ -5,18 +5,14 @@
 //! taken for a failure.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use kube::api::{GetParams, PostParams};
 use kube::core::Request;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
-use tokio::time::timeout;
 
+use super::within::within;
 use crate::api::{CloudOperation, FIELD_MANAGER, OperationStatus};
-
-/// How long one request may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How an append ended.
 #[derive(Debug)]
@@ -156,15 +152,6 @@ fn as_holdfast() -> PostParams {
 
 fn namespace(of: &CloudOperation) -> String {
     of.namespace().unwrap_or_default()
-}
-
-async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
-    match timeout(REQUEST_TIMEOUT, call).await {
-        Ok(answer) => answer,
-        Err(_) => Err(kube::Error::Service(
-            format!("no answer within {REQUEST_TIMEOUT:?}").into(),
-        )),
-    }
 }
 
 /// The message of an answer that says for sure that nothing was written, and that the same write never will be.

@@ -7,13 +7,16 @@ mod cloud_operation;
 mod depth;
 mod events;
 mod executor;
+mod histories;
 mod journal;
 mod leadership;
 mod metrics;
 mod namespaces;
 mod operator;
 mod restore;
+mod templates;
 mod turns;
+mod within;
 
 pub use clock::{Clock, SystemClock};
 pub use leadership::LEASE;

@@ -25,11 +25,13 @@ use super::cloud_operation::{Context, Workflows, on_error, reconcile};
 use super::depth;
 use super::events::Events;
 use super::executor::{EndOfTerm, Executor};
+use super::histories::Histories;
 use super::journal::Journal;
 use super::leadership::{Candidate, Leadership};
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
 use super::restore::Restore;
+use super::templates::Templates;
 use super::turns::Turns;
 use crate::activities::Activities;
 use crate::activities::clients::ServiceAccount;
@@ -275,7 +277,9 @@ async fn term(
         runner: runner.to_owned(),
         draining,
         workflows: Workflows::default(),
+        templates: Templates::new(client.clone()),
         actions: actions.clone(),
+        histories: Histories::new(client.clone()),
         turns: Turns::new(CONCURRENCY),
     });
 

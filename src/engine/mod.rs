@@ -17,16 +17,18 @@ mod retry;
 #[cfg(test)]
 mod scenarios;
 mod summary;
+mod template;
 mod transitions;
 mod workflow;
 
 pub use decide::decide;
-pub use history::shorten;
+pub use history::{chunk, shorten};
 pub use key::IdempotencyKey;
 pub use outcome::{AttemptFailure, Effect, Outcome, RetryAdvice};
 pub use request::{ExpressionFailure, Request, output, request, result_scope, scope};
 pub use retry::start_to_close;
 pub use summary::MAX_STATUS;
+pub use template::{Resolved, held_up, resolve};
 pub use transitions::{StepEvent, TRANSITIONS};
 pub use workflow::{InvalidSpec, Role, Workflow, WorkflowStep, item_name, spec_digest, undo_name};
 
@@ -98,6 +100,8 @@ pub struct Inputs<'a> {
     pub results: &'a [AttemptResult],
     /// The actions on it that don't say yet what came of them, in the order of their creation.
     pub actions: &'a [Action],
+    /// The sequence number up to which the history is in OperationHistory objects, as far as this process has seen to it.
+    pub spilled: i64,
     /// The namespace's last hold.
     pub namespace_hold: Option<Hold>,
     /// True while this process shuts down: what arrives is recorded, nothing is started.

@@ -74,7 +74,7 @@ async fn run(sample: &Sample, crash: Crash) -> (Ending, Used) {
         _ => CallFault::None,
     });
     let mut operator = world.start();
-    world.apply(&sample.manifest).await;
+    world.apply_sample(sample).await;
     for (number, what) in sample.actions.iter().enumerate() {
         world.ask(&sample.name, number, what).await;
     }
@@ -165,5 +165,5 @@ macro_rules! crash_everywhere {
 }
 
 crash_everywhere!(
-    calls, graph, flaky, timer, refused, slow, objects, job, saga, list, people
+    calls, graph, flaky, timer, refused, slow, objects, job, saga, list, people, long, parent, template
 );

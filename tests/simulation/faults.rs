@@ -20,7 +20,9 @@ const STORM: Duration = Duration::from_secs(90);
 async fn survive(seed: u64) {
     let random = Arc::new(Mutex::new(fastrand::Rng::with_seed(seed)));
     let mut world = World::new(u32::try_from(seed).unwrap());
-    let names = ["calls", "graph", "flaky", "refused", "timer", "objects", "job"];
+    let names = [
+        "calls", "graph", "flaky", "refused", "timer", "objects", "job", "template",
+    ];
     let dice = random.clone();
     world.server.set_faults(move |info| {
         let mut dice = dice.lock().unwrap();
@@ -55,7 +57,7 @@ async fn survive(seed: u64) {
     let cluster = tokio::spawn(crate::cluster::serve(world.server.clone()));
     let mut operators = [world.start(), world.start()];
     for name in names {
-        world.apply(&sample(name).manifest).await;
+        world.apply_sample(&sample(name)).await;
     }
     let storm = async {
         loop {

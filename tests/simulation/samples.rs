@@ -1,5 +1,7 @@
 //! The workflows that are crashed at every point.
 
+use std::collections::BTreeMap;
+
 use holdfast::api::OperationState;
 use serde_json::{Value, json};
 
@@ -11,6 +13,8 @@ pub struct Sample {
     /// What people ask as soon as it exists, and what once it is stuck.
     pub actions: Vec<Value>,
     pub later: Vec<Value>,
+    /// The templates that it needs, by name: their specs.
+    pub templates: BTreeMap<String, Value>,
     pub expect: OperationState,
 }
 
@@ -28,6 +32,7 @@ pub fn sample(name: &str) -> Sample {
         manifest,
         actions: file["actions"].as_array().cloned().unwrap_or_default(),
         later: file["later"].as_array().cloned().unwrap_or_default(),
+        templates: serde_json::from_value(file.get("templates").cloned().unwrap_or(json!({}))).unwrap(),
         expect: serde_json::from_value(file["expect"].clone()).unwrap(),
     }
 }

@@ -5,17 +5,23 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use holdfast::activities::http::TargetPolicy;
-use holdfast::api::{ActionState, CloudOperation, HistoryEvent, OperationAction, OperationState, Time};
+use holdfast::api::{
+    ActionState, CloudOperation, HistoryEvent, OperationAction, OperationHistory, OperationState, OperationTemplate,
+    Time,
+};
 use holdfast::controllers::{Clock, Config, Environment, Health, run};
 use holdfast_apiserver::{ApiServer, Fault, RequestInfo, seed_jitter};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::samples::Sample;
 use crate::service::Service;
 
 /// The namespace of every test.
@@ -172,6 +178,37 @@ impl World {
             .collect()
     }
 
+    /// Applies a sample, and before it the templates that it needs.
+    pub async fn apply_sample(&self, sample: &Sample) -> CloudOperation {
+        for (name, spec) in &sample.templates {
+            self.put_template(name, spec);
+        }
+        self.apply(&sample.manifest).await
+    }
+
+    /// Creates or changes a template.
+    pub fn put_template(&self, name: &str, spec: &Value) {
+        let mut template = OperationTemplate::new(name, serde_json::from_value(spec.clone()).unwrap());
+        template.metadata.namespace = Some(NAMESPACE.into());
+        self.server.put(&template);
+    }
+
+    /// Deletes an object.
+    pub async fn delete<K>(&self, name: &str)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let api: Api<K> = Api::namespaced(self.server.client("user"), NAMESPACE);
+        api.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// What people read of an operation: the message of its condition `Succeeded`.
+    pub fn message(&self, name: &str) -> String {
+        let conditions = self.operation(name).status.unwrap_or_default().conditions;
+        let succeeded = conditions.into_iter().find(|condition| condition.type_ == "Succeeded");
+        succeeded.map(|condition| condition.message).unwrap_or_default()
+    }
+
     /// Creates an operation from its text, as a client that checks nothing does.
     pub async fn post(&self, text: String) {
         let url = CloudOperation::url_path(&(), Some(NAMESPACE));
@@ -220,6 +257,14 @@ impl World {
     /// accepted write took back what an earlier one had recorded.
     pub fn check(&self) {
         assert_eq!(self.service.violations(), Vec::<String>::new());
+        let mut in_chunks = std::collections::BTreeMap::new();
+        for chunk in self.server.list::<OperationHistory>() {
+            let uid = chunk.spec.operation_ref.uid.clone();
+            for entry in chunk.spec.entries {
+                let known = in_chunks.insert((uid.clone(), entry.seq), entry);
+                assert!(known.is_none(), "an entry is in two chunks: {known:?}");
+            }
+        }
         for write in self.server.writes() {
             if write.change.key.resource != "cloudoperations" {
                 continue;
@@ -232,6 +277,16 @@ impl World {
             };
             if after.compacted.is_some() {
                 continue;
+            }
+            let uid = write
+                .change
+                .after
+                .as_ref()
+                .and_then(|stored| stored.object["metadata"]["uid"].as_str())
+                .unwrap();
+            for entry in &before.history {
+                let kept = after.history.contains(entry) || in_chunks.get(&(uid.to_owned(), entry.seq)) == Some(entry);
+                assert!(kept, "an entry of the history is lost: {entry:?}");
             }
             // A person may take back how a step ended; else what is closed stays, but for items, which are folded.
             let acted = |e: &holdfast::api::HistoryEntry| e.event == HistoryEvent::ActionApplied && e.seq > before.seq;

@@ -442,7 +442,10 @@ impl Pass<'_> {
         if step.items.is_some() {
             return self.run_list_again(workflow, name, new_key);
         }
-        let attempts = matches!(step.step_type, StepType::Http | StepType::Kubernetes | StepType::Job);
+        let attempts = matches!(
+            step.step_type,
+            StepType::Http | StepType::Kubernetes | StepType::Job | StepType::Operation
+        );
         if step.maybe_done && !new_key && attempts {
             // Deadlines begin anew.
             step.failure = None;
@@ -460,7 +463,7 @@ impl Pass<'_> {
                 let list = split_item(name).0;
                 let list = self.status.steps.iter_mut().find(|step| step.name == list);
                 if let Some(items) = list.and_then(|list| list.items.as_mut()) {
-                    items.again.push(index);
+                    items.again.insert(0, index);
                 }
             }
         }

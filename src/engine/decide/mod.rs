@@ -49,6 +49,7 @@ pub fn decide(status: &OperationStatus, inputs: &Inputs<'_>) -> Decision {
         inputs,
         now,
     };
+    history::trim(&mut pass.status, inputs.spilled);
     if status.state.is_some_and(OperationState::is_finished) {
         pass.decide_actions();
         if pass.status.completion_time.is_some() {
@@ -114,7 +115,7 @@ impl<'a> Pass<'a> {
         }
         loop {
             self.wind_down();
-            if idle || !self.start_ready(workflow) {
+            if idle || history::is_full(&self.status) || !self.start_ready(workflow) {
                 break;
             }
         }
@@ -145,7 +146,11 @@ impl<'a> Pass<'a> {
             return Err(self.end(OperationState::SpecChanged, "the spec was changed after the start: nothing more was executed; create another CloudOperation to run the new one".into()));
         }
         inputs.workflow.map_err(|InvalidSpec { field, message }| {
-            self.end(OperationState::InvalidSpec, format!("{field}: {message}"))
+            let state = match inputs.spec.cancel {
+                Some(_) => OperationState::Cancelled, // before anything of it ran
+                None => OperationState::InvalidSpec,
+            };
+            self.end(state, format!("{field}: {message}"))
         })
     }
 
