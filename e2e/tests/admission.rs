@@ -154,11 +154,11 @@ const BAD_STEPS: &[(&str, &str)] = &[
     ("set: {v: 1}", "spec.steps[0].name: Required value"),
     (
         "name: a",
-        "spec.steps[0]: Invalid value: a step has exactly one of http, kubernetes, job, wait, signal, approval, set, assert",
+        "spec.steps[0]: Invalid value: a step has exactly one of http, kubernetes, job, operation, wait, signal, approval, set, assert",
     ),
     (
         "name: a, set: {v: 1}, assert: 'true'",
-        "a step has exactly one of http, kubernetes, job, wait, signal, approval, set, assert",
+        "a step has exactly one of http, kubernetes, job, operation, wait, signal, approval, set, assert",
     ),
     (
         "name: a, set: {v: 1}, needs: [b]",
@@ -231,7 +231,7 @@ const BAD_STEPS: &[(&str, &str)] = &[
     ),
     (
         "name: a, signal: {}, approval: {}",
-        "a step has exactly one of http, kubernetes, job, wait, signal, approval, set, assert",
+        "a step has exactly one of http, kubernetes, job, operation, wait, signal, approval, set, assert",
     ),
     (
         "name: a, approval: {users: [x, x]}",
@@ -277,7 +277,7 @@ const BAD_STEPS: &[(&str, &str)] = &[
     ),
     (
         "name: a, set: {v: 1}, compensate: {http: {url: 'http://h'}}",
-        "spec.steps[0].compensate: Invalid value: can only be said of a step with an effect: http, kubernetes or job",
+        "spec.steps[0].compensate: Invalid value: can only be said of a step with an effect: http, kubernetes, job or operation",
     ),
     (
         "name: a, http: {url: 'http://h'}, compensate: {}",

@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::cached::Cached;
+use super::cached::{Cached, version};
 use super::clock::Clock;
 use super::within::within;
 use crate::api::{ActionState, CloudOperation, DecidedAction, FIELD_MANAGER, OperationAction, Time};
@@ -23,6 +23,8 @@ use crate::engine::Action;
 
 /// The admission policy's binding that lets nobody name another as the one who asks.
 const POLICY_BINDING: &str = "holdfast-actions";
+/// How soon the admission policy is looked for again where the API server doesn't say whether it is there.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// How long an action waits for its operation to be seen before it is looked up.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -42,8 +44,14 @@ impl Actions {
     /// None is known yet. Asks the API server whether admission vouches for who asks.
     pub async fn new(client: Client, clock: Arc<dyn Clock>) -> Self {
         let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
-        let found = within(bindings.get_opt(POLICY_BINDING)).await;
-        let verified = matches!(found, Ok(Some(_)));
+        let verified = loop {
+            match within(bindings.get_opt(POLICY_BINDING)).await {
+                Ok(found) => break found.is_some(),
+                Err(kube::Error::Api(status)) if status.code == 403 => break false,
+                Err(error) => warn!(binding = POLICY_BINDING, %error, "the admission policy can't be looked up"),
+            }
+            sleep(LOOK_AGAIN).await;
+        };
         if !verified {
             warn!(
                 binding = POLICY_BINDING,
@@ -69,8 +77,11 @@ impl Actions {
         let Some(actions) = waiting.get(&(namespace.to_owned(), operation.to_owned())) else {
             return vec![];
         };
-        let mut actions: Vec<Action> = actions
-            .iter()
+        let mut actions: Vec<_> = actions.iter().collect();
+        // A resourceVersion tells apart what was created in the same second.
+        actions.sort_by_key(|(_, action)| (action.metadata.creation_timestamp.clone(), version(&***action)));
+        actions
+            .into_iter()
             .map(|(uid, action)| Action {
                 name: action.name_any(),
                 uid: uid.clone(),
@@ -82,9 +93,7 @@ impl Actions {
                 verified: self.verified,
                 spec: action.spec.clone(),
             })
-            .collect();
-        actions.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
-        actions
+            .collect()
     }
 
     /// Takes in an action. Answers the operation that it is for, if it waits.

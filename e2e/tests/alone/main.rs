@@ -4,7 +4,9 @@ use tokio::sync::{Mutex, MutexGuard};
 
 mod apiserver_restart;
 mod cluster_wide;
+mod older_cluster;
 mod spec_changed;
+mod storm;
 
 static ALONE: Mutex<()> = Mutex::const_new(());
 

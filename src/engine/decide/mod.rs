@@ -116,7 +116,7 @@ impl<'a> Pass<'a> {
         self.cancel(workflow);
         if !idle {
             self.take_over(workflow);
-            self.expire();
+            self.expire(workflow);
         }
         loop {
             self.wind_down();

@@ -306,3 +306,17 @@ steps:
         .assert_state(Failed);
     assert!(case.message().ends_with("; undone: deploy"), "{}", case.message());
 }
+
+#[test]
+fn the_operations_timeout_does_not_undo_what_is_done_while_its_end_runs() {
+    let mut case = case(
+        "
+timeout: 1h
+failurePolicy: Compensate
+steps: [{name: a, http: {url: 'http://a'}, compensate: {http: {url: 'http://undo'}}}]
+finally: [{name: tell, http: {url: 'http://tell'}, retry: {initialInterval: 50m}}]
+",
+    );
+    case.visit().succeed("a", nothing()).fail("tell", busy()).later(90 * 60 * SECOND);
+    case.succeed("tell", nothing()).assert_state(Succeeded);
+}
