@@ -192,8 +192,10 @@ impl Get {
             true => Api::all(cluster.client.clone()),
             false => cluster.api(),
         };
-        let mut config = watcher::Config::default();
-        config.label_selector = self.selector.clone();
+        let config = watcher::Config {
+            label_selector: self.selector.clone(),
+            ..watcher::Config::default()
+        };
         let events = watcher(api, config).default_backoff();
         let mut events = std::pin::pin!(tolerant(events, "operations can't be watched".into()));
         let mut known = BTreeMap::new();
