@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use holdfast::api::CloudOperation;
-use holdfast::engine::Workflow;
+use holdfast::api::CloudOperationSpec;
+use holdfast::engine::{self, Workflow};
 use holdfast_e2e::kubectl::kubectl_with;
 use serde_json::{Value, json};
 
@@ -27,8 +27,8 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// The operations on a page: whole ones, and lists of steps, which stand for an operation of these steps. Templates of
-/// Helm are none.
+/// The objects on a page: whole ones, and lists of steps, which stand for an operation of these steps. Templates of Helm
+/// are none.
 fn examples(page: &Path) -> Vec<Example> {
     let text = fs::read_to_string(page).unwrap();
     let mut examples = Vec::new();
@@ -53,7 +53,7 @@ fn examples(page: &Path) -> Vec<Example> {
                 "apiVersion": "holdfast.dev/v1alpha1", "kind": "CloudOperation",
                 "metadata": {"name": "example"}, "spec": {"steps": steps},
             }),
-            whole if whole["kind"] == "CloudOperation" => whole,
+            whole if whole["apiVersion"] == "holdfast.dev/v1alpha1" => whole,
             _ => continue,
         };
         examples.push(Example { place, manifest });
@@ -64,9 +64,20 @@ fn examples(page: &Path) -> Vec<Example> {
 #[test]
 fn the_engine_can_run_every_example() {
     for Example { place, manifest } in pages().iter().flat_map(|page| examples(page)) {
-        let operation: CloudOperation =
-            serde_json::from_value(manifest).unwrap_or_else(|error| panic!("{place}: {error}"));
-        if let Err(error) = Workflow::compile(&operation.spec) {
+        let read = |error: serde_json::Error| panic!("{place}: {error}");
+        let spec = match manifest["kind"].as_str() {
+            Some("CloudOperation") => serde_json::from_value(manifest["spec"].clone()).unwrap_or_else(read),
+            Some("OperationTemplate") => {
+                let template = manifest["spec"].as_object().cloned().unwrap_or_default();
+                let none: CloudOperationSpec = serde_json::from_value(json!({})).unwrap_or_else(read);
+                engine::resolve(&none, &template).spec
+            }
+            _ => continue,
+        };
+        if spec.template_ref.is_some() {
+            continue; // its steps are the template's
+        }
+        if let Err(error) = Workflow::compile(&spec) {
             panic!("{place}: {error}");
         }
     }

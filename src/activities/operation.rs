@@ -109,9 +109,11 @@ pub async fn follow(
     progress: &Progress,
 ) -> Outcome {
     match end_of(context, watches, external, progress).await {
-        Some(Ended { state, output, .. }) if state == OperationState::Succeeded => {
-            Outcome::Succeeded { result: output }
-        }
+        Some(Ended {
+            state: OperationState::Succeeded,
+            output,
+            ..
+        }) => Outcome::Succeeded { result: output },
         Some(Ended { state, message, .. }) => Outcome::Failed(AttemptFailure::definite(
             state.to_string(),
             format!("CloudOperation {} ended: {message}", external.name),

@@ -11,6 +11,7 @@ mod job;
 mod kubernetes;
 mod operation_action;
 mod operation_history;
+mod operation_schedule;
 mod operation_template;
 mod scalars;
 mod status;
@@ -22,6 +23,7 @@ pub use job::*;
 pub use kubernetes::*;
 pub use operation_action::*;
 pub use operation_history::*;
+pub use operation_schedule::*;
 pub use operation_template::*;
 pub use scalars::*;
 pub use status::*;
@@ -40,6 +42,10 @@ pub const KEY_ANNOTATION: &str = "holdfast.dev/idempotency-key";
 pub const OPERATION_LABEL: &str = "holdfast.dev/operation";
 /// The label on every part of an operation's journal that is an object of its own: the operation's uid.
 pub const OPERATION_UID_LABEL: &str = "holdfast.dev/operation-uid";
+/// The label on every operation that a schedule started: the schedule's name.
+pub const SCHEDULE_LABEL: &str = "holdfast.dev/schedule";
+/// The annotation on every operation that a schedule started: when it was due.
+pub const SCHEDULED_AT_ANNOTATION: &str = "holdfast.dev/scheduled-at";
 /// The annotation on an operation that says who created it: set by admission, which lets nobody set another.
 pub const CREATED_BY_ANNOTATION: &str = "holdfast.dev/created-by";
 /// The annotation of the CRDs that numbers their schema: an operator serves only one at least as new as its own.
@@ -53,6 +59,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         CloudOperation::crd(),
         OperationAction::crd(),
         OperationHistory::crd(),
+        OperationSchedule::crd(),
         OperationTemplate::crd(),
     ];
     for crd in &mut crds {
@@ -80,11 +87,24 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
                         nested_steps(spec);
                     });
                 }
+                "OperationSchedule" => {
+                    let operation = fields.get_mut("spec").and_then(|spec| within(spec, "operation"));
+                    if let Some(spec) = operation.and_then(|operation| within(operation, "spec")) {
+                        let description = spec.description.take();
+                        plain(spec); // described in CloudOperation's definition
+                        nested_steps(spec);
+                        spec.description = description;
+                    }
+                }
                 _ => {}
             }
         }
     }
     crds
+}
+
+fn within<'s>(schema: &'s mut JSONSchemaProps, field: &str) -> Option<&'s mut JSONSchemaProps> {
+    schema.properties.as_mut()?.get_mut(field)
 }
 
 /// Fills in the schemas of steps in steps, which a derived schema can't have: a `compensate` and the steps of `finally` look

@@ -35,6 +35,12 @@ impl Time {
         Timestamp::from_millisecond(self.millis().saturating_add(millis)).map_or(Self(Timestamp::MAX), Self)
     }
 
+    /// This moment and so much earlier; the first representable one where it would overflow.
+    pub fn minus(self, duration: std::time::Duration) -> Self {
+        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Timestamp::from_millisecond(self.millis().saturating_sub(millis)).map_or(Self(Timestamp::MIN), Self)
+    }
+
     /// How much later this is than `earlier`; zero if it isn't.
     pub fn since(self, earlier: Self) -> std::time::Duration {
         std::time::Duration::from_millis(u64::try_from(self.millis() - earlier.millis()).unwrap_or(0))

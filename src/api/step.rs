@@ -19,6 +19,8 @@ use super::{Duration, Http, Job, Kubernetes, TemplateRef, any_object, expression
 #[x_kube(validation = Rule::new("!has(self.needs) || !(self.name in self.needs)").message("a step can't need itself").field_path(".needs"))]
 #[x_kube(validation = Rule::new("!has(self.compensate) || has(self.http) || has(self.kubernetes) || has(self.job) || has(self.operation)").message("can only be said of a step with an effect: http, kubernetes, job or operation").field_path(".compensate"))]
 #[x_kube(validation = Rule::new("has(self.forEach) || (!has(self.maxParallel) && !has(self.maxFailures))").message("maxParallel and maxFailures need forEach"))]
+#[x_kube(validation = Rule::new("!has(self.local) || has(self.http) || has(self.kubernetes)").message("can only be said of an http or kubernetes step").field_path(".local"))]
+#[x_kube(validation = Rule::new("!has(self.local) || !self.local || !has(self.idempotent) || self.idempotent").message("a step that is not idempotent can't be local").field_path(".local"))]
 #[x_kube(validation = Rule::new("!has(self.idempotent) || has(self.http)").message("can only be said of an http step").field_path(".idempotent"))]
 pub struct Step {
     /// The step's name, by which expressions read its output: `steps.<name>.output`. A letter in lower case, then up
@@ -64,6 +66,11 @@ pub struct Step {
     /// How long the step and its attempts may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
+
+    /// True for a call that is cheap and can be repeated: its start is not recorded for itself, its result with the next
+    /// thing that is. After a crash before that it is made again, under the same idempotency key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<bool>,
 
     /// What the operation does when the step fails for good. `Fail` (the default): it ends as its `failurePolicy` says.
     /// `Continue`: it goes on; `steps.<name>.state` and `steps.<name>.failure` tell what follows.

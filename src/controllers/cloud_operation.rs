@@ -162,6 +162,7 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
         let decision = match waits {
             Some((state, message, again)) => Decision {
                 status: engine::held_up(&status, &identity, state, &message, now),
+                durable: true,
                 work: vec![],
                 wake: [spec.start_deadline.filter(|at| *at >= now), Some(now.plus(again))]
                     .into_iter()
@@ -194,6 +195,7 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
         }
         let Decision {
             status: next,
+            durable: has_to_be,
             work,
             wake,
             ..
@@ -206,6 +208,19 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
         let has_parts = status.history_spilled > 0 || operation.spec.template_ref.is_some();
         if has_parts && next.compacted.is_some() && status.compacted.is_none() {
             context.histories.prune(operation).await.map_err(history_error)?;
+        }
+        if next != status && !has_to_be {
+            // Only local steps went on: what they did stays with what arrived, until something has to be written.
+            let unwritten = CloudOperation {
+                status: Some(next),
+                ..operation.clone()
+            };
+            context
+                .executor
+                .run(&unwritten, spec, workflow.as_ref().as_ref().ok(), work);
+            return Ok(wake.map_or_else(Action::await_change, |at| {
+                Action::requeue(at.since(context.clock.now()) + Duration::from_millis(1))
+            }));
         }
         let durable = if next == status {
             current.clone()

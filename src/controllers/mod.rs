@@ -12,6 +12,7 @@ mod journal;
 mod leadership;
 mod metrics;
 mod namespaces;
+mod operation_schedule;
 mod operator;
 mod restore;
 mod templates;

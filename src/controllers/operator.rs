@@ -30,6 +30,7 @@ use super::journal::Journal;
 use super::leadership::{Candidate, Leadership};
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
+use super::operation_schedule;
 use super::restore::Restore;
 use super::templates::Templates;
 use super::turns::Turns;
@@ -275,7 +276,7 @@ async fn term(
         events,
         metrics,
         runner: runner.to_owned(),
-        draining,
+        draining: draining.clone(),
         workflows: Workflows::default(),
         templates: Templates::new(client.clone()),
         actions: actions.clone(),
@@ -288,6 +289,16 @@ async fn term(
         .as_deref()
         .map_or_else(|| Api::all(client.clone()), |ns| Api::namespaced(client.clone(), ns));
     let (store, writer) = reflector::store();
+    let (schedules, schedule_writer) = reflector::store();
+    let (schedule_trigger, schedule_triggered) = futures::channel::mpsc::unbounded();
+    let schedule_context = Arc::new(operation_schedule::Context {
+        client: client.clone(),
+        clock: clock.clone(),
+        claim: claim.clone(),
+        namespaces: namespaces.clone(),
+        operations: store.clone(),
+        draining,
+    });
     let went_back = {
         let restore = restore.clone();
         move |which: &str| {
@@ -295,7 +306,20 @@ async fn term(
             claim.give_up();
         }
     };
-    let watched = operations(api, writer, store.clone(), executor.clone(), went_back);
+    let reflected = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .reflect(writer);
+    let reflected = operation_schedule::wake_owners(reflected, schedules.clone(), schedule_trigger.clone());
+    let watched = operations(reflected, store.clone(), executor.clone(), went_back);
+    let schedule_api: Api<operation_schedule::Known> = config
+        .namespace
+        .as_deref()
+        .map_or_else(|| Api::all(client.clone()), |ns| Api::namespaced(client.clone(), ns));
+    let watched_schedules = watcher(schedule_api, watcher::Config::default())
+        .default_backoff()
+        .reflect(schedule_writer)
+        .inspect_err(|error| warn!(%error, "the watch of OperationSchedules was interrupted"))
+        .applied_objects();
     health.set_term(Some(Term {
         store: store.clone(),
         executor: executor.clone(),
@@ -317,6 +341,11 @@ async fn term(
             if namespace.is_none_or(|namespace| operation.namespace().as_deref() == Some(namespace)) {
                 // Fails only once the controller has ended, and this with it.
                 let _ = trigger.unbounded_send(ObjectRef::from_obj(&*operation));
+            }
+        }
+        for schedule in schedules.state() {
+            if namespace.is_none_or(|namespace| schedule.namespace().as_deref() == Some(namespace)) {
+                let _ = schedule_trigger.unbounded_send(ObjectRef::from_obj(&*schedule));
             }
         }
     };
@@ -357,6 +386,20 @@ async fn term(
                 tracing::debug!(%error, "controller");
             }
         });
+    let schedule_controller = Controller::for_stream(watched_schedules, schedules.clone())
+        .reconcile_on(schedule_triggered)
+        .run(
+            operation_schedule::reconcile,
+            operation_schedule::on_error,
+            schedule_context,
+        )
+        .for_each(async |result| {
+            if let Err(error) = result
+                && !matches!(error, controller::Error::ObjectNotFound(_))
+            {
+                tracing::debug!(%error, "controller of schedules");
+            }
+        });
     info!(runner, namespace = config.namespace, "serving operations");
     let stopped = async {
         if shutdown.wait_for(|stop| *stop).await.is_err() {
@@ -381,6 +424,7 @@ async fn term(
     pin_mut!(stopped);
     tokio::select! {
         () = controller => warn!("the controller ended by itself"),
+        () = schedule_controller => warn!("the controller of schedules ended by itself"),
         () = write_events => {}
         () = wake_namespaces.then(|()| std::future::pending()) => {}
         () = follow_hold => {}
@@ -392,15 +436,12 @@ async fn term(
 /// The stream of operations that feeds the cache, and drops the work of those that are gone. Says so where an operation
 /// comes back as it was before.
 fn operations(
-    api: Api<Cached>,
-    writer: reflector::store::Writer<Cached>,
+    reflected: impl futures::Stream<Item = Result<watcher::Event<Cached>, watcher::Error>> + Send + 'static,
     store: Store<Cached>,
     executor: Arc<Executor>,
     went_back: impl Fn(&str) + Send + 'static,
 ) -> impl futures::Stream<Item = Result<Cached, watcher::Error>> + Send + 'static {
-    watcher(api, watcher::Config::default())
-        .default_backoff()
-        .reflect(writer)
+    reflected
         .inspect(move |event| match event {
             Ok(watcher::Event::Delete(operation)) => executor.forget(&operation.uid().unwrap_or_default()),
             Ok(watcher::Event::InitDone) => {

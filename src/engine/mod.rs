@@ -16,6 +16,7 @@ mod request;
 mod retry;
 #[cfg(test)]
 mod scenarios;
+pub mod schedule;
 mod summary;
 mod template;
 mod transitions;
@@ -156,7 +157,10 @@ pub enum AttemptOutcome {
 pub struct Decision {
     /// The next status. Equal to the last one where nothing is to be written.
     pub status: OperationStatus,
-    /// Everything that should be under way in this process once that status is durable.
+    /// False where nothing is lost if the status is not written: all that it says beyond the last one is what local steps
+    /// did, which can be done again.
+    pub durable: bool,
+    /// Everything that should be under way in this process once that status is durable, where it has to be.
     pub work: Vec<Work>,
     /// When to decide again, if nothing arrives before.
     pub wake: Option<Time>,

@@ -27,7 +27,7 @@ pub fn summarise(
     let stalled = finished && state != Succeeded;
     let reason = state.to_string();
     let mut set = |kind: &str, value: &str, reason: &str, message: &str| {
-        condition(status, kind, value, reason, message, generation, now);
+        condition(&mut status.conditions, kind, value, reason, message, generation, now);
     };
     set(
         "Finished",
@@ -74,8 +74,8 @@ fn truth(value: bool) -> &'static str {
 }
 
 /// Sets a condition; the time of its transition moves only when its value does.
-fn condition(
-    status: &mut OperationStatus,
+pub(super) fn condition(
+    conditions: &mut Vec<Condition>,
     kind: &str,
     value: &str,
     reason: &str,
@@ -83,9 +83,9 @@ fn condition(
     generation: Option<i64>,
     now: Time,
 ) {
-    let old = status.conditions.iter().position(|c| c.type_ == kind);
+    let old = conditions.iter().position(|c| c.type_ == kind);
     let since = old
-        .map(|i| &status.conditions[i])
+        .map(|i| &conditions[i])
         .filter(|c| c.status == value)
         .map(|c| c.last_transition_time.clone());
     // Whole seconds, as metav1.Time has: what is read back must equal what was written.
@@ -99,8 +99,8 @@ fn condition(
         last_transition_time: since.unwrap_or(MetaTime(whole)),
     };
     match old {
-        Some(i) => status.conditions[i] = condition,
-        None => status.conditions.push(condition),
+        Some(i) => conditions[i] = condition,
+        None => conditions.push(condition),
     }
 }
 

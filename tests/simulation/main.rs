@@ -9,6 +9,7 @@ mod crash_everywhere;
 mod faults;
 mod hostile;
 mod samples;
+mod schedules;
 mod service;
 mod takeover;
 mod templates;

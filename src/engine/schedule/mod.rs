@@ -1,0 +1,455 @@
+//! What a schedule is to do now: a pure function of its spec, its status, its operations and the time.
+//!
+//! A due time is decided on once: it is started, waits, is skipped or missed. What is to be started is created first, under
+//! a name that only this due time has, and then the status is written; so a crash between the two decides the same anew,
+//! and finds the operation there. What the status doesn't say yet is therefore never deleted.
+
+mod calendar;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use calendar::Calendar;
+
+use super::summary::condition;
+use super::{Workflow, workflow::InvalidSpec};
+use crate::api::{
+    ActiveOperation, BackfillStatus, ConcurrencyPolicy, OperationScheduleSpec, OperationScheduleStatus, Time,
+};
+
+/// How long a missed due time is made up for, where the schedule doesn't say it.
+const CATCH_UP_WINDOW: Duration = Duration::from_secs(60);
+/// How many due times are decided on at once, and how many missed ones are counted one by one.
+const MAX_AT_ONCE: usize = 100;
+const MAX_COUNTED: usize = 1000;
+/// How many due times wait at most.
+const MAX_WAITING: usize = 100;
+/// How many operations `status.active` names at most.
+const MAX_ACTIVE: usize = 100;
+
+/// Which schedule is decided on.
+#[derive(Clone, Debug)]
+pub struct ScheduleIdentity {
+    /// Its name.
+    pub name: String,
+    /// Its uid: what jitter is made of.
+    pub uid: String,
+    /// When it was created.
+    pub created: Time,
+    /// The generation of its spec.
+    pub generation: Option<i64>,
+}
+
+/// An operation that the schedule started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Child {
+    /// Its name.
+    pub name: String,
+    /// When it was due.
+    pub due: Time,
+    /// Whether it succeeded, once it has ended.
+    pub ended: Option<bool>,
+    /// True if it is being cancelled.
+    pub cancelled: bool,
+}
+
+/// An operation that is to be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Its name: no other due time has it.
+    pub name: String,
+    /// When it was due.
+    pub due: Time,
+    /// Until when it may start.
+    pub deadline: Option<Time>,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// To be created, before the status is written.
+    pub start: Vec<Start>,
+    /// To be cancelled, before the status is written.
+    pub cancel: Vec<String>,
+    /// The next status.
+    pub status: OperationScheduleStatus,
+    /// To be deleted, once the status was accepted.
+    pub delete: Vec<String>,
+    /// When to look again, if nothing happens before.
+    pub wake: Option<Time>,
+}
+
+/// The name of the operation of a due time.
+pub fn operation_name(schedule: &str, due: Time) -> String {
+    format!("{schedule}-{}", due.timestamp().as_second() / 60)
+}
+
+/// Decides.
+pub fn plan(
+    identity: &ScheduleIdentity,
+    spec: &OperationScheduleSpec,
+    status: &OperationScheduleStatus,
+    children: &[Child],
+    now: Time,
+) -> Plan {
+    let mut planner = Planner {
+        identity,
+        spec,
+        policy: spec.concurrency_policy.unwrap_or_default(),
+        children,
+        now,
+        plan: Plan {
+            start: vec![],
+            cancel: vec![],
+            status: status.clone(),
+            delete: vec![],
+            wake: None,
+        },
+    };
+    let calendar = Calendar::parse(&spec.schedule, spec.time_zone.as_deref()).and_then(|calendar| {
+        runnable(spec)?;
+        Ok(calendar)
+    });
+    match calendar {
+        Ok(calendar) => planner.run(&calendar),
+        Err(InvalidSpec { field, message }) => {
+            planner.plan.status.next_times.clear();
+            planner.say("Invalid", &format!("{field}: {message}"));
+        }
+    }
+    planner.plan.status.observed_generation = identity.generation;
+    planner.note_active();
+    planner.clean_up();
+    planner.plan
+}
+
+/// Refuses steps that could only end as `InvalidSpec`, before the first of them is due.
+fn runnable(spec: &OperationScheduleSpec) -> Result<(), InvalidSpec> {
+    let operation = &spec.operation.spec;
+    if operation.template_ref.is_some() {
+        return Ok(());
+    }
+    match Workflow::compile(operation) {
+        Ok(_) => Ok(()),
+        Err(invalid) => Err(InvalidSpec {
+            field: format!("spec.operation.{}", invalid.field),
+            ..invalid
+        }),
+    }
+}
+
+/// The status of a schedule whose operation the API server refuses: it says so, and nothing else in it changes.
+pub fn refused(
+    identity: &ScheduleIdentity,
+    status: &OperationScheduleStatus,
+    message: &str,
+    now: Time,
+) -> OperationScheduleStatus {
+    let mut status = status.clone();
+    set_conditions(&mut status, identity, "Refused", message, now);
+    status
+}
+
+struct Planner<'a> {
+    identity: &'a ScheduleIdentity,
+    spec: &'a OperationScheduleSpec,
+    policy: ConcurrencyPolicy,
+    children: &'a [Child],
+    now: Time,
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    fn run(&mut self, calendar: &Calendar) {
+        let paused = self.spec.paused == Some(true);
+        self.set_mark(calendar, paused);
+        if !paused {
+            self.start_waiting(calendar);
+            self.decide_due_times(calendar);
+        }
+        self.fill_back(calendar);
+        let status = &mut self.plan.status;
+        status.next_times.clear();
+        if !paused {
+            let mut last = status.decided_until.unwrap_or(self.now);
+            while status.next_times.len() < 5
+                && let Some(next) = calendar.after(last)
+            {
+                status.next_times.push(next);
+                last = next;
+            }
+        }
+        match (paused, self.plan.status.next_times.is_empty()) {
+            (true, _) => self.say("Paused", self.spec.note.as_deref().unwrap_or_default()),
+            (false, true) => self.say("Invalid", "spec.schedule: it names no time in the next four years"),
+            (false, false) => self.say("Scheduled", ""),
+        }
+    }
+
+    /// From when on due times are to be decided on. What was due under another schedule, or while it was paused, is over.
+    fn set_mark(&mut self, calendar: &Calendar, paused: bool) {
+        let status = &mut self.plan.status;
+        let was_paused = status
+            .conditions
+            .iter()
+            .any(|c| c.type_ == "Ready" && c.reason == "Paused");
+        let same = status.schedule.as_ref() == Some(&calendar.text);
+        status.decided_until = match status.decided_until {
+            None if paused || status.observed_generation.is_some() => Some(self.now), // it was paused, or invalid
+            None => Some(self.identity.created),
+            Some(until) if same && paused == was_paused => Some(until),
+            Some(until) => Some(until.max(self.now)),
+        };
+        status.schedule = Some(calendar.text.clone());
+    }
+
+    /// How many operations are under way.
+    fn active(&self) -> usize {
+        self.children.iter().filter(|child| child.ended.is_none()).count() + self.plan.start.len()
+    }
+
+    fn is_there(&self, due: Time) -> bool {
+        self.children.iter().any(|child| child.due == due) || self.plan.start.iter().any(|start| start.due == due)
+    }
+
+    fn start(&mut self, due: Time, deadline: Option<Time>) {
+        self.plan.start.push(Start {
+            name: operation_name(&self.identity.name, due),
+            due,
+            deadline,
+        });
+    }
+
+    fn wake_at(&mut self, time: Time) {
+        self.plan.wake = Some(self.plan.wake.map_or(time, |wake| wake.min(time)));
+    }
+
+    /// When a due time is to be started.
+    fn start_time(&self, calendar: &Calendar, due: Time) -> Time {
+        let most = self.spec.jitter.as_ref().map(|jitter| jitter.get()).unwrap_or_default();
+        calendar.with_jitter(&self.identity.uid, due, most)
+    }
+
+    fn deadline(&self, calendar: &Calendar, due: Time) -> Option<Time> {
+        let most = self.spec.start_deadline.as_ref()?.get();
+        Some(self.start_time(calendar, due).plus(most))
+    }
+
+    /// Starts what waits, once it may.
+    fn start_waiting(&mut self, calendar: &Calendar) {
+        while let Some(due) = self.plan.status.waiting.first().copied() {
+            let deadline = self.deadline(calendar, due);
+            if self.is_there(due) {
+                // By a process that died before it could say so.
+            } else if deadline.is_some_and(|deadline| deadline < self.now) {
+                self.plan.status.missed += 1;
+            } else if self.policy == ConcurrencyPolicy::AllowAll || self.active() == 0 {
+                self.start(due, deadline);
+            } else {
+                if let Some(deadline) = deadline {
+                    self.wake_at(deadline.plus(Duration::from_millis(1)));
+                }
+                break;
+            }
+            self.note_started(due);
+            self.plan.status.waiting.remove(0);
+        }
+        if self.policy == ConcurrencyPolicy::CancelOther && !self.plan.status.waiting.is_empty() {
+            self.cancel_others();
+        }
+    }
+
+    /// Notes the last due time that was started, where this one was.
+    fn note_started(&mut self, due: Time) {
+        if self.is_there(due) {
+            let last = &mut self.plan.status.last_schedule_time;
+            *last = Some(last.map_or(due, |last| last.max(due)));
+        }
+    }
+
+    fn cancel_others(&mut self) {
+        let others = self
+            .children
+            .iter()
+            .filter(|child| child.ended.is_none() && !child.cancelled);
+        self.plan.cancel = others.map(|child| child.name.clone()).collect();
+    }
+
+    fn decide_due_times(&mut self, calendar: &Calendar) {
+        let window = self
+            .spec
+            .catch_up_window
+            .as_ref()
+            .map_or(CATCH_UP_WINDOW, |window| window.get());
+        let mut mark = self.plan.status.decided_until.unwrap_or(self.now);
+        let (mut counted, mut decided) = (0, 0);
+        while let Some(due) = calendar.after(mark) {
+            let at = self.start_time(calendar, due);
+            if at > self.now {
+                self.wake_at(at);
+                break;
+            }
+            if decided == MAX_AT_ONCE {
+                self.wake_at(self.now); // the rest right after this
+                break;
+            }
+            if self.is_there(due) {
+                // By a process that died before it could say so, or by a backfill.
+                self.note_started(due);
+            } else if self.now.since(at) > window {
+                self.plan.status.missed += 1;
+                counted += 1;
+                if counted == MAX_COUNTED {
+                    // A long outage: what is beyond the window is not counted any further.
+                    let begin = self.now.minus(window);
+                    mark = due.max(calendar.before_all_within(begin, self.spec.jitter.as_ref()));
+                    continue;
+                }
+            } else {
+                decided += 1;
+                self.decide(calendar, due);
+            }
+            mark = due;
+        }
+        self.plan.status.decided_until = Some(mark);
+    }
+
+    /// Decides on a time that is due.
+    fn decide(&mut self, calendar: &Calendar, due: Time) {
+        use ConcurrencyPolicy::*;
+        let deadline = self.deadline(calendar, due);
+        if deadline.is_some_and(|deadline| deadline < self.now) {
+            self.plan.status.missed += 1;
+            return;
+        }
+        let waiting = self.plan.status.waiting.len();
+        let free = self.active() == 0 && waiting == 0;
+        match self.policy {
+            AllowAll => self.start(due, deadline),
+            _ if free => self.start(due, deadline),
+            Skip => self.plan.status.skipped += 1,
+            BufferOne if waiting == 0 => self.plan.status.waiting.push(due),
+            BufferAll if waiting < MAX_WAITING => self.plan.status.waiting.push(due),
+            BufferOne | BufferAll => self.plan.status.skipped += 1,
+            CancelOther => {
+                self.plan.status.skipped += i64::try_from(waiting).unwrap_or(i64::MAX);
+                self.plan.status.waiting = vec![due];
+                self.cancel_others();
+            }
+        }
+        self.note_started(due);
+        if let (Some(deadline), Some(_)) = (deadline, self.plan.status.waiting.first()) {
+            self.wake_at(deadline.plus(Duration::from_millis(1)));
+        }
+    }
+
+    /// Runs what the backfills name, each range once.
+    fn fill_back(&mut self, calendar: &Calendar) {
+        let known = std::mem::take(&mut self.plan.status.backfills);
+        for range in &self.spec.backfill {
+            let before = known
+                .iter()
+                .find(|known| (known.from, known.to) == (range.from, range.to));
+            let mut state = before.cloned().unwrap_or(BackfillStatus {
+                from: range.from,
+                to: range.to,
+                last: None,
+                started: 0,
+                done: false,
+            });
+            while !state.done {
+                let next = calendar.after(state.last.unwrap_or(state.from.minus(Duration::from_millis(1))));
+                let Some(due) = next.filter(|due| *due <= state.to.min(self.now)) else {
+                    state.done = true;
+                    break;
+                };
+                if !self.is_there(due) {
+                    let free = self.active() == 0 && self.plan.status.waiting.is_empty();
+                    if !free && self.policy != ConcurrencyPolicy::AllowAll {
+                        break; // woken once the other ends
+                    }
+                    if self.plan.start.len() >= MAX_AT_ONCE {
+                        self.wake_at(self.now);
+                        break;
+                    }
+                    self.start(due, None);
+                }
+                state.last = Some(due);
+                state.started += 1;
+            }
+            self.plan.status.backfills.push(state);
+        }
+    }
+
+    fn note_active(&mut self) {
+        let open = self.children.iter().filter(|child| child.ended.is_none());
+        let mut active: Vec<_> = open
+            .map(|child| (child.due, child.name.clone()))
+            .chain(self.plan.start.iter().map(|start| (start.due, start.name.clone())))
+            .collect();
+        active.sort();
+        active.truncate(MAX_ACTIVE);
+        let active = active.into_iter().map(|(due, name)| ActiveOperation { name, due });
+        self.plan.status.active = active.collect();
+    }
+
+    /// Deletes the oldest of what has ended, beyond what is to be kept.
+    fn clean_up(&mut self) {
+        let limit = |limit: Option<i32>, default: usize| limit.map_or(default, |n| usize::try_from(n).unwrap_or(0));
+        let keep = [
+            (true, limit(self.spec.successful_history_limit, 3)),
+            (false, limit(self.spec.failed_history_limit, 1)),
+        ];
+        for (succeeded, keep) in keep {
+            let ended = self.children.iter().filter(|child| child.ended == Some(succeeded));
+            let mut ended: Vec<_> = ended.filter(|child| self.is_recorded(child.due)).collect();
+            ended.sort_by_key(|child| std::cmp::Reverse(child.due));
+            let names = ended.into_iter().skip(keep).map(|child| child.name.clone());
+            self.plan.delete.extend(names);
+        }
+    }
+
+    /// True if the status says of a due time that it was decided on: its operation may go without being started anew.
+    fn is_recorded(&self, due: Time) -> bool {
+        let status = &self.plan.status;
+        let of_backfill = |state: &BackfillStatus| {
+            !state.done && (state.from..=state.to).contains(&due) && state.last.is_none_or(|last| last < due)
+        };
+        status.decided_until.is_some_and(|until| due <= until)
+            && !status.waiting.contains(&due)
+            && !status.backfills.iter().any(of_backfill)
+    }
+
+    fn say(&mut self, reason: &str, message: &str) {
+        set_conditions(&mut self.plan.status, self.identity, reason, message, self.now);
+    }
+}
+
+fn set_conditions(
+    status: &mut OperationScheduleStatus,
+    identity: &ScheduleIdentity,
+    reason: &str,
+    message: &str,
+    now: Time,
+) {
+    let message = super::shorten(message, 1024);
+    let well = matches!(reason, "Scheduled" | "Paused");
+    let mut set = |kind, value, reason, message| {
+        condition(
+            &mut status.conditions,
+            kind,
+            value,
+            reason,
+            message,
+            identity.generation,
+            now,
+        );
+    };
+    set("Ready", if well { "True" } else { "False" }, reason, &*message);
+    if well {
+        set("Stalled", "False", "AsExpected", "");
+    } else {
+        set("Stalled", "True", reason, &*message);
+    }
+}

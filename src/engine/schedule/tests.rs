@@ -1,0 +1,450 @@
+use serde_json::json;
+
+use super::*;
+
+fn at(text: &str) -> Time {
+    Time::new(text.parse().unwrap())
+}
+
+fn due_times(schedule: &str, zone: &str, after: &str, count: usize) -> Vec<String> {
+    let calendar = Calendar::parse(schedule, Some(zone)).unwrap();
+    let mut last = at(after);
+    let mut times = vec![];
+    while times.len() < count
+        && let Some(next) = calendar.after(last)
+    {
+        assert!(next > last, "{next} after {last}");
+        last = next;
+        times.push(next.to_string().replace(":00.000Z", "Z"));
+    }
+    times
+}
+
+#[test]
+fn due_times_are_those_of_cron() {
+    let of = |schedule| due_times(schedule, "UTC", "2026-11-24T10:00:00Z", 3);
+    for (schedule, expected) in [
+        (
+            "* * * * *",
+            ["2026-11-24T10:01Z", "2026-11-24T10:02Z", "2026-11-24T10:03Z"],
+        ),
+        (
+            "*/20 10-11 * * *",
+            ["2026-11-24T10:20Z", "2026-11-24T10:40Z", "2026-11-24T11:00Z"],
+        ),
+        (
+            "0 3 * * MON-FRI",
+            ["2026-11-25T03:00Z", "2026-11-26T03:00Z", "2026-11-27T03:00Z"],
+        ),
+        (
+            "0 0 31 * *",
+            ["2026-12-31T00:00Z", "2027-01-31T00:00Z", "2027-03-31T00:00Z"],
+        ),
+        (
+            "30 4 1,15 JAN *",
+            ["2027-01-01T04:30Z", "2027-01-15T04:30Z", "2028-01-01T04:30Z"],
+        ),
+        (
+            "0 12 13 * 5",
+            ["2026-11-27T12:00Z", "2026-12-04T12:00Z", "2026-12-11T12:00Z"],
+        ),
+    ] {
+        assert_eq!(of(schedule), expected, "{schedule}");
+    }
+    assert_eq!(of("0 0 30 2 *"), Vec::<String>::new());
+}
+
+#[test]
+fn a_time_that_the_clocks_jump_over_is_due_when_they_do() {
+    // Berlin: 02:00 becomes 03:00, at 01:00 UTC on 2027-03-28.
+    assert_eq!(
+        due_times("30 2 * * *", "Europe/Berlin", "2027-03-26T12:00:00Z", 4),
+        [
+            "2027-03-27T01:30Z",
+            "2027-03-28T01:00Z",
+            "2027-03-29T00:30Z",
+            "2027-03-30T00:30Z"
+        ]
+    );
+    // Several of them are due once, and so is one at the end of the gap.
+    assert_eq!(
+        due_times("0,30 2-3 * * *", "Europe/Berlin", "2027-03-27T23:00:00Z", 4),
+        [
+            "2027-03-28T01:00Z",
+            "2027-03-28T01:30Z",
+            "2027-03-29T00:00Z",
+            "2027-03-29T00:30Z"
+        ]
+    );
+    // New York: 02:00 becomes 03:00, at 07:00 UTC on 2027-03-14.
+    assert_eq!(
+        due_times("15 2 * * *", "America/New_York", "2027-03-12T12:00:00Z", 3),
+        ["2027-03-13T07:15Z", "2027-03-14T07:00Z", "2027-03-15T06:15Z"]
+    );
+}
+
+#[test]
+fn a_time_that_exists_twice_is_due_once() {
+    // Berlin: 03:00 becomes 02:00, at 01:00 UTC on 2026-10-25.
+    assert_eq!(
+        due_times("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", 3),
+        ["2026-10-25T00:30Z", "2026-10-26T01:30Z", "2026-10-27T01:30Z"]
+    );
+    // Also as seen from within the repeated hour.
+    for within in ["2026-10-25T01:00:00Z", "2026-10-25T01:20:00Z", "2026-10-25T01:59:59Z"] {
+        assert_eq!(
+            due_times("30 2,3 * * *", "Europe/Berlin", within, 1),
+            ["2026-10-25T02:30Z"],
+            "{within}"
+        );
+    }
+    // New York: 02:00 becomes 01:00, at 06:00 UTC on 2026-11-01.
+    assert_eq!(
+        due_times("0,45 1 * * *", "America/New_York", "2026-10-31T12:00:00Z", 4),
+        [
+            "2026-11-01T05:00Z",
+            "2026-11-01T05:45Z",
+            "2026-11-02T06:00Z",
+            "2026-11-02T06:45Z"
+        ]
+    );
+}
+
+#[test]
+fn every_so_often_goes_by_elapsed_time() {
+    for (zone, from) in [
+        ("Europe/Berlin", "2026-10-25T00:00:00Z"),
+        ("Europe/Berlin", "2027-03-28T00:00:00Z"),
+        ("America/New_York", "2026-11-01T04:00:00Z"),
+        ("America/New_York", "2027-03-14T06:00:00Z"),
+    ] {
+        let times = due_times("*/30 * * * *", zone, from, 8);
+        let expected: Vec<_> = (1..=8)
+            .map(|n| {
+                at(from)
+                    .plus(Duration::from_secs(n * 1800))
+                    .to_string()
+                    .replace(":00.000Z", "Z")
+            })
+            .collect();
+        assert_eq!(times, expected, "{zone} from {from}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let wrong = |schedule, zone| Calendar::parse(schedule, zone).err().unwrap().to_string();
+    assert_eq!(
+        wrong("0 3 * * *", Some("Europe/Berlinn")),
+        "spec.timeZone: there is no time zone \"Europe/Berlinn\": write it as Europe/Berlin"
+    );
+    assert!(wrong("0 3 * *", None).starts_with("spec.schedule: \"0 3 * *\" has 4 fields"));
+    assert!(wrong("61 3 * * *", None).starts_with("spec.schedule: \"61 3 * * *\": "));
+}
+
+#[test]
+fn jitter_is_the_same_each_time_and_never_reaches_the_next_due_time() {
+    let calendar = Calendar::parse("*/5 * * * *", None).unwrap();
+    let mut due = at("2026-11-24T10:00:00Z");
+    let mut delays = std::collections::BTreeSet::new();
+    for _ in 0..200 {
+        let start = calendar.with_jitter("u1", due, Duration::from_secs(3600));
+        assert_eq!(start, calendar.with_jitter("u1", due, Duration::from_secs(3600)));
+        let next = calendar.after(due).unwrap();
+        assert!(due <= start && start < next, "{start}");
+        delays.insert(start.since(due));
+        due = next;
+    }
+    assert!(delays.len() > 190, "they are spread");
+    assert_ne!(
+        calendar.with_jitter("u1", due, Duration::from_secs(60)),
+        calendar.with_jitter("u2", due, Duration::from_secs(60))
+    );
+    assert_eq!(calendar.with_jitter("u1", due, Duration::ZERO), due);
+}
+
+/// A schedule and its operations, as a cluster has them.
+struct Case {
+    spec: OperationScheduleSpec,
+    status: OperationScheduleStatus,
+    children: Vec<Child>,
+    deleted: usize,
+    created: Time,
+    wake: Option<Time>,
+}
+
+fn case(fields: &str) -> Case {
+    let text =
+        format!("{{schedule: '*/10 * * * *', operation: {{spec: {{steps: [{{name: a, set: {{v: 1}}}}]}}}}, {fields}}}");
+    Case {
+        spec: serde_yaml::from_str(&text).unwrap(),
+        status: OperationScheduleStatus::default(),
+        children: vec![],
+        deleted: 0,
+        created: at("2026-11-24T10:00:00Z"),
+        wake: None,
+    }
+}
+
+impl Case {
+    fn plan(&self, now: &str) -> Plan {
+        let identity = ScheduleIdentity {
+            name: "nightly".into(),
+            uid: "u1".into(),
+            created: self.created,
+            generation: Some(1),
+        };
+        plan(&identity, &self.spec, &self.status, &self.children, at(now))
+    }
+
+    /// A pass, and what was started by it.
+    fn pass(&mut self, now: &str) -> Vec<String> {
+        let plan = self.plan(now);
+        for name in &plan.cancel {
+            self.children.iter_mut().find(|c| &c.name == name).unwrap().cancelled = true;
+        }
+        self.children.extend(plan.start.iter().map(|start| Child {
+            name: start.name.clone(),
+            due: start.due,
+            ended: None,
+            cancelled: false,
+        }));
+        self.status = serde_json::from_value(json!(plan.status)).unwrap();
+        assert_eq!(self.status, plan.status);
+        self.deleted += plan.delete.len();
+        self.children.retain(|child| !plan.delete.contains(&child.name));
+        self.wake = plan.wake;
+        let again = self.plan(now);
+        assert!(again.start.is_empty(), "nothing is started twice");
+        let times = plan.start.iter().map(|start| start.due.to_string()[11..16].to_owned());
+        times.collect()
+    }
+
+    fn end(&mut self, due: &str, succeeded: bool) {
+        let child = self.children.iter_mut().find(|c| c.due.to_string()[11..16] == *due);
+        child.unwrap().ended = Some(succeeded);
+    }
+
+    fn waiting(&self) -> Vec<String> {
+        let waiting = self.status.waiting.iter();
+        waiting.map(|due| due.to_string()[11..16].to_owned()).collect()
+    }
+
+    fn reason(&self) -> &str {
+        &self
+            .status
+            .conditions
+            .iter()
+            .find(|c| c.type_ == "Ready")
+            .unwrap()
+            .reason
+    }
+}
+
+const NONE: [&str; 0] = [];
+
+#[test]
+fn each_due_time_is_started_once_and_it_sleeps_until_the_next() {
+    let mut case = case("");
+    assert_eq!(case.pass("2026-11-24T10:00:05Z"), NONE);
+    assert_eq!(case.wake, Some(at("2026-11-24T10:10:00Z")));
+    let next = case.status.next_times.iter().map(|t| t.to_string()[11..16].to_owned());
+    assert_eq!(next.collect::<Vec<_>>(), ["10:10", "10:20", "10:30", "10:40", "10:50"]);
+    assert_eq!(case.pass("2026-11-24T10:10:00Z"), ["10:10"]);
+    assert_eq!(case.children[0].name, "nightly-29925250");
+    assert_eq!(case.status.active[0].name, "nightly-29925250");
+    assert_eq!(case.status.last_schedule_time, Some(at("2026-11-24T10:10:00Z")));
+    case.end("10:10", true);
+    assert_eq!(case.pass("2026-11-24T10:20:01Z"), ["10:20"]);
+    assert_eq!(case.reason(), "Scheduled");
+}
+
+#[test]
+fn what_was_missed_is_made_up_for_within_the_window_alone() {
+    let mut long = case("concurrencyPolicy: AllowAll, catchUpWindow: 25m");
+    long.pass("2026-11-24T10:00:05Z");
+    assert_eq!(long.pass("2026-11-24T12:01:00Z"), ["11:40", "11:50", "12:00"]);
+    assert_eq!(long.status.missed, 9);
+    let mut short = case("");
+    short.pass("2026-11-24T10:00:05Z");
+    assert_eq!(short.pass("2026-11-24T12:01:30Z"), NONE);
+    assert_eq!(short.status.missed, 12);
+    // A year by the minute: counted as far as is cheap.
+    let mut year = case("concurrencyPolicy: AllowAll");
+    year.spec.schedule = "* * * * *".into();
+    year.pass("2026-11-24T10:00:05Z");
+    assert_eq!(year.pass("2027-11-24T10:00:30Z"), ["10:00"]);
+    assert!(year.status.missed >= 1000);
+}
+
+#[test]
+fn skip_skips_and_says_how_often() {
+    let mut case = case("");
+    assert_eq!(case.pass("2026-11-24T10:10:00Z"), ["10:10"]);
+    assert_eq!(case.pass("2026-11-24T10:20:00Z"), NONE);
+    assert_eq!(case.status.skipped, 1);
+    case.end("10:10", true);
+    assert_eq!(case.pass("2026-11-24T10:21:00Z"), NONE, "what was skipped is over");
+    assert_eq!(case.pass("2026-11-24T10:30:00Z"), ["10:30"]);
+}
+
+#[test]
+fn buffer_one_keeps_the_first_and_buffer_all_every_one() {
+    let mut one = case("concurrencyPolicy: BufferOne");
+    let mut all = case("concurrencyPolicy: BufferAll");
+    for case in [&mut one, &mut all] {
+        for minute in [10, 20, 30, 40] {
+            case.pass(&format!("2026-11-24T10:{minute}:00Z"));
+        }
+    }
+    assert_eq!(one.waiting(), ["10:20"]);
+    assert_eq!(one.status.skipped, 2);
+    assert_eq!(all.waiting(), ["10:20", "10:30", "10:40"]);
+    assert_eq!(all.status.skipped, 0);
+    one.end("10:10", false);
+    assert_eq!(one.pass("2026-11-24T10:45:00Z"), ["10:20"]);
+    assert_eq!(one.waiting(), NONE);
+    for (ended, next) in [("10:10", "10:20"), ("10:20", "10:30"), ("10:30", "10:40")] {
+        all.end(ended, true);
+        assert_eq!(all.pass("2026-11-24T10:45:00Z"), [next]);
+    }
+}
+
+#[test]
+fn cancel_other_starts_the_newest_once_the_other_has_ended() {
+    let mut case = case("concurrencyPolicy: CancelOther");
+    case.pass("2026-11-24T10:10:00Z");
+    assert_eq!(case.pass("2026-11-24T10:20:00Z"), NONE);
+    assert!(case.children[0].cancelled);
+    assert_eq!(case.pass("2026-11-24T10:30:00Z"), NONE);
+    assert_eq!((case.waiting(), case.status.skipped), (vec!["10:30".to_owned()], 1));
+    case.end("10:10", false);
+    assert_eq!(case.pass("2026-11-24T10:31:00Z"), ["10:30"]);
+}
+
+#[test]
+fn allow_all_runs_them_side_by_side() {
+    let mut case = case("concurrencyPolicy: AllowAll");
+    case.pass("2026-11-24T10:10:00Z");
+    assert_eq!(case.pass("2026-11-24T10:20:00Z"), ["10:20"]);
+    assert_eq!(case.status.active.len(), 2);
+}
+
+#[test]
+fn what_waits_longer_than_its_deadline_is_missed() {
+    let mut case = case("concurrencyPolicy: BufferOne, startDeadline: 5m");
+    let started = case.plan("2026-11-24T10:10:00Z").start;
+    assert_eq!(started[0].deadline, Some(at("2026-11-24T10:15:00Z")));
+    case.pass("2026-11-24T10:10:00Z");
+    case.pass("2026-11-24T10:20:00Z");
+    assert_eq!(case.waiting(), ["10:20"]);
+    assert_eq!(case.wake, Some(at("2026-11-24T10:25:00.001Z")));
+    assert_eq!(case.pass("2026-11-24T10:25:00.001Z"), NONE);
+    assert_eq!((case.waiting().len(), case.status.missed), (0, 1));
+}
+
+#[test]
+fn what_is_due_while_it_is_paused_is_not_made_up_for() {
+    let mut case = case("catchUpWindow: 24h, paused: true, note: holidays");
+    assert_eq!(case.pass("2026-11-24T10:15:00Z"), NONE);
+    assert_eq!((case.reason(), case.wake), ("Paused", None));
+    case.spec.paused = None;
+    assert_eq!(case.pass("2026-11-24T11:05:00Z"), NONE);
+    assert_eq!(case.status.missed, 0);
+    assert_eq!(case.pass("2026-11-24T11:10:00Z"), ["11:10"]);
+}
+
+#[test]
+fn another_schedule_begins_when_it_is_seen() {
+    let mut case = case("catchUpWindow: 24h");
+    case.pass("2026-11-24T10:10:00Z");
+    case.end("10:10", true);
+    case.spec.schedule = "*/15 * * * *".into();
+    assert_eq!(case.pass("2026-11-24T10:16:00Z"), NONE);
+    assert_eq!(case.pass("2026-11-24T10:30:00Z"), ["10:30"]);
+}
+
+#[test]
+fn a_backfill_runs_each_due_time_of_its_range_once_and_one_after_the_other() {
+    let backfill = "{from: '2026-11-23T09:50:00Z', to: '2026-11-23T10:10:00Z'}";
+    let mut one = case(&format!("paused: true, backfill: [{backfill}]"));
+    for (due, next) in [("", "09:50"), ("09:50", "10:00"), ("10:00", "10:10")] {
+        if !due.is_empty() {
+            one.end(due, true);
+        }
+        assert_eq!(one.pass("2026-11-24T10:00:01Z"), [next], "also while it is paused");
+    }
+    one.end("10:10", true);
+    assert_eq!(one.pass("2026-11-24T10:00:02Z"), NONE);
+    assert!(one.status.backfills[0].done);
+    assert_eq!(one.status.backfills[0].started, 3);
+    let mut all = case(&format!("concurrencyPolicy: AllowAll, backfill: [{backfill}]"));
+    assert_eq!(all.pass("2026-11-24T10:00:01Z"), ["09:50", "10:00", "10:10"]);
+    // What is still to come is run when it is due.
+    let mut future = case("backfill: [{from: '2026-11-24T09:50:00Z', to: '2026-11-24T10:30:00Z'}]");
+    assert_eq!(future.pass("2026-11-24T10:00:01Z"), ["09:50"]);
+    future.end("09:50", true);
+    assert_eq!(future.pass("2026-11-24T10:00:02Z"), ["10:00"]);
+    future.end("10:00", true);
+    assert_eq!(future.pass("2026-11-24T10:00:03Z"), NONE);
+    assert!(future.status.backfills[0].done);
+    assert_eq!(future.pass("2026-11-24T10:10:00Z"), ["10:10"]);
+}
+
+#[test]
+fn the_newest_that_ended_are_kept_and_nothing_goes_that_is_not_recorded() {
+    let mut case = case("successfulHistoryLimit: 2, failedHistoryLimit: 1");
+    for (minute, succeeded) in [(10, true), (20, false), (30, true), (40, false), (50, true)] {
+        case.pass(&format!("2026-11-24T10:{minute}:00Z"));
+        case.end(&format!("10:{minute}"), succeeded);
+    }
+    case.pass("2026-11-24T10:51:00Z");
+    let kept: Vec<_> = case
+        .children
+        .iter()
+        .map(|c| c.due.to_string()[11..16].to_owned())
+        .collect();
+    assert_eq!(kept, ["10:30", "10:40", "10:50"]);
+    // Created by a process that died before it could say so, and ended since: it is not deleted before it is recorded.
+    let mut lost = self::case("successfulHistoryLimit: 0");
+    lost.pass("2026-11-24T10:00:01Z");
+    let unrecorded = Child {
+        name: "nightly-29925250".into(),
+        due: at("2026-11-24T10:10:00Z"),
+        ended: Some(true),
+        cancelled: false,
+    };
+    lost.children.push(unrecorded);
+    assert_eq!(lost.plan("2026-11-24T10:09:59Z").delete, Vec::<String>::new());
+    assert_eq!(lost.pass("2026-11-24T10:10:01Z"), NONE);
+    assert_eq!((lost.deleted, lost.status.missed), (1, 0));
+}
+
+#[test]
+fn what_can_not_run_says_so_before_it_is_due() {
+    for (fields, message) in [
+        ("timeZone: Mars/Base", "spec.timeZone: there is no time zone"),
+        ("note: x", ""),
+    ] {
+        let mut case = case(fields);
+        if message.is_empty() {
+            case.spec.operation.spec.steps[0].when = Some("steps.nothing".into());
+        }
+        assert_eq!(case.pass("2026-11-24T10:10:00Z"), NONE);
+        assert_eq!(case.reason(), "Invalid");
+        let said = &case.status.conditions[0].message;
+        assert!(
+            said.starts_with(if message.is_empty() {
+                "spec.operation.spec.steps[0].when: "
+            } else {
+                message
+            }),
+            "{said}"
+        );
+        // Once it is right, it begins from there.
+        case.spec.time_zone = None;
+        case.spec.operation.spec.steps[0].when = None;
+        assert_eq!(case.pass("2026-11-24T10:15:00Z"), NONE);
+        assert_eq!(case.pass("2026-11-24T10:20:00Z"), ["10:20"]);
+    }
+}
