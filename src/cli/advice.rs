@@ -210,7 +210,10 @@ impl Adviser<'_> {
             self.why(format!("{}{what}: {failure}", capital(&step)));
         }
         if told.is_empty() {
-            self.why("It goes from one step to the next at this moment.");
+            match message_of(self.status) {
+                message if message.is_empty() => self.why("It goes from one step to the next at this moment."),
+                message => self.why(sentence(&message)),
+            }
         }
         for step in &told {
             self.open_step(step);

@@ -73,15 +73,21 @@ fn heading(operation: &CloudOperation, now: Time) -> String {
         (Some(start), None) => format!("started {} ago", times::whole(now.since(start))),
         _ => String::new(),
     };
-    let mut text = format!("{name}  {shown}  {progress}  {}\n", paint(FAINT, &when));
+    let mut text = format!("{name}  {shown}  {progress}");
+    if !when.is_empty() {
+        text.push_str(&format!("  {}", paint(FAINT, &when)));
+    }
+    text.push('\n');
     let by_a_step = status.failure.as_ref().is_some_and(|failure| failure.step.is_some());
     use OperationState::*;
-    if matches!(
+    let own = matches!(
         state,
         Suspended | Restored | Cancelled | TimedOut | Expired | InvalidSpec | SpecChanged
-    ) && !by_a_step
-    {
-        text.push_str(&format!("{}\n", one_line(&message_of(status))));
+    );
+    let before_the_first = !state.is_finished() && status.steps.is_empty();
+    let message = one_line(&message_of(status));
+    if (own && !by_a_step || before_the_first) && !message.is_empty() {
+        text.push_str(&format!("{message}\n"));
     }
     if status.compacted == Some(true) {
         text.push_str("its steps and history were removed, as spec.ttlSecondsAfterFinished says\n");
