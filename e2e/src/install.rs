@@ -35,16 +35,16 @@ pub async fn install() {
     for file in FILES {
         apply("-f", file).await;
     }
-    let crd = "crd/cloudoperations.holdfast.dev";
-    must(&["wait", "--for=condition=Established", crd, "--timeout=60s"]).await;
+    let crds = ["crd/cloudoperations.holdfast.dev", "crd/operationactions.holdfast.dev"];
+    must(&["wait", "--for=condition=Established", crds[0], crds[1], "--timeout=60s"]).await;
     // Its short names come a little later; and kubectl would keep what it found without them for hours.
     let started = Instant::now();
-    while !kubectl(&["api-resources", "--api-group=holdfast.dev"])
-        .await
-        .out
-        .contains("cops")
-    {
-        assert!(started.elapsed() < PATIENCE, "the API server does not tell of the CRD");
+    loop {
+        let listed = kubectl(&["api-resources", "--api-group=holdfast.dev"]).await.out;
+        if listed.contains("cops") && listed.contains("opact") {
+            return;
+        }
+        assert!(started.elapsed() < PATIENCE, "the API server does not tell of the CRDs");
     }
 }
 

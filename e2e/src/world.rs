@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use holdfast::api::{CloudOperation, HistoryEvent, OperationState, StepStatus};
+use holdfast::api::{ActionState, CloudOperation, HistoryEvent, OperationAction, OperationState, StepStatus};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -127,6 +127,50 @@ impl World {
     /// If it is refused.
     pub async fn patch(&self, name: &str, patch: &str) {
         self.prints(&["patch", "cop", name, "--type=merge", "-p", patch]).await;
+    }
+
+    /// Creates an OperationAction on an operation: `verb` is what it asks, such as `retry: {}`. Answers its name.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub async fn ask(&self, operation: &str, verb: &str) -> String {
+        let printed = self.ask_as(&[], operation, verb).await;
+        assert!(printed.ok, "{verb}: {}", printed.err);
+        printed.out.trim().rsplit('/').next().unwrap_or_default().to_owned()
+    }
+
+    /// Creates an OperationAction as somebody: with further arguments of kubectl, such as `--as=alice`.
+    ///
+    /// # Panics
+    /// If `verb` is no YAML.
+    pub async fn ask_as(&self, arguments: &[&str], operation: &str, verb: &str) -> Printed {
+        let mut spec: Value = serde_yaml::from_str(verb).unwrap_or_else(|error| panic!("{error}\n{verb}"));
+        spec["operationRef"]["name"] = operation.into();
+        let manifest = json!({
+            "apiVersion": "holdfast.dev/v1alpha1", "kind": "OperationAction",
+            "metadata": {"generateName": "ask-"}, "spec": spec,
+        });
+        let mut all = vec!["-n", &self.namespace, "create", "-f", "-", "-o", "name"];
+        all.extend(arguments);
+        crate::kubectl::kubectl_with(&manifest.to_string(), &all).await
+    }
+
+    /// Waits until an OperationAction says what came of it, and answers that.
+    pub async fn came_of(&self, action: &str) -> (ActionState, String) {
+        let decided = self
+            .until_object::<OperationAction>(action, "decided", |action| {
+                action.status.as_ref().is_some_and(|status| status.state.is_some())
+            })
+            .await;
+        let status = decided.status.unwrap_or_default();
+        let state = status.state.expect("it is decided");
+        (state, status.message.unwrap_or_default())
+    }
+
+    /// Asks, and answers what came of it.
+    pub async fn asked(&self, operation: &str, verb: &str) -> (ActionState, String) {
+        let action = self.ask(operation, verb).await;
+        self.came_of(&action).await
     }
 
     /// The objects of a kind in this namespace.

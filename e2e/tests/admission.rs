@@ -104,6 +104,35 @@ const BAD_OPERATIONS: &[(&str, &str)] = &[
     ),
     ("suspend: later", "spec.suspend in body must be of type boolean"),
     ("retries: 3", "unknown field \"spec.retries\""),
+    (
+        "failurePolicy: Undo",
+        "spec.failurePolicy: Unsupported value: \"Undo\": supported values: \"Stop\", \"Compensate\", \"Pause\"",
+    ),
+    (
+        "cancel: {mode: Undo}",
+        "spec.cancel.mode: Unsupported value: \"Undo\": supported values: \"Stop\", \"Compensate\"",
+    ),
+    (
+        "finally: [{name: z}]",
+        "spec.finally[0]: Invalid value: a step has exactly one of",
+    ),
+    ("finally: [{set: {v: 1}}]", "spec.finally[0].name: Required value"),
+    (
+        "finally: [{name: Z, set: {v: 1}}]",
+        "spec.finally[0].name in body should match",
+    ),
+    (
+        "finally: [{name: z, http: {url: 'ftp://h'}}]",
+        "spec.finally[0].http.url: Invalid value: \"ftp://h\": must begin with http:// or https://",
+    ),
+    (
+        "finally: [{name: z, http: {url: 'http://h'}, compensate: {http: {url: 'http://h'}}}]",
+        "unknown field \"spec.finally[0].compensate\"",
+    ),
+    (
+        "finally: [{name: z, set: {v: 1}, needs: [a]}]",
+        "unknown field \"spec.finally[0].needs\"",
+    ),
     ("retry: {initialInterval: 1 second}", DURATION),
     (
         "retry: {backoffCoefficient: 0.5}",
@@ -125,11 +154,11 @@ const BAD_STEPS: &[(&str, &str)] = &[
     ("set: {v: 1}", "spec.steps[0].name: Required value"),
     (
         "name: a",
-        "spec.steps[0]: Invalid value: a step has exactly one of http, kubernetes, job, wait, set, assert",
+        "spec.steps[0]: Invalid value: a step has exactly one of http, kubernetes, job, wait, signal, approval, set, assert",
     ),
     (
         "name: a, set: {v: 1}, assert: 'true'",
-        "a step has exactly one of http, kubernetes, job, wait, set, assert",
+        "a step has exactly one of http, kubernetes, job, wait, signal, approval, set, assert",
     ),
     (
         "name: a, set: {v: 1}, needs: [b]",
@@ -190,6 +219,81 @@ const BAD_STEPS: &[(&str, &str)] = &[
     (
         "name: a, http: {url: 'http://h', maxResponseBytes: 99999999}",
         "spec.steps[0].http.maxResponseBytes in body should be less than or equal to",
+    ),
+    // signal, approval
+    (
+        "name: a, signal: {name: ''}",
+        "spec.steps[0].signal.name in body should be at least 1 chars long",
+    ),
+    (
+        "name: a, signal: {schema: integer}",
+        "spec.steps[0].signal.schema in body must be of type object",
+    ),
+    (
+        "name: a, signal: {}, approval: {}",
+        "a step has exactly one of http, kubernetes, job, wait, signal, approval, set, assert",
+    ),
+    (
+        "name: a, approval: {users: [x, x]}",
+        "spec.steps[0].approval.users[1]: Duplicate value: \"x\"",
+    ),
+    (
+        "name: a, approval: {approvers: [x]}",
+        "unknown field \"spec.steps[0].approval.approvers\"",
+    ),
+    (
+        "name: a, approval: {excludeRequester: maybe}",
+        "spec.steps[0].approval.excludeRequester in body must be of type boolean",
+    ),
+    // lists
+    (
+        "name: a, set: {v: 1}, forEach: '${input.list}'",
+        "spec.steps[0].forEach: Invalid value: \"${input.list}\": is an expression by itself: write it without ${...}",
+    ),
+    (
+        "name: a, set: {v: 1}, maxParallel: 2",
+        "spec.steps[0]: Invalid value: maxParallel and maxFailures need forEach",
+    ),
+    (
+        "name: a, set: {v: 1}, maxFailures: 2",
+        "maxParallel and maxFailures need forEach",
+    ),
+    (
+        "name: a, set: {v: 1}, forEach: input.list, maxParallel: 0",
+        "spec.steps[0].maxParallel in body should be greater than or equal to 1",
+    ),
+    (
+        "name: a, set: {v: 1}, forEach: input.list, maxParallel: 1001",
+        "spec.steps[0].maxParallel in body should be less than or equal to 1000",
+    ),
+    (
+        "name: a, set: {v: 1}, forEach: input.list, maxFailures: 101",
+        "spec.steps[0].maxFailures in body should be less than or equal to 100",
+    ),
+    // failure and undo
+    (
+        "name: a, set: {v: 1}, onFailure: Ignore",
+        "spec.steps[0].onFailure: Unsupported value: \"Ignore\": supported values: \"Fail\", \"Continue\"",
+    ),
+    (
+        "name: a, set: {v: 1}, compensate: {http: {url: 'http://h'}}",
+        "spec.steps[0].compensate: Invalid value: can only be said of a step with an effect: http, kubernetes or job",
+    ),
+    (
+        "name: a, http: {url: 'http://h'}, compensate: {}",
+        "spec.steps[0].compensate: Invalid value: compensate has exactly one of http, kubernetes, job",
+    ),
+    (
+        "name: a, http: {url: 'http://h'}, compensate: {http: {url: 'http://h'}, job: {image: i}}",
+        "compensate has exactly one of http, kubernetes, job",
+    ),
+    (
+        "name: a, http: {url: 'http://h'}, compensate: {http: {url: 'ftp://h'}}",
+        "spec.steps[0].compensate.http.url: Invalid value: \"ftp://h\": must begin with http:// or https://",
+    ),
+    (
+        "name: a, http: {url: 'http://h'}, compensate: {wait: {duration: 1s}}",
+        "unknown field \"spec.steps[0].compensate.wait\"",
     ),
     // kubernetes
     (
@@ -330,6 +434,9 @@ async fn good_specs_are_accepted() {
         "{steps: [{name: a, wait: {duration: '${input.pause}'}}, {name: b, needs: [a], wait: {untilTime: '2026-11-24T03:00:00Z'}}]}",
         "{steps: [{name: a, kubernetes: {scale: {resource: {apiVersion: apps/v1, kind: Deployment, name: web}, replicas: '${input.size}'}}}]}",
         "{steps: [{name: a, job: {template: {metadata: {labels: {x: z}}, spec: {containers: [{name: c, image: i}]}}}}]}",
+        "{steps: [{name: a, signal: {}}, {name: b, approval: {}}, {name: c, signal: {name: go, schema: {type: object}, default: {n: 1}}}]}",
+        "{steps: [{name: a, forEach: 'lists.range(3)', maxParallel: 1000, maxFailures: 0, set: {v: '${item}'}, onFailure: Continue}]}",
+        "{failurePolicy: Compensate, cancel: {mode: Compensate}, steps: [{name: a, job: {image: i}, compensate: {kubernetes: {delete: {resource: {apiVersion: v1, kind: ConfigMap, name: web}}}}}], finally: [{name: z, set: {s: '${operation.state}'}}]}",
         // A null is an absent field, as for built-in kinds
         "{steps: [{name: a, http: null, set: {v: 1}}]}",
     ] {
@@ -372,8 +479,10 @@ async fn a_spec_is_immutable() {
       order: Sequence
       timeout: 1h
       output: {done: "yes"}
+      failurePolicy: Compensate
+      finally: [{name: tell, http: {method: POST, url: "http://h", body: {said: "much"}}}]
       steps:
-      - {name: call, http: {method: POST, url: "http://h", body: {deep: {list: [1, 2, {k: v}]}}}}
+      - {name: call, http: {method: POST, url: "http://h", body: {deep: {list: [1, 2, {k: v}]}}}, compensate: {http: {url: "http://h", body: {un: "do"}}}}
       - {name: apply, kubernetes: {apply: {manifest: {apiVersion: v1, kind: ConfigMap, metadata: {name: web}, data: {mode: "on"}}}}}
       - {name: pause, wait: {duration: 1s}}"#;
     let applied = place.apply(spec).await;
@@ -404,6 +513,17 @@ async fn a_spec_is_immutable() {
             "timeout: 1h\n      startDeadline: '2026-11-24T03:00:00Z'",
             "spec.startDeadline is immutable",
         ),
+        (
+            "failurePolicy: Compensate",
+            "failurePolicy: Pause",
+            "spec.failurePolicy is immutable",
+        ),
+        ("failurePolicy: Compensate", "", "spec.failurePolicy is immutable"),
+        ("name: tell", "name: tale", "spec.finally is immutable"),
+        (r#"said: "much""#, r#"said: "little""#, "spec.finally is immutable"),
+        (r#"said: "much""#, r#"sent: "much""#, "spec.finally is immutable"),
+        (r#"un: "do""#, r#"un: "done""#, "spec.steps[0]"),
+        (r#"un: "do""#, r#"in: "do""#, "spec.steps"),
         (r#"done: "yes""#, r#"done: "no""#, "spec.output is immutable"),
         (r#"done: "yes""#, r#"ended: "yes""#, "spec.output is immutable"),
         ("k: v", "k: w", "spec.steps[0]"),
@@ -527,6 +647,261 @@ async fn kubectl_explains_and_lists_operations() {
         selected.out,
         selected.err
     );
+    place.end().await;
+}
+
+/// An action's manifest, from what it asks.
+fn action(spec: &str) -> String {
+    let mut spec: Value = serde_yaml::from_str(spec).unwrap_or_else(|error| panic!("{error}\n{spec}"));
+    if spec.get("operationRef").is_none() {
+        spec["operationRef"] = json!({"name": "operation"});
+    }
+    json!({"apiVersion": "holdfast.dev/v1alpha1", "kind": "OperationAction", "metadata": {"name": "asked"}, "spec": spec})
+        .to_string()
+}
+
+#[tokio::test]
+async fn bad_actions_are_refused_and_an_action_is_immutable() {
+    let place = Place::new("actions").await;
+    const ONE: &str =
+        "an action has exactly one of signal, approve, reject, retry, retryNow, skip, complete, fail, reset";
+    for (spec, expected) in [
+        ("{}", ONE),
+        ("{retry: {}, skip: {step: a}}", ONE),
+        ("{approve: {step: a}, reject: {step: a}}", ONE),
+        ("{pause: {}}", "unknown field \"spec.pause\""),
+        (
+            "{operationRef: {name: ''}, retry: {}}",
+            "spec.operationRef.name in body should be at least 1 chars long",
+        ),
+        (
+            "{operationRef: {}, retry: {}}",
+            "spec.operationRef.name: Required value",
+        ),
+        ("{signal: {}}", "spec.signal.name: Required value"),
+        (
+            "{signal: {name: go, payload: [1]}}",
+            "spec.signal.payload in body must be of type object",
+        ),
+        ("{approve: {}}", "spec.approve.step: Required value"),
+        (
+            "{approve: {step: a, epoch: -1}}",
+            "spec.approve.epoch in body should be greater than or equal to 0",
+        ),
+        ("{retryNow: {}}", "spec.retryNow.step: Required value"),
+        ("{skip: {}}", "spec.skip.step: Required value"),
+        ("{complete: {output: {}}}", "spec.complete.step: Required value"),
+        ("{fail: {message: x}}", "spec.fail.step: Required value"),
+        ("{reset: {}}", "spec.reset.step: Required value"),
+        (
+            "{retry: {newKey: perhaps}}",
+            "spec.retry.newKey in body must be of type boolean",
+        ),
+    ] {
+        let refused = place
+            .kubectl(&["create", "--dry-run=server", "-f", "-"], &action(spec))
+            .await;
+        assert!(!refused.ok, "accepted: {spec}");
+        assert!(
+            refused.err.contains(expected),
+            "{spec}\n  expected: {expected}\n  said: {}",
+            refused.err
+        );
+    }
+    let created = place.kubectl(&["create", "-f", "-"], &action("retry: {}")).await;
+    assert!(created.ok, "{}", created.err);
+    for patch in [
+        r#"{"spec": {"retry": {"step": "a"}}}"#,
+        r#"{"spec": {"operationRef": {"name": "other"}}}"#,
+        r#"{"spec": {"requestedBy": {"user": "alice"}}}"#,
+    ] {
+        let refused = place
+            .kubectl(&["patch", "opact", "asked", "--type=merge", "--patch", patch], "")
+            .await;
+        assert!(
+            refused.err.contains("an OperationAction is immutable: create another"),
+            "{patch}: {}{}",
+            refused.out,
+            refused.err
+        );
+    }
+    let listed = place.kubectl(&["get", "opact"], "").await;
+    let header: Vec<&str> = listed
+        .out
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    assert_eq!(header, ["NAME", "OPERATION", "STATE", "BY", "MESSAGE", "AGE"]);
+    place.end().await;
+}
+
+/// Waits until kubectl, as somebody, gets this answer.
+async fn until(place: &Place, arguments: &[&str], input: &str, wanted: impl Fn(&Printed) -> bool) -> Printed {
+    let started = Instant::now();
+    loop {
+        let printed = place.kubectl(arguments, input).await;
+        if wanted(&printed) {
+            return printed;
+        }
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "{arguments:?}: {}{}",
+            printed.out,
+            printed.err
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Users of this test alone may create actions and operations, and what `subresources` says.
+async fn let_users(place: &Place, rules: &Value) {
+    let manifests = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "users"}, "rules": rules},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "users"},
+         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "users"},
+         "subjects": [
+            {"kind": "User", "name": "alice", "apiGroup": "rbac.authorization.k8s.io"},
+            {"kind": "User", "name": "bob", "apiGroup": "rbac.authorization.k8s.io"}]},
+    ]});
+    let applied = place.kubectl(&["apply", "-f", "-"], &manifests.to_string()).await;
+    assert!(applied.ok, "{}", applied.err);
+}
+
+#[tokio::test]
+async fn who_asks_is_who_admission_says_it_is() {
+    let place = Place::new("requester").await;
+    let rules = json!([{"apiGroups": ["holdfast.dev"], "resources": ["operationactions", "cloudoperations", "cloudoperations/retry"], "verbs": ["get", "create", "patch"]}]);
+    let_users(&place, &rules).await;
+    let create = [
+        "create",
+        "--dry-run=server",
+        "-o",
+        "json",
+        "-f",
+        "-",
+        "--as=alice",
+        "--as-group=dev",
+    ];
+    // Once RBAC and the policies are in force, a forged name is overwritten by the true one.
+    let forged = action("{retry: {}, requestedBy: {user: mallory, groups: [system:masters]}}");
+    let stamped = until(&place, &create, &forged, |printed| {
+        printed.ok && printed.out.contains("alice")
+    })
+    .await;
+    let stamped: Value = serde_json::from_str(&stamped.out).unwrap();
+    let by = &stamped["spec"]["requestedBy"];
+    assert_eq!(by["user"], "alice");
+    assert!(by["groups"].as_array().unwrap().contains(&"dev".into()), "{by}");
+    assert!(!by.to_string().contains("system:masters"), "{by}");
+    let unsaid = place.kubectl(&create, &action("retry: {}")).await;
+    assert!(
+        unsaid.out.contains("\"user\": \"alice\""),
+        "{}{}",
+        unsaid.out,
+        unsaid.err
+    );
+
+    // Who created an operation is recorded, whatever is said, and stays.
+    let mut operation: Value = serde_json::from_str(&manifest("operation", &format!("{{{STEP}}}"))).unwrap();
+    operation["metadata"]["annotations"] = json!({"holdfast.dev/created-by": "mallory"});
+    let create = ["create", "-o", "json", "-f", "-", "--as=alice"];
+    let created = place.kubectl(&create, &operation.to_string()).await;
+    assert!(created.ok, "{}", created.err);
+    let created: Value = serde_json::from_str(&created.out).unwrap();
+    assert_eq!(created["metadata"]["annotations"]["holdfast.dev/created-by"], "alice");
+    for said in [json!("bob"), json!(null)] {
+        let patch = json!({"metadata": {"annotations": {"holdfast.dev/created-by": said}}}).to_string();
+        for user in ["--as=alice", "--as=bob"] {
+            let refused = place
+                .kubectl(
+                    &["patch", "cop", "operation", "--type=merge", "--patch", &patch, user],
+                    "",
+                )
+                .await;
+            assert!(!refused.ok, "{patch} {user}");
+            assert!(
+                refused
+                    .err
+                    .contains("the annotation holdfast.dev/created-by is not to be set"),
+                "{}",
+                refused.err
+            );
+        }
+    }
+    // What else is written leaves it as it is.
+    let noted = place
+        .kubectl(
+            &[
+                "patch",
+                "cop",
+                "operation",
+                "--type=merge",
+                "--patch",
+                r#"{"spec": {"suspend": true}}"#,
+                "--as=bob",
+            ],
+            "",
+        )
+        .await;
+    assert!(noted.ok, "{}", noted.err);
+    place.end().await;
+}
+
+#[tokio::test]
+async fn an_action_needs_the_right_to_what_it_asks_of_that_operation() {
+    let place = Place::new("rights").await;
+    let verbs = [
+        ("signal: {name: go}", "signal"),
+        ("approve: {step: a}", "approve"),
+        ("reject: {step: a}", "approve"),
+        ("retry: {}", "retry"),
+        ("retryNow: {step: a}", "retry"),
+        ("skip: {step: a}", "skip"),
+        ("complete: {step: a}", "complete"),
+        ("fail: {step: a}", "complete"),
+        ("reset: {step: a}", "reset"),
+    ];
+    let create = ["create", "--dry-run=server", "-f", "-", "--as=alice"];
+    let actions = json!({"apiGroups": ["holdfast.dev"], "resources": ["operationactions"], "verbs": ["create"]});
+    let_users(&place, &json!([actions])).await;
+    // Before RBAC knows, the refusal is RBAC's own: after it, the policy's.
+    until(&place, &create, &action("retry: {}"), |printed| {
+        printed.err.contains("cloudoperations/retry")
+    })
+    .await;
+    for (verb, subresource) in verbs {
+        let refused = place.kubectl(&create, &action(verb)).await;
+        let expected = format!(
+            "alice may not create cloudoperations/{subresource} of operation in namespace {}",
+            place.namespace
+        );
+        assert!(
+            !refused.ok && refused.err.contains(&expected),
+            "{verb}: {}{}",
+            refused.out,
+            refused.err
+        );
+    }
+    // A right to one operation, by its name, is none to another; and to one thing none to another.
+    let one = json!({"apiGroups": ["holdfast.dev"], "resources": ["cloudoperations/approve"], "resourceNames": ["operation"], "verbs": ["create"]});
+    let_users(&place, &json!([actions, one])).await;
+    until(&place, &create, &action("approve: {step: a}"), |printed| printed.ok).await;
+    let accepted = place.kubectl(&create, &action("reject: {step: a}")).await;
+    assert!(accepted.ok, "{}", accepted.err);
+    let other = place
+        .kubectl(&create, &action("{operationRef: {name: other}, approve: {step: a}}"))
+        .await;
+    assert!(
+        other
+            .err
+            .contains("alice may not create cloudoperations/approve of other in namespace"),
+        "{}",
+        other.err
+    );
+    let skip = place.kubectl(&create, &action("skip: {step: a}")).await;
+    assert!(skip.err.contains("cloudoperations/skip of operation"), "{}", skip.err);
     place.end().await;
 }
 

@@ -9,6 +9,7 @@ pub mod http;
 pub mod job;
 pub mod kubernetes;
 pub mod labels;
+pub mod operation;
 mod output_secret;
 #[cfg(test)]
 mod testing;
@@ -88,23 +89,39 @@ impl Activities {
                 Ok(request) => Box::pin(job::start(context, &request)).await,
                 Err(failure) => Outcome::Failed(failure),
             },
+            StepType::Operation => match read(request) {
+                Ok(request) => Box::pin(operation::start(context, &request)).await,
+                Err(failure) => Outcome::Failed(failure),
+            },
             StepType::Wait | StepType::Set | StepType::Assert | StepType::Signal | StepType::Approval => {
                 Outcome::Failed(AttemptFailure::definite("Bug", format!("{step_type:?} is no activity")))
             }
         }
     }
 
-    /// Follows the Job that an attempt started; `progress` is told what it waits for.
+    /// Follows what an attempt started; `progress` is told what it waits for.
     pub async fn follow(&self, context: &AttemptContext, external: &ExternalRef, progress: &Progress) -> Outcome {
-        job::follow(context, &self.watches, external, progress).await
+        match external.kind.as_str() {
+            operation::KIND => operation::follow(context, &self.watches, external, progress).await,
+            _ => job::follow(context, &self.watches, external, progress).await,
+        }
     }
 
-    /// Stops the Job that an attempt started, or may have.
+    /// Stops what an attempt started, or may have.
     ///
     /// # Errors
     /// When it could not be stopped yet.
-    pub async fn stop(&self, context: &AttemptContext, external: Option<&ExternalRef>) -> Result<(), AttemptFailure> {
-        job::stop(context, external).await
+    pub async fn stop(
+        &self,
+        context: &AttemptContext,
+        step_type: StepType,
+        request: Value,
+        external: Option<&ExternalRef>,
+    ) -> Result<(), AttemptFailure> {
+        match step_type {
+            StepType::Operation => operation::stop(context, &self.watches, &read(request)?, external).await,
+            _ => job::stop(context, external).await,
+        }
     }
 
     /// Writes parts of a result into a Secret.

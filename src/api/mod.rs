@@ -40,6 +40,8 @@ pub const HTTP_TARGETS_ANNOTATION: &str = "holdfast.dev/http-targets";
 pub const KEY_ANNOTATION: &str = "holdfast.dev/idempotency-key";
 /// The label on every object that Holdfast creates for an operation: the operation's name.
 pub const OPERATION_LABEL: &str = "holdfast.dev/operation";
+/// The label on every part of an operation's journal that is an object of its own: the operation's uid.
+pub const OPERATION_UID_LABEL: &str = "holdfast.dev/operation-uid";
 /// The label on every operation that a schedule started: the schedule's name.
 pub const SCHEDULE_LABEL: &str = "holdfast.dev/schedule";
 /// The annotation on every operation that a schedule started: when it was due.

@@ -73,9 +73,9 @@ pub struct OperationStatus {
     #[schemars(schema_with = "atomic::<HistoryEntry>")]
     pub history: Vec<HistoryEntry>,
 
-    /// How many entries of attempts are no longer in `history`, to keep the status small.
+    /// The last sequence number of the audit log that is in OperationHistory objects and no longer in `history`.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub history_dropped: i64,
+    pub history_spilled: i64,
 
     /// The number of the rules by which this operation is decided. Set at its start, never changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

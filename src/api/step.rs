@@ -7,18 +7,20 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Duration, Http, Job, Kubernetes, any_object, expression};
+use super::{Duration, Http, Job, Kubernetes, TemplateRef, any_object, expression};
 
-/// One step. Exactly one of `http`, `kubernetes`, `job`, `wait`, `signal`, `approval`, `set` and `assert` says what it
+/// One step. Exactly one of `http`, `kubernetes`, `job`, `operation`, `wait`, `signal`, `approval`, `set` and `assert` says what it
 /// does.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self == oldSelf").message("a step is immutable: create another CloudOperation"))]
-#[x_kube(validation = Rule::new("[has(self.http), has(self.kubernetes), has(self.job), has(self.wait), has(self.signal), has(self.approval), has(self.set), has(self.assert)].filter(t, t).size() == 1").message("a step has exactly one of http, kubernetes, job, wait, signal, approval, set, assert"))]
+#[x_kube(validation = Rule::new("[has(self.http), has(self.kubernetes), has(self.job), has(self.operation), has(self.wait), has(self.signal), has(self.approval), has(self.set), has(self.assert)].filter(t, t).size() == 1").message("a step has exactly one of http, kubernetes, job, operation, wait, signal, approval, set, assert"))]
 #[x_kube(validation = Rule::new("!(self.name in ['true', 'false', 'null', 'in', 'as', 'break', 'const', 'continue', 'else', 'for', 'function', 'if', 'import', 'let', 'loop', 'package', 'namespace', 'return', 'var', 'void', 'while'])").message("is a reserved word of the expression language: choose another").field_path(".name"))]
 #[x_kube(validation = Rule::new("!has(self.needs) || !(self.name in self.needs)").message("a step can't need itself").field_path(".needs"))]
-#[x_kube(validation = Rule::new("!has(self.compensate) || has(self.http) || has(self.kubernetes) || has(self.job)").message("can only be said of a step with an effect: http, kubernetes or job").field_path(".compensate"))]
+#[x_kube(validation = Rule::new("!has(self.compensate) || has(self.http) || has(self.kubernetes) || has(self.job) || has(self.operation)").message("can only be said of a step with an effect: http, kubernetes, job or operation").field_path(".compensate"))]
 #[x_kube(validation = Rule::new("has(self.forEach) || (!has(self.maxParallel) && !has(self.maxFailures))").message("maxParallel and maxFailures need forEach"))]
+#[x_kube(validation = Rule::new("!has(self.local) || has(self.http) || has(self.kubernetes)").message("can only be said of an http or kubernetes step").field_path(".local"))]
+#[x_kube(validation = Rule::new("!has(self.local) || !self.local || !has(self.idempotent) || self.idempotent").message("a step that is not idempotent can't be local").field_path(".local"))]
 #[x_kube(validation = Rule::new("!has(self.idempotent) || has(self.http)").message("can only be said of an http step").field_path(".idempotent"))]
 pub struct Step {
     /// The step's name, by which expressions read its output: `steps.<name>.output`. A letter in lower case, then up
@@ -65,6 +67,11 @@ pub struct Step {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
 
+    /// True for a call that is cheap and can be repeated: its start is not recorded for itself, its result with the next
+    /// thing that is. After a crash before that it is made again, under the same idempotency key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<bool>,
+
     /// What the operation does when the step fails for good. `Fail` (the default): it ends as its `failurePolicy` says.
     /// `Continue`: it goes on; `steps.<name>.state` and `steps.<name>.failure` tell what follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,6 +110,10 @@ pub struct Step {
     /// Runs a container to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<Box<Job>>,
+
+    /// Runs another operation to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Box<ChildOperation>>,
 
     /// Waits for a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -182,6 +193,48 @@ pub struct OutputSecret {
     /// The Secret's keys and, as `${...}` templates that may read `result`, their values.
     #[schemars(extend("minProperties" = 1, "maxProperties" = 32))]
     pub data: BTreeMap<String, String>,
+}
+
+/// Another operation, run to its end: a CloudOperation of its own, created as the operation's service account. Its
+/// output is the step's result; its failure, cancel or timeout the step's failure.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.templateRef) != has(self.spec)").message("operation has exactly one of templateRef, spec"))]
+pub struct ChildOperation {
+    /// The OperationTemplate that it runs, in the same namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_ref: Option<TemplateRef>,
+
+    /// What it runs: a spec as a CloudOperation has it, taken as it is. Its own expressions read its own input and steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub spec: Option<Map<String, Value>>,
+
+    /// What it works on: values with `${...}` templates, which read what the step may.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(schema_with = "any_object")]
+    pub input: Map<String, Value>,
+
+    /// The service account as which its steps act. Default: this operation's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub service_account_name: Option<String>,
+
+    /// What becomes of it when this operation is cancelled or times out while it runs. Default: `Cancel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_close_policy: Option<ParentClosePolicy>,
+}
+
+/// What becomes of an operation that runs for a step when the step is ended before its time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ParentClosePolicy {
+    /// It is cancelled, and its end is waited for.
+    #[default]
+    Cancel,
+    /// It goes on by itself, also when this operation is deleted.
+    Abandon,
+    /// It goes on, and its end is waited for.
+    Wait,
 }
 
 /// A wait for a time.
@@ -305,6 +358,15 @@ pub enum StepType {
     Signal,
     /// Waits for somebody's word.
     Approval,
+    /// Runs another operation to its end.
+    Operation,
+}
+
+impl StepType {
+    /// True where an attempt only starts something that then goes on by itself.
+    pub fn goes_on_by_itself(self) -> bool {
+        matches!(self, Self::Job | Self::Operation)
+    }
 }
 
 impl Compensate {
@@ -345,6 +407,7 @@ impl Step {
             (self.assert.is_some(), StepType::Assert),
             (self.signal.is_some(), StepType::Signal),
             (self.approval.is_some(), StepType::Approval),
+            (self.operation.is_some(), StepType::Operation),
         ];
         let mut given = types
             .into_iter()

@@ -15,6 +15,7 @@ use super::cached::Cached;
 use super::clock::Clock;
 use super::events::Events;
 use super::executor::Executor;
+use super::histories::Histories;
 use super::journal::{Appended, Journal, JournalError};
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
@@ -57,6 +58,8 @@ pub struct Context {
     pub templates: Templates,
     /// What people ask.
     pub actions: Arc<Actions>,
+    /// Where the history goes that has no room in a status.
+    pub histories: Histories,
     /// Who is decided on next.
     pub turns: Arc<Turns>,
 }
@@ -93,6 +96,14 @@ pub enum ReconcileError {
         name: String,
         /// The template.
         template: String,
+        /// What the API server said.
+        error: kube::Error,
+    },
+    /// A part of the history could not be moved out of the status, or deleted.
+    #[error("the OperationHistory objects of {name} could not be written: {error}")]
+    History {
+        /// The operation.
+        name: String,
         /// What the API server said.
         error: kube::Error,
     },
@@ -151,6 +162,7 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
         let decision = match waits {
             Some((state, message, again)) => Decision {
                 status: engine::held_up(&status, &identity, state, &message, now),
+                durable: true,
                 work: vec![],
                 wake: [spec.start_deadline.filter(|at| *at >= now), Some(now.plus(again))]
                     .into_iter()
@@ -167,6 +179,7 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
                     workflow: workflow.as_ref().as_ref().map(Arc::as_ref),
                     results: &results,
                     actions: &actions,
+                    spilled: context.executor.spilled(&identity.uid),
                     namespace_hold: context.namespaces.hold(&operation.namespace().unwrap_or_default()),
                     draining: *context.draining.borrow(),
                     runner: &context.runner,
@@ -182,10 +195,33 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
         }
         let Decision {
             status: next,
+            durable: has_to_be,
             work,
             wake,
             ..
         } = decision;
+        let history_error = |error| ReconcileError::History {
+            name: operation.name_any(),
+            error,
+        };
+        // Before the write that says so: after a crash in between it is done again.
+        let has_parts = status.history_spilled > 0 || operation.spec.template_ref.is_some();
+        if has_parts && next.compacted.is_some() && status.compacted.is_none() {
+            context.histories.prune(operation).await.map_err(history_error)?;
+        }
+        if next != status && !has_to_be {
+            // Only local steps went on: what they did stays with what arrived, until something has to be written.
+            let unwritten = CloudOperation {
+                status: Some(next),
+                ..operation.clone()
+            };
+            context
+                .executor
+                .run(&unwritten, spec, workflow.as_ref().as_ref().ok(), work);
+            return Ok(wake.map_or_else(Action::await_change, |at| {
+                Action::requeue(at.since(context.clock.now()) + Duration::from_millis(1))
+            }));
+        }
         let durable = if next == status {
             current.clone()
         } else {
@@ -233,6 +269,12 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
                     name: durable.name_any(),
                     error,
                 })?;
+        }
+        let chunk = durable.status.as_ref().and_then(engine::chunk);
+        if let Some(chunk) = chunk.filter(|_| status.engine.is_none_or(|engine| engine <= engine::ENGINE)) {
+            let spilled = context.histories.spill(&durable, chunk).await.map_err(history_error)?;
+            context.executor.note_spilled(&durable, spilled);
+            return Ok(Action::requeue(Duration::from_millis(1)));
         }
         return Ok(wake.map_or_else(Action::await_change, |at| {
             Action::requeue(at.since(context.clock.now()) + Duration::from_millis(1))

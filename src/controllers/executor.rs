@@ -22,6 +22,7 @@ use super::metrics::Metrics;
 use super::namespaces::Namespaces;
 use crate::activities::{Activities, AttemptContext, Claim, Progress};
 use crate::api::{CloudOperation, CloudOperationSpec, Step, StepType};
+use crate::engine::expression::Scope;
 use crate::engine::{
     self, AttemptFailure, AttemptOutcome, AttemptResult, IdempotencyKey, Outcome, Work, WorkKind, Workflow,
 };
@@ -53,6 +54,8 @@ struct Entry {
     /// What arrived and isn't recorded yet.
     inbox: Vec<AttemptResult>,
     flights: HashMap<Work, Flight>,
+    /// The sequence number up to which the history is in objects of its own.
+    spilled: i64,
 }
 
 enum Flight {
@@ -104,6 +107,17 @@ impl Executor {
         }
         drop(operations);
         Ok((Arc::new(cached.parse()?), results))
+    }
+
+    /// The sequence number up to which an operation's history is in objects of its own, as far as this process saw to it.
+    pub fn spilled(&self, uid: &str) -> i64 {
+        self.operations().get(uid).map_or(0, |entry| entry.spilled)
+    }
+
+    /// Notes that history up to this sequence number is in an object of its own.
+    pub fn note_spilled(&self, operation: &CloudOperation, spilled: i64) {
+        let uid = operation.uid().unwrap_or_default();
+        self.operations().entry(uid).or_default().spilled = spilled;
     }
 
     /// Notes the object as it was just read or written, and that so many results are recorded in it.
@@ -200,6 +214,7 @@ impl Executor {
         let scope =
             engine::scope(workflow, flow, &piece.step, &identity, spec, &status).map_err(|e| invalid(e.to_string()))?;
         let request = engine::request(flow, &scope, &key).map_err(|e| invalid(e.to_string()))?;
+        let scope = if flow.reads_later() { scope } else { Scope::default() };
         let context = AttemptContext {
             namespace: identity.namespace.clone(),
             operation: identity.name.clone(),
@@ -228,7 +243,7 @@ impl Executor {
         })
     }
 
-    async fn perform(&self, prepared: Prepared, progress: &Progress) -> AttemptOutcome {
+    async fn perform(&self, mut prepared: Prepared, progress: &Progress) -> AttemptOutcome {
         if !self.claim.is_held() {
             let context = &prepared.context;
             warn!(
@@ -240,6 +255,7 @@ impl Executor {
             );
             return std::future::pending().await; // aborted with everything else of this term
         }
+        let request = std::mem::take(&mut prepared.request); // a wait of days keeps no room for it
         let Prepared {
             context,
             step,
@@ -250,7 +266,7 @@ impl Executor {
         let started = Instant::now();
         let outcome = match kind {
             WorkKind::Stop(external) => {
-                return match Box::pin(self.activities.stop(context, external.as_ref())).await {
+                return match Box::pin(self.activities.stop(context, *step_type, request, external.as_ref())).await {
                     Ok(()) => AttemptOutcome::Stopped,
                     Err(failure) => AttemptOutcome::StopFailed(failure),
                 };
@@ -263,9 +279,7 @@ impl Executor {
                     self.calls.acquire().await.ok()
                 };
                 let targets = self.namespaces.http_targets(&context.namespace);
-                let attempt = self
-                    .activities
-                    .run(context, *step_type, prepared.request.clone(), targets.as_deref());
+                let attempt = self.activities.run(context, *step_type, request, targets.as_deref());
                 match engine::start_to_close(step) {
                     None => attempt.await,
                     Some(limit) => timeout(limit, attempt).await.unwrap_or_else(|_| {
@@ -310,8 +324,8 @@ impl Executor {
             context.attempt,
             &context.key,
         ) {
-            // What a Job writes on its own account is what it wants recorded.
-            Ok(None) if step.job.is_some() => AttemptOutcome::Succeeded {
+            // What a Job writes on its own account, or an operation answers, is what it wants recorded.
+            Ok(None) if step.job.is_some() || step.operation.is_some() => AttemptOutcome::Succeeded {
                 output: result.as_object().cloned(),
             },
             Ok(output) => AttemptOutcome::Succeeded { output },
@@ -464,6 +478,9 @@ fn slim(step: &Step) -> Step {
     }
     if let Some(job) = &mut slim.job {
         **job = crate::api::Job::default();
+    }
+    if let Some(operation) = &mut slim.operation {
+        **operation = crate::api::ChildOperation::default();
     }
     slim
 }

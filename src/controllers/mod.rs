@@ -7,6 +7,7 @@ mod cloud_operation;
 mod depth;
 mod events;
 mod executor;
+mod histories;
 mod journal;
 mod leadership;
 mod metrics;

@@ -25,6 +25,7 @@ use super::cloud_operation::{Context, Workflows, on_error, reconcile};
 use super::depth;
 use super::events::Events;
 use super::executor::{EndOfTerm, Executor};
+use super::histories::Histories;
 use super::journal::Journal;
 use super::leadership::{Candidate, Leadership};
 use super::metrics::Metrics;
@@ -279,6 +280,7 @@ async fn term(
         workflows: Workflows::default(),
         templates: Templates::new(client.clone()),
         actions: actions.clone(),
+        histories: Histories::new(client.clone()),
         turns: Turns::new(CONCURRENCY),
     });
 

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DynamicObject, PostParams};
-use kube::core::{ApiResource, ObjectMeta};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::core::ApiResource;
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Map, Value};
 
+use super::histories;
 use super::within::within;
 use crate::api::{
     CloudOperation, FIELD_MANAGER, HistoryOf, OperationHistory, OperationHistorySpec, OperationState,
@@ -18,6 +18,8 @@ use crate::api::{
 };
 use crate::engine::{self, Resolved};
 
+/// Which part of a journal the template is, in its object's name.
+const PIN: &str = "template";
 /// How many resolved specs are kept.
 const MAX_KNOWN: usize = 1024;
 /// How soon, at first, a template that isn't there is looked for again.
@@ -149,19 +151,7 @@ impl Templates {
         let name = pin_name(operation);
         let uid = operation.uid().unwrap_or_default();
         let pin = OperationHistory {
-            metadata: ObjectMeta {
-                name: Some(name.clone()),
-                namespace: operation.namespace(),
-                owner_references: Some(vec![OwnerReference {
-                    api_version: CloudOperation::api_version(&()).into_owned(),
-                    kind: CloudOperation::kind(&()).into_owned(),
-                    name: operation.name_any(),
-                    uid: uid.clone(),
-                    block_owner_deletion: Some(false),
-                    ..OwnerReference::default()
-                }]),
-                ..ObjectMeta::default()
-            },
+            metadata: histories::metadata(operation, PIN),
             spec: OperationHistorySpec {
                 operation_ref: HistoryOf {
                     name: operation.name_any(),
@@ -224,9 +214,5 @@ fn taken(name: &str) -> Runs {
 
 /// The name of the object that holds an operation's template.
 fn pin_name(operation: &CloudOperation) -> String {
-    const MOST: usize = 253;
-    let uid: String = operation.uid().unwrap_or_default().chars().take(8).collect();
-    let suffix = format!("-{uid}-template");
-    let name: String = operation.name_any().chars().take(MOST - suffix.len()).collect();
-    format!("{}{suffix}", name.trim_end_matches(['.', '-']))
+    histories::metadata(operation, PIN).name.unwrap_or_default()
 }

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::{
-    ActionState, CloudOperationSpec, ExternalRef, OperationState, OperationStatus, StepState, StepStatus, Time,
+    ActionState, CloudOperationSpec, ExternalRef, HistoryEntry, OperationState, OperationStatus, StepState, StepStatus,
+    Time,
 };
 
 /// One operation and all that happens to it.
@@ -21,6 +22,9 @@ pub struct Case {
     pub hold: Option<Hold>,
     pub actions: Vec<Action>,
     asked: usize,
+    pub spilled: i64,
+    /// What is in OperationHistory objects.
+    pub chunks: Vec<HistoryEntry>,
     pub draining: bool,
     pub work: Vec<Work>,
     pub wake: Option<Time>,
@@ -50,6 +54,8 @@ pub fn case(spec: &str) -> Case {
         hold: None,
         actions: vec![],
         asked: 0,
+        spilled: 0,
+        chunks: vec![],
         draining: false,
         work: vec![],
         wake: None,
@@ -76,6 +82,7 @@ impl Case {
                 workflow: (*workflow).as_ref(),
                 results,
                 actions: &self.actions,
+                spilled: self.spilled,
                 namespace_hold: self.hold,
                 draining: self.draining,
                 runner: &self.runner,
@@ -94,6 +101,11 @@ impl Case {
         // As through the API server: only what survives JSON is accepted.
         self.status = serde_json::from_value(serde_json::to_value(&decision.status).unwrap()).unwrap();
         assert_eq!(self.status, decision.status, "a status reads back as it was written");
+        if let Some(chunk) = chunk(&self.status).filter(|chunk| chunk[0].seq > self.spilled) {
+            self.spilled = chunk.last().unwrap().seq;
+            self.chunks.extend_from_slice(chunk);
+            return self.visit();
+        }
         self
     }
 
@@ -215,9 +227,9 @@ impl Case {
     }
 
     pub fn events(&self) -> Vec<String> {
-        self.status
-            .history
+        self.chunks
             .iter()
+            .chain(&self.status.history)
             .map(|e| {
                 format!(
                     "{:?}{}",

@@ -1,10 +1,14 @@
-//! The audit log: appended to with every write, and kept short.
+//! The audit log: appended to with every write. Its tail is in the status; what is older goes into OperationHistory
+//! objects, chunk by chunk, so that nothing of it is lost and the status stays small.
 
 use crate::api::{HistoryEntry, HistoryEvent, OperationStatus, Time};
 
-/// How many entries the status keeps. Beyond it the oldest entries of attempts go first: a step that fails for days
-/// keeps its first and its last failures' neighbours, and every other entry stays.
-pub const MAX_HISTORY: usize = 150;
+/// With so many entries in the status, the oldest [`CHUNK`] go into an OperationHistory.
+const SPILL_AT: usize = 150;
+/// How many entries a chunk has.
+const CHUNK: usize = 100;
+/// With so many entries in the status nothing more is started before some of them have gone.
+const FULL_AT: usize = 220;
 /// The longest message, in characters, that a status keeps.
 pub const MAX_MESSAGE: usize = 512;
 /// The longest message of an entry of the history.
@@ -30,7 +34,6 @@ pub fn append(
             .map(|m| shorten(m, MAX_HISTORY_MESSAGE)),
         actor: None,
     });
-    trim(status);
     status.seq
 }
 
@@ -43,22 +46,23 @@ pub fn shorten(text: &str, most: usize) -> String {
     kept + "…"
 }
 
-/// Drops the oldest entries of attempts but for the very first of each step.
-fn trim(status: &mut OperationStatus) {
-    while status.history.len() > MAX_HISTORY {
-        let mut seen = std::collections::BTreeSet::new();
-        let droppable = status.history.iter().position(|entry| {
-            use HistoryEvent::*;
-            let of_an_attempt = matches!(
-                entry.event,
-                AttemptStarted | AttemptFailed | AttemptLost | Accepted | Other
-            );
-            of_an_attempt && !seen.insert((entry.event, entry.step.clone()))
-        });
-        // With 100 steps at most, what is never dropped fits; should it not, the oldest goes.
-        status.history.remove(droppable.unwrap_or(0));
-        status.history_dropped += 1;
+/// The oldest entries, if it is time that they go into an OperationHistory.
+pub fn chunk(status: &OperationStatus) -> Option<&[HistoryEntry]> {
+    (status.history.len() >= SPILL_AT).then(|| &status.history[..CHUNK])
+}
+
+/// Drops the entries up to this sequence number, which an OperationHistory has.
+pub fn trim(status: &mut OperationStatus, spilled: i64) {
+    let kept = status.history.partition_point(|entry| entry.seq <= spilled);
+    if kept > 0 {
+        status.history.drain(..kept);
+        status.history_spilled = spilled;
     }
+}
+
+/// True if nothing more is to be started before a chunk has gone.
+pub fn is_full(status: &OperationStatus) -> bool {
+    status.history.len() >= FULL_AT
 }
 
 #[cfg(test)]
@@ -66,11 +70,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_that_fails_for_days_keeps_the_log_short_and_its_first_failure() {
+    fn what_a_chunk_has_goes_and_nothing_else() {
         let mut status = OperationStatus::default();
         let now = Time::new("2026-11-24T03:00:00Z".parse().unwrap());
-        append(&mut status, now, HistoryEvent::Started, None, None);
-        for attempt in 1..2000 {
+        for attempt in 1..SPILL_AT as i64 {
             append(
                 &mut status,
                 now,
@@ -78,19 +81,16 @@ mod tests {
                 Some(("resize", attempt)),
                 None,
             );
-            append(
-                &mut status,
-                now,
-                HistoryEvent::AttemptFailed,
-                Some(("resize", attempt)),
-                Some("503"),
-            );
+            assert!(chunk(&status).is_none());
         }
-        assert_eq!(status.history.len(), MAX_HISTORY);
-        assert_eq!(status.history[0].event, HistoryEvent::Started);
-        assert_eq!((status.history[1].attempt, status.history[2].attempt), (1, 1));
-        assert_eq!(status.history.last().map(|e| (e.attempt, e.seq)), Some((1999, 3999)));
-        assert_eq!(status.history_dropped, 3999 - MAX_HISTORY as i64);
+        append(&mut status, now, HistoryEvent::AttemptFailed, None, Some("503"));
+        let (first, last) = (chunk(&status).unwrap()[0].seq, chunk(&status).unwrap()[CHUNK - 1].seq);
+        assert_eq!((first, last), (1, CHUNK as i64));
+        trim(&mut status, last);
+        assert_eq!((status.history[0].seq, status.history_spilled), (last + 1, last));
+        let same = status.clone();
+        trim(&mut status, last);
+        assert_eq!(status, same);
     }
 
     #[test]

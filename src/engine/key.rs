@@ -21,10 +21,9 @@ pub struct IdempotencyKey {
 impl IdempotencyKey {
     /// The key of what step `step` of the operation with this uid does in this epoch.
     pub fn new(operation_uid: &str, step: &str, epoch: i64) -> Self {
-        let (step, what) = match step.strip_suffix(":undo") {
-            Some(step) => (step, "undo"),
-            None => (step, "do"),
-        };
+        // `deploy:undo[3]` is how item 3 of `deploy` is undone.
+        let what = if step.contains(":undo") { "undo" } else { "do" };
+        let step = step.replacen(":undo", "", 1);
         Self {
             path: format!("{operation_uid}/{step}/{what}/{epoch}"),
         }

@@ -23,7 +23,7 @@ mod transitions;
 mod workflow;
 
 pub use decide::decide;
-pub use history::shorten;
+pub use history::{chunk, shorten};
 pub use key::IdempotencyKey;
 pub use outcome::{AttemptFailure, Effect, Outcome, RetryAdvice};
 pub use request::{ExpressionFailure, Request, output, request, result_scope, scope};
@@ -101,6 +101,8 @@ pub struct Inputs<'a> {
     pub results: &'a [AttemptResult],
     /// The actions on it that don't say yet what came of them, in the order of their creation.
     pub actions: &'a [Action],
+    /// The sequence number up to which the history is in OperationHistory objects, as far as this process has seen to it.
+    pub spilled: i64,
     /// The namespace's last hold.
     pub namespace_hold: Option<Hold>,
     /// True while this process shuts down: what arrives is recorded, nothing is started.
@@ -155,7 +157,10 @@ pub enum AttemptOutcome {
 pub struct Decision {
     /// The next status. Equal to the last one where nothing is to be written.
     pub status: OperationStatus,
-    /// Everything that should be under way in this process once that status is durable.
+    /// False where nothing is lost if the status is not written: all that it says beyond the last one is what local steps
+    /// did, which can be done again.
+    pub durable: bool,
+    /// Everything that should be under way in this process once that status is durable, where it has to be.
     pub work: Vec<Work>,
     /// When to decide again, if nothing arrives before.
     pub wake: Option<Time>,

@@ -59,6 +59,7 @@ fn spec(graph: bool, plan: &[StepPlan]) -> String {
         let mut value = match step.kind {
             0 => json!({"http": {"url": "http://x"}, "output": {"n": "${result.n}"}}),
             1 => json!({"http": {"url": "http://x"}, "retry": {"maximumAttempts": 3}}),
+            2 if step.once => json!({"operation": {"templateRef": {"name": "x"}}, "timeouts": {"scheduleToClose": "3m"}}),
             2 => json!({"job": {"image": "x"}, "timeouts": {"scheduleToClose": "3m"}}),
             3 => json!({"wait": {"duration": "20s"}}),
             4 => json!({"kubernetes": {"wait": {"resource": {"apiVersion": "v1", "kind": "Pod", "name": "p"}, "for": "Current"}}, "timeouts": {"scheduleToClose": "4m"}}),
@@ -85,7 +86,6 @@ fn spec(graph: bool, plan: &[StepPlan]) -> String {
             value["forEach"] = json!("[1, 2, 3, 4, 5]");
             value["maxParallel"] = json!(2);
             value["maxFailures"] = json!(step.extras >> 7);
-            value.as_object_mut().unwrap().remove("compensate");
         }
         value
     }).collect();
@@ -184,6 +184,7 @@ struct Inputs2 {
     suspend: Option<bool>,
     cancel: Option<Cancel>,
     actions: Vec<Action>,
+    spilled: i64,
 }
 
 impl Watched {
@@ -204,6 +205,7 @@ impl Watched {
             suspend: self.case.spec.suspend,
             cancel: self.case.spec.cancel.clone(),
             actions: self.case.actions.clone(),
+            spilled: self.case.spilled,
         };
         prop_assert_eq!(self.case.decision(results), self.case.decision(results));
         self.case.visit_with(results);
@@ -249,6 +251,8 @@ impl Watched {
         if before.state.is_some_and(|s| s.is_finished()) && !acted && !decided {
             prop_assert_eq!(&before, after);
         }
+        let kept = |e: &crate::api::HistoryEntry| after.history.contains(e) || self.case.chunks.contains(e);
+        prop_assert!(before.history.iter().all(kept), "an entry of the history is lost");
         let size = serde_json::to_string(after).unwrap().len();
         prop_assert!(size <= MAX_STATUS, "{} bytes", size);
         // A look that has nothing new decides nothing.
@@ -260,7 +264,7 @@ impl Watched {
 
     fn result(&self, which: prop::sample::Index, how: u8) -> Option<AttemptResult> {
         let work = (!self.case.work.is_empty()).then(|| &self.case.work[which.index(self.case.work.len())])?;
-        let job = self.case.step(&work.step).step_type == crate::api::StepType::Job;
+        let job = self.case.step(&work.step).step_type.goes_on_by_itself();
         Some(AttemptResult {
             step: work.step.clone(),
             epoch: work.epoch,
@@ -330,7 +334,7 @@ impl Watched {
                 return Ok(());
             }
             if let Some(work) = self.case.work.first().cloned() {
-                let job = self.case.step(&work.step).step_type == crate::api::StepType::Job;
+                let job = self.case.step(&work.step).step_type.goes_on_by_itself();
                 let outcome = match work.kind {
                     WorkKind::Stop(_) => AttemptOutcome::Stopped,
                     WorkKind::Attempt if job => AttemptOutcome::Accepted { external: external() },
@@ -373,6 +377,7 @@ impl Watched {
             again.spec.suspend = inputs.suspend;
             again.spec.cancel.clone_from(&inputs.cancel);
             again.actions.clone_from(&inputs.actions);
+            again.spilled = inputs.spilled;
             again.visit_with(results);
         }
         prop_assert_eq!(&again.status, &self.case.status);

@@ -11,7 +11,7 @@ use super::workflow::{
     InvalidSpec, Role, Workflow, WorkflowStep, input, join_conditions, split_conditions, split_item,
 };
 use super::{IdempotencyKey, Identity};
-use crate::api::{CloudOperationSpec, Failure, OperationState, OperationStatus, StepState, StepStatus, Time};
+use crate::api::{CloudOperationSpec, Failure, Items, OperationState, OperationStatus, StepState, StepStatus, Time};
 
 /// The largest output of one step, in bytes of JSON.
 pub const MAX_STEP_OUTPUT: usize = 16 * 1024;
@@ -131,7 +131,7 @@ fn base_scope<'a>(
             "state".into(),
             step.map_or_else(|| json!("NotStarted"), |step| json!(step.state)),
         );
-        let output = step.and_then(|step| step.output.clone());
+        let output = step.and_then(|step| step.output.clone().or_else(|| partial(step.items.as_ref()?)));
         if output.is_some() || step.is_some_and(|step| step.state == StepState::Succeeded) {
             entry.insert("output".into(), Value::Object(output.unwrap_or_default()));
         }
@@ -152,6 +152,13 @@ fn base_scope<'a>(
         )
 }
 
+/// The outputs of a list that isn't through, for who undoes it.
+fn partial(list: &Items) -> Option<Map<String, Value>> {
+    let item = |index: i64| list.outputs.get(&index.to_string()).cloned().unwrap_or_default();
+    let items = (0..list.total).map(item).collect();
+    (!list.outputs.is_empty()).then(|| Map::from_iter([("items".to_owned(), Value::Array(items))]))
+}
+
 /// Fills in a step's request. Its digest covers the condition fields too.
 ///
 /// # Errors
@@ -166,7 +173,13 @@ pub fn request(step: &WorkflowStep, scope: &Scope, key: &IdempotencyKey) -> Resu
     })?;
     let value = join_conditions(rendered, conditions);
     let digest = digest(&value);
-    Ok(Request { value, digest })
+    let mut request = Request { value, digest };
+    // What a child runs is taken as it is. The digest need not cover it: it is the spec's, which can't change.
+    let child = step.spec.operation.as_ref().and_then(|child| child.spec.clone());
+    if let (Some(child), Value::Object(value)) = (child, &mut request.value) {
+        value.insert("spec".into(), Value::Object(child));
+    }
+    Ok(request)
 }
 
 fn field_name(step: &WorkflowStep) -> String {

@@ -177,9 +177,9 @@ fn describe(step: &StepStatus) -> String {
     }
 }
 
-/// Keeps a status below [`MAX_STATUS`] whatever its operation does: first long messages go, then old attempts.
+/// Keeps a status below [`MAX_STATUS`] whatever its operation does: long messages are shortened.
 pub fn bound(status: &mut OperationStatus) {
-    for most in [400, 160, 80] {
+    for most in [400, 160, 80, 40] {
         if serde_json::to_string(status).map_or(0, |text| text.len()) <= MAX_STATUS {
             return;
         }
@@ -192,11 +192,6 @@ pub fn bound(status: &mut OperationStatus) {
         for entry in &mut status.history {
             entry.message = entry.message.take().map(|m| shorten(&m, most / 2));
         }
-    }
-    while serde_json::to_string(status).map_or(0, |text| text.len()) > MAX_STATUS && !status.history.is_empty() {
-        let drop = status.history.len().div_ceil(4);
-        status.history.drain(..drop);
-        status.history_dropped += drop as i64;
     }
 }
 

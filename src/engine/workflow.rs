@@ -68,6 +68,12 @@ pub enum Role {
 }
 
 impl WorkflowStep {
+    /// True if something of it is evaluated after its request: an output, or a condition that an activity checks.
+    pub fn reads_later(&self) -> bool {
+        let conditions = !split_conditions(&self.request).1.is_empty();
+        conditions || self.spec.output.is_some() || self.spec.output_secret.is_some()
+    }
+
     /// The name of the signal that it waits for, if it does.
     pub fn signal(&self) -> Option<&str> {
         let signal = self.spec.signal.as_ref()?;
@@ -202,7 +208,12 @@ impl Workflow {
                 continue;
             };
             let field = format!("spec.steps[{i}].compensate");
-            let step = compensate.step(undo_name(&spec.steps[i].name));
+            let mut step = compensate.step(undo_name(&spec.steps[i].name));
+            if spec.steps[i].for_each.is_some() {
+                // Each item that was done is undone, one after the other.
+                step.for_each.clone_from(&spec.steps[i].for_each);
+                step.max_parallel = Some(1);
+            }
             let mut readable = steps[i].ancestors.clone();
             readable.insert(i);
             let mut compiled = compiler.step(field, Role::Undo(i), &step, BTreeSet::new())?;
@@ -258,7 +269,7 @@ impl Compiler<'_> {
         let step_type = step.step_type().ok_or_else(|| {
             InvalidSpec::new(
                 own.clone(),
-                "a step has exactly one of http, kubernetes, job, wait, signal, approval, set, assert",
+                "a step has exactly one of http, kubernetes, job, operation, wait, signal, approval, set, assert",
             )
         })?;
         let mut scope = STEP_SCOPE.to_vec();
@@ -289,6 +300,7 @@ impl Compiler<'_> {
         }
         let (field, request) = request_of(step, step_type);
         self.check_wait(&own, step)?;
+        check_child(&own, step)?;
         reads(field, &self.request(&at(field), &request, &scope)?)?;
         scope.extend(["step", "result"]);
         if let Some(output) = &step.output {
@@ -430,6 +442,47 @@ impl Compiler<'_> {
     }
 }
 
+/// Checks what a child is to run.
+fn check_child(own: &str, step: &Step) -> Result<(), InvalidSpec> {
+    let Some(spec) = step.operation.as_ref().and_then(|child| child.spec.as_ref()) else {
+        return Ok(());
+    };
+    let field = format!("{own}.operation.spec");
+    let spec: CloudOperationSpec =
+        serde_json::from_value(Value::Object(spec.clone())).map_err(|error| InvalidSpec::new(&field, error))?;
+    for (given, name, why) in [
+        (
+            spec.ttl_seconds_after_finished.is_some(),
+            "ttlSecondsAfterFinished",
+            "it goes with its parent",
+        ),
+        (!spec.input.is_empty(), "input", "say it in operation.input"),
+        (
+            spec.template_ref.is_some(),
+            "templateRef",
+            "say it in operation.templateRef",
+        ),
+        (
+            spec.service_account_name.is_some(),
+            "serviceAccountName",
+            "say it in operation.serviceAccountName",
+        ),
+    ] {
+        if given {
+            return Err(InvalidSpec::new(
+                format!("{field}.{name}"),
+                format!("can't be given here: {why}"),
+            ));
+        }
+    }
+    Workflow::compile(&spec)
+        .map(|_| ())
+        .map_err(|InvalidSpec { field: inner, message }| {
+            let inner = inner.strip_prefix("spec").unwrap_or(&inner);
+            InvalidSpec::new(format!("{field}{inner}"), message)
+        })
+}
+
 /// The part of a step that says what it does, and that field's name.
 fn request_of(step: &Step, step_type: StepType) -> (&'static str, Value) {
     match step_type {
@@ -441,6 +494,13 @@ fn request_of(step: &Step, step_type: StepType) -> (&'static str, Value) {
         StepType::Assert => ("assert", Value::Null), // an expression, not a template
         StepType::Signal => ("signal", Value::Null), // its schema and default are taken as they are
         StepType::Approval => ("approval", to_value(&step.approval)),
+        StepType::Operation => {
+            let mut child = to_value(&step.operation);
+            if let Value::Object(child) = &mut child {
+                child.remove("spec"); // its expressions are its own
+            }
+            ("operation", child)
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use holdfast::activities::http::TargetPolicy;
 use holdfast::api::{
-    ActionState, CloudOperation, HistoryEvent, OperationAction, OperationState, OperationTemplate, Time,
+    ActionState, CloudOperation, HistoryEvent, OperationAction, OperationHistory, OperationState, OperationTemplate,
+    Time,
 };
 use holdfast::controllers::{Clock, Config, Environment, Health, run};
 use holdfast_apiserver::{ApiServer, Fault, RequestInfo, seed_jitter};
@@ -256,6 +257,14 @@ impl World {
     /// accepted write took back what an earlier one had recorded.
     pub fn check(&self) {
         assert_eq!(self.service.violations(), Vec::<String>::new());
+        let mut in_chunks = std::collections::BTreeMap::new();
+        for chunk in self.server.list::<OperationHistory>() {
+            let uid = chunk.spec.operation_ref.uid.clone();
+            for entry in chunk.spec.entries {
+                let known = in_chunks.insert((uid.clone(), entry.seq), entry);
+                assert!(known.is_none(), "an entry is in two chunks: {known:?}");
+            }
+        }
         for write in self.server.writes() {
             if write.change.key.resource != "cloudoperations" {
                 continue;
@@ -268,6 +277,16 @@ impl World {
             };
             if after.compacted.is_some() {
                 continue;
+            }
+            let uid = write
+                .change
+                .after
+                .as_ref()
+                .and_then(|stored| stored.object["metadata"]["uid"].as_str())
+                .unwrap();
+            for entry in &before.history {
+                let kept = after.history.contains(entry) || in_chunks.get(&(uid.to_owned(), entry.seq)) == Some(entry);
+                assert!(kept, "an entry of the history is lost: {entry:?}");
             }
             // A person may take back how a step ended; else what is closed stays, but for items, which are folded.
             let acted = |e: &holdfast::api::HistoryEntry| e.event == HistoryEvent::ActionApplied && e.seq > before.seq;

@@ -106,7 +106,7 @@ impl Pass<'_> {
     fn expire_step(&mut self, i: usize, message: &str) {
         let step = &mut self.status.steps[i];
         step.maybe_done |= step.state == StepState::Running;
-        if step.step_type == StepType::Job && step.state != StepState::Undecided {
+        if step.step_type.goes_on_by_itself() && step.items.is_none() && step.state != StepState::Undecided {
             step.failure = Some(Failure {
                 reason: TIMED_OUT.into(),
                 message: shorten(message, MAX_MESSAGE),
@@ -171,10 +171,10 @@ impl Pass<'_> {
                 continue;
             }
             let step = &mut self.status.steps[i];
-            let job = step.step_type == StepType::Job;
+            let job = step.step_type.goes_on_by_itself();
             let mine = step.runner.as_deref() == Some(self.inputs.runner);
             let stop = match step.state {
-                StepState::Running if job => now && !mine, // a call of ours that creates a Job is short: it ends first
+                StepState::Running if job => now && !mine, // a call of ours that starts it is short: it ends first
                 StepState::Waiting if job => now,
                 StepState::BackingOff if job => step.maybe_done,
                 _ => false,

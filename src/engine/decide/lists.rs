@@ -62,6 +62,7 @@ impl Pass<'_> {
             self.fold(&flow.name);
             let open = self.items_of(&flow.name).filter(|item| !item.state.is_closed()).count();
             let stops = self.stops_list(flow);
+            let full = history::is_full(&self.status);
             let Some(i) = self.status.steps.iter().position(|s| s.name == flow.name) else {
                 return;
             };
@@ -76,7 +77,7 @@ impl Pass<'_> {
             if open == 0 && (through || stops) {
                 return self.end_list(flow, i, through && !self.too_many_failed(flow));
             }
-            if through || stops || open >= most {
+            if through || stops || open >= most || full {
                 let (done, total) = (list.next - i64::try_from(open).unwrap_or(0), list.total);
                 self.status.steps[i].message = Some(format!("{done} of {total} items are done, {open} under way"));
                 return;

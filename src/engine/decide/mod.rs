@@ -9,6 +9,7 @@ mod actions;
 mod endings;
 mod intents;
 mod lists;
+mod local;
 mod results;
 mod undo;
 
@@ -34,10 +35,11 @@ use crate::api::{
 };
 
 /// Decides one pass.
-pub fn decide(status: &OperationStatus, inputs: &Inputs<'_>) -> Decision {
+pub fn decide<'a>(status: &'a OperationStatus, inputs: &'a Inputs<'a>) -> Decision {
     if status.engine.is_some_and(|engine| engine > ENGINE) {
         return Decision {
             status: status.clone(),
+            durable: true,
             work: vec![],
             wake: None,
             delete: false,
@@ -45,10 +47,12 @@ pub fn decide(status: &OperationStatus, inputs: &Inputs<'_>) -> Decision {
     }
     let now = status.last_time.map_or(inputs.now, |last| last.max(inputs.now));
     let mut pass = Pass {
+        before: status,
         status: status.clone(),
         inputs,
         now,
     };
+    history::trim(&mut pass.status, inputs.spilled);
     if status.state.is_some_and(OperationState::is_finished) {
         pass.decide_actions();
         if pass.status.completion_time.is_some() {
@@ -88,6 +92,7 @@ pub fn decide(status: &OperationStatus, inputs: &Inputs<'_>) -> Decision {
 type End = Option<(OperationState, String)>;
 
 struct Pass<'a> {
+    before: &'a OperationStatus,
     status: OperationStatus,
     inputs: &'a Inputs<'a>,
     now: Time,
@@ -102,6 +107,7 @@ impl<'a> Pass<'a> {
         };
         self.freeze_deadlines();
         for result in self.inputs.results {
+            self.start_local(workflow, result);
             self.apply(workflow, result);
         }
         self.decide_actions();
@@ -114,7 +120,7 @@ impl<'a> Pass<'a> {
         }
         loop {
             self.wind_down();
-            if idle || !self.start_ready(workflow) {
+            if idle || history::is_full(&self.status) || !self.start_ready(workflow) {
                 break;
             }
         }
@@ -325,8 +331,11 @@ impl<'a> Pass<'a> {
                 wake_at(self.status.deadline);
             }
         }
+        let durable =
+            self.inputs.draining || !local::can_be_done_again(self.before, &self.status, self.inputs.workflow.ok());
         Decision {
             status: self.status,
+            durable,
             work,
             wake,
             delete,

@@ -35,7 +35,10 @@ impl Pass<'_> {
             .filter_map(|flow| {
                 let undo = &workflow.steps[flow.undo?];
                 let entry = self.entry(&flow.name)?;
-                let done = entry.state == StepState::Succeeded || entry.maybe_done;
+                let done = match &entry.items {
+                    Some(items) => !self.done_items(&flow.name, items).is_empty(),
+                    None => entry.state == StepState::Succeeded || entry.maybe_done,
+                };
                 (done && self.entry(&undo_name(&flow.name)).is_none()).then_some((entry.end_seq, undo))
             })
             .collect();
@@ -52,8 +55,48 @@ impl Pass<'_> {
             if !self.status.steps.iter().any(|step| self.is_undo(&step.name)) {
                 history::append(&mut self.status, self.now, HistoryEvent::Compensating, None, None);
             }
-            self.start_step(workflow, undo);
+            self.undo(workflow, undo);
         }
+    }
+
+    fn undo(&mut self, workflow: &Workflow, undo: &WorkflowStep) {
+        let Role::Undo(of) = undo.role else { return };
+        let list = self
+            .entry(&workflow.steps[of].name)
+            .and_then(|entry| entry.items.clone());
+        let Some(list) = list else {
+            return self.start_step(workflow, undo);
+        };
+        let mut done = self.done_items(&workflow.steps[of].name, &list);
+        done.reverse();
+        let message = format!("{} items", done.len());
+        self.enter(
+            undo,
+            &undo.name,
+            StepState::Waiting,
+            HistoryEvent::StepWaiting,
+            &message,
+        );
+        if let Some(step) = self.status.steps.last_mut() {
+            step.items = Some(Items {
+                total: list.total,
+                next: list.total,
+                again: done,
+                ..Items::default()
+            });
+        }
+    }
+
+    /// The items of a list that were done, or may have been, by index: those that have no entry of their own any more,
+    /// and those whose outcome is unknown.
+    fn done_items(&self, name: &str, list: &Items) -> Vec<i64> {
+        let done = |index: &i64| {
+            let entry = usize::try_from(*index)
+                .ok()
+                .and_then(|index| self.entry(&item_name(name, index)));
+            !list.again.contains(index) && entry.is_none_or(|entry| entry.state.satisfies() || entry.maybe_done)
+        };
+        (0..list.next).filter(done).collect()
     }
 
     /// True once nothing is left to be undone.

@@ -80,6 +80,18 @@ fn nobody_approves_by_name_where_nobody_vouches_for_names() {
 }
 
 #[test]
+fn who_leaves_out_who_they_are_does_not_approve_in_spite_of_exclude_requester() {
+    let mut case = case("steps: [{name: review, approval: {excludeRequester: true}}]");
+    case.identity.creator = Some("bob".into());
+    case.visit().ask(json!({"approve": {"step": "review"}}));
+    case.actions[0].spec.requested_by = None;
+    case.visit();
+    let (state, message) = case.came_of_it();
+    assert_eq!(state, Rejected);
+    assert!(message.contains("nobody vouches for who asks"), "{message}");
+}
+
+#[test]
 fn a_rejection_fails_the_step_with_its_reason() {
     let mut case = with_creator();
     case.asks(json!({"reject": {"step": "review", "comment": "not on a Friday"}}));

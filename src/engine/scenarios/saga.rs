@@ -264,3 +264,45 @@ fn specs_of_undo_and_end_are_checked_too() {
         assert!(error.message.contains(word), "{error}");
     }
 }
+
+#[test]
+fn the_items_of_a_list_that_were_done_are_undone_one_after_the_other_the_last_first() {
+    let mut case = case(
+        "
+failurePolicy: Compensate
+steps:
+- name: deploy
+  forEach: '[10, 20, 30, 40]'
+  maxParallel: 2
+  http: {url: 'http://x/${string(item)}'}
+  output: {id: '${result.id}'}
+  compensate: {http: {method: DELETE, url: 'http://x/${string(item)}/${steps.deploy.output.items[index].id}'}}
+",
+    );
+    case.visit()
+        .succeed("deploy[0]", json!({"id": "a"}))
+        .succeed("deploy[1]", json!({"id": "b"}));
+    case.fail("deploy[2]", refused())
+        .succeed("deploy[3]", json!({"id": "d"}));
+    case.assert_state(Compensating)
+        .assert_step("deploy:undo[3]", StepState::Running, 1);
+    let url = |case: &Case, name: &str| {
+        let workflow = Workflow::compile(&case.spec).unwrap();
+        let flow = workflow.step(name).unwrap();
+        let scope = scope(&workflow, flow, name, &case.identity, &case.spec, &case.status).unwrap();
+        request(flow, &scope, &IdempotencyKey::new("u1", name, 0))
+            .unwrap()
+            .value["url"]
+            .clone()
+    };
+    assert_eq!(url(&case, "deploy:undo[3]"), "http://x/40/d");
+    case.succeed("deploy:undo[3]", nothing());
+    assert_eq!(url(&case, "deploy:undo[1]"), "http://x/20/b");
+    case.fail("deploy:undo[1]", refused()).assert_state(Stuck);
+    case.asks(json!({"retry": {}}));
+    case.assert_step("deploy:undo[1]", StepState::Running, 1);
+    case.succeed("deploy:undo[1]", nothing())
+        .succeed("deploy:undo[0]", nothing())
+        .assert_state(Failed);
+    assert!(case.message().ends_with("; undone: deploy"), "{}", case.message());
+}

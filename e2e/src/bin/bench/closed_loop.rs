@@ -43,13 +43,34 @@ impl Noop {
         Ok(Self { address })
     }
 
+    fn url(&self) -> String {
+        format!("http://{}/groups/web", self.address)
+    }
+
     /// Three steps, one after the other, that call it.
     pub fn spec(&self) -> Value {
-        let url = format!("http://{}/groups/web", self.address);
+        let url = self.url();
         json!({"steps": [
             {"name": "describe", "http": {"method": "GET", "url": url}, "output": {"size": "${result.body.size}"}},
             {"name": "resize", "http": {"method": "POST", "url": format!("{url}/resize"), "body": {"size": "${steps.describe.output.size + 1}"}}},
             {"name": "verify", "http": {"method": "GET", "url": url}, "output": {"size": "${result.body.size}"}},
+        ]})
+    }
+
+    /// The same three, as local steps.
+    pub fn local_spec(&self) -> Value {
+        let mut spec = self.spec();
+        for step in spec["steps"].as_array_mut().into_iter().flatten() {
+            step["local"] = json!(true);
+        }
+        spec
+    }
+
+    /// One step that calls it for each of so many items, 50 at once.
+    pub fn list_spec(&self, items: usize) -> Value {
+        let url = format!("{}/${{string(item)}}", self.url());
+        json!({"steps": [
+            {"name": "call", "forEach": format!("lists.range({items})"), "maxParallel": 50, "http": {"method": "POST", "url": url}},
         ]})
     }
 }

@@ -36,6 +36,12 @@ const ALONE: Length = Length {
     operations: 250,
     span: Duration::ZERO,
 };
+/// How many items a list has, and how many operations with one are run.
+pub const LIST_ITEMS: usize = 1000;
+const LISTS: Length = Length {
+    operations: 2,
+    span: Duration::ZERO,
+};
 /// For how long operations are run at once, in a round.
 const AT_ONCE: Length = Length {
     operations: 0,
@@ -90,8 +96,9 @@ async fn measure(world: &World, apart: &World) -> Result<Report> {
     let status = objects.status("sample-0").await?;
     objects.delete_all().await?;
 
-    let (mut raw, mut alone, mut fifty, mut many) = (
+    let (mut raw, mut alone, mut fifty, mut many, mut local) = (
         Raw::default(),
+        Observed::default(),
         Observed::default(),
         Observed::default(),
         Observed::default(),
@@ -105,6 +112,10 @@ async fn measure(world: &World, apart: &World) -> Result<Report> {
         }
         say("Operations, 50 at once");
         fifty.round(&observer, &objects, &spec, 50, AT_ONCE).await?;
+        say("Operations of local steps, 50 at once");
+        local
+            .round(&observer, &objects, &noop.local_spec(), 50, AT_ONCE)
+            .await?;
         say("Operations, 500 at once");
         many.round(&observer, &objects, &spec, 500, AT_ONCE).await?;
         say(&format!(
@@ -115,6 +126,10 @@ async fn measure(world: &World, apart: &World) -> Result<Report> {
             many.run.per_s()
         ));
     }
+    say("Operations of one step with a list, one at a time");
+    let mut list = Observed::default();
+    list.round(&observer, &objects, &noop.list_spec(LIST_ITEMS), 1, LISTS)
+        .await?;
     say("Ten thousand operations that wait");
     let idle = idle::measure(&observer, &objects).await?;
     operator.stop().await;
@@ -124,6 +139,8 @@ async fn measure(world: &World, apart: &World) -> Result<Report> {
         alone,
         fifty,
         many,
+        local,
+        list,
         idle,
     })
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::Observed;
 use super::idle::{Idle, OPERATIONS, SPAN};
 use super::raw::Raw;
+use super::{LIST_ITEMS, Observed};
 
 /// All that was measured.
 pub struct Report {
@@ -20,6 +20,10 @@ pub struct Report {
     pub fifty: Observed,
     /// 500 at once.
     pub many: Observed,
+    /// 50 at once, of local steps.
+    pub local: Observed,
+    /// One at a time, of one step with a list.
+    pub list: Observed,
     /// Those that wait.
     pub idle: Idle,
 }
@@ -33,6 +37,8 @@ impl Report {
             alone,
             fifty,
             many,
+            local,
+            list,
             idle,
         } = self;
         row("measured", "value", "ratio", "target");
@@ -69,6 +75,24 @@ impl Report {
                 target,
             );
         }
+        row(
+            "operations of 3 local steps, 50 at once",
+            &format!("{:.0}/s", local.run.per_s()),
+            &format!("{:.2} × ordinary steps", local.run.per_s() / fifty.run.per_s()),
+            "≥ 1.8",
+        );
+        row(
+            &format!("forEach over {LIST_ITEMS} items, 50 at once"),
+            &format!("{:.0} items/s", self.items_per_s()),
+            "",
+            "",
+        );
+        row(
+            "status writes an item",
+            &format!("{:.3}", list.writes_per_operation() / LIST_ITEMS as f64),
+            "",
+            "",
+        );
         row("time of one operation, 50 at once, p50 / p99", &both(fifty), "", "");
         row("time of one operation, 500 at once, p50 / p99", &both(many), "", "");
         row(
@@ -122,6 +146,10 @@ impl Report {
         );
     }
 
+    fn items_per_s(&self) -> f64 {
+        LIST_ITEMS as f64 / self.list.run.latency(0.5).as_secs_f64()
+    }
+
     /// The same as JSON, for programs.
     pub fn json(&self) -> String {
         let Self {
@@ -129,6 +157,7 @@ impl Report {
             alone,
             fifty,
             many,
+            local,
             idle,
             ..
         } = self;
@@ -142,6 +171,8 @@ impl Report {
             "operation_ms_p50": alone.run.latency(0.5).as_secs_f64() * 1e3,
             "operation_ms_p99": alone.run.latency(0.99).as_secs_f64() * 1e3,
             "writes_per_operation": fifty.writes_per_operation(),
+            "local_over_durable_rate": local.run.per_s() / fifty.run.per_s(),
+            "for_each_items_per_s": self.items_per_s(),
             "idle_10k_requests_per_s": idle.requests_per_s,
             "idle_10k_rss_mib": idle.rss_mib,
         });

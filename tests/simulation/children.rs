@@ -1,0 +1,141 @@
+//! Operations that run for a step of another: what becomes of one is what becomes of the other.
+
+use holdfast::api::{CloudOperation, OperationState, StepState};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::world::{NAMESPACE, World};
+
+fn parent(policy: Option<&str>, steps: &Value) -> Value {
+    let mut operation = json!({"spec": {"steps": steps}});
+    if let Some(policy) = policy {
+        operation["parentClosePolicy"] = json!(policy);
+    }
+    json!({
+        "apiVersion": "holdfast.dev/v1alpha1", "kind": "CloudOperation",
+        "metadata": {"name": "parent", "namespace": NAMESPACE},
+        "spec": {"steps": [{"name": "child", "operation": operation}]},
+    })
+}
+
+fn child(world: &World) -> Option<CloudOperation> {
+    let operations = world.server.list::<CloudOperation>().into_iter();
+    operations
+        .into_iter()
+        .find(|operation| operation.name_any() != "parent")
+}
+
+fn child_state(world: &World) -> Option<OperationState> {
+    child(world)?.status?.state
+}
+
+/// A parent whose child waits, and is then cancelled.
+async fn cancelled(policy: Option<&str>) -> World {
+    let mut world = World::new(1);
+    world.start();
+    world
+        .apply(&parent(policy, &json!([{"name": "nap", "wait": {"duration": "2m"}}])))
+        .await;
+    let followed = |world: &World| {
+        let waits = child_state(world) == Some(OperationState::Waiting);
+        waits
+            && world
+                .operation("parent")
+                .status
+                .is_some_and(|s| s.steps[0].state == StepState::Waiting)
+    };
+    world.until("the child waits", followed).await;
+    let api: Api<CloudOperation> = Api::namespaced(world.server.client("user"), NAMESPACE);
+    let cancel = Patch::Merge(json!({"spec": {"cancel": {"reason": "stop"}}}));
+    api.patch("parent", &PatchParams::default(), &cancel).await.unwrap();
+    world.until("the parent ends", |world| world.finished("parent")).await;
+    assert_eq!(world.state("parent"), Some(OperationState::Cancelled));
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_is_cancelled_with_its_parent_which_waits_for_its_end() {
+    let mut world = cancelled(None).await;
+    assert_eq!(child_state(&world), Some(OperationState::Cancelled));
+    assert!(
+        child(&world)
+            .unwrap()
+            .spec
+            .cancel
+            .unwrap()
+            .reason
+            .unwrap()
+            .contains("parent")
+    );
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_is_to_end_by_itself_is_waited_for() {
+    let mut world = cancelled(Some("Wait")).await;
+    assert_eq!(child_state(&world), Some(OperationState::Succeeded));
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abandoned_child_goes_on_and_is_not_its_parents() {
+    let mut world = cancelled(Some("Abandon")).await;
+    assert_eq!(child_state(&world), Some(OperationState::Waiting));
+    assert!(child(&world).unwrap().owner_references().is_empty());
+    world
+        .until("the child ends", |world| {
+            child_state(world) == Some(OperationState::Succeeded)
+        })
+        .await;
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_childs_failure_is_the_steps_with_its_words() {
+    let mut world = World::new(1);
+    world.start();
+    let refused = json!([{"name": "bad", "http": {"method": "POST", "url": "http://inventory.prod/status/422"}}]);
+    world.apply(&parent(None, &refused)).await;
+    world.until("the parent ends", |world| world.finished("parent")).await;
+    assert_eq!(world.state("parent"), Some(OperationState::Failed));
+    let message = world.message("parent");
+    assert!(
+        message.contains("step child: Failed: CloudOperation parent-child-"),
+        "{message}"
+    );
+    assert!(message.contains("step bad: HttpStatus"), "{message}");
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_child_may_not_be_is_an_invalid_spec() {
+    for (spec, field) in [
+        (
+            json!({"steps": [{"name": "a", "set": {"x": "${steps.b.output}"}}]}),
+            "spec.steps[0].operation.spec.steps[0].set.x",
+        ),
+        (
+            json!({"steps": [{"name": "a", "set": {}}], "ttlSecondsAfterFinished": 1}),
+            "spec.steps[0].operation.spec.ttlSecondsAfterFinished",
+        ),
+    ] {
+        let mut world = World::new(1);
+        world.start();
+        let mut manifest = parent(None, &json!([]));
+        manifest["spec"]["steps"][0]["operation"]["spec"] = spec;
+        world.apply(&manifest).await;
+        world.until("the parent ends", |world| world.finished("parent")).await;
+        assert_eq!(world.state("parent"), Some(OperationState::InvalidSpec));
+        assert!(
+            world.message("parent").starts_with(field),
+            "{}",
+            world.message("parent")
+        );
+        world.kill_all().await;
+    }
+}
