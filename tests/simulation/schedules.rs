@@ -107,13 +107,13 @@ async fn it_starts_an_operation_at_each_due_time_and_costs_nothing_between() {
     world.kill_all().await;
 }
 
-/// Two due times with a policy that waits, a backfill, and limits that delete; the operator dies at request number n.
+/// Three due times with a policy that waits, a backfill, and limits that delete; the operator dies at request number n.
 async fn crash_at(number: usize, applied: bool) -> (BTreeMap<String, usize>, usize, usize) {
     let mut world = World::new(1);
     let (requests, die) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-    let (counted, told) = (requests.clone(), die.clone());
+    let (counted, told, leases) = (requests.clone(), die.clone(), AtomicUsize::new(0));
     world.server.set_faults(move |info| {
-        if !of_operator(info) || !["operationschedules", "cloudoperations"].contains(&&*info.resource) {
+        if !of_operator(info) || (info.resource == "leases" && leases.fetch_add(1, Ordering::Relaxed) >= 6) {
             return Fault::None;
         }
         if counted.fetch_add(1, Ordering::Relaxed) + 1 != number {
@@ -124,7 +124,7 @@ async fn crash_at(number: usize, applied: bool) -> (BTreeMap<String, usize>, usi
     });
     let fields = "concurrencyPolicy: BufferAll, catchUpWindow: 5m, successfulHistoryLimit: 0,
         backfill: [{from: '2026-11-23T10:00:00Z', to: '2026-11-23T10:01:00Z'}]";
-    put_every("1-2", &world, fields, QUICK);
+    put_every("1-3", &world, fields, QUICK);
     let operator = world.start();
     tokio::select! {
         biased;
@@ -132,9 +132,9 @@ async fn crash_at(number: usize, applied: bool) -> (BTreeMap<String, usize>, usi
             world.kill(operator).await;
             world.start();
         }
-        () = until_minute(&world, 3) => {}
+        () = until_minute(&world, 4) => {}
     }
-    until_minute(&world, 5).await;
+    until_minute(&world, 6).await;
     let left = world.server.list::<CloudOperation>().len();
     assert_eq!(left, 0, "all ended, and none is to be kept");
     let status = schedule(&world).status.unwrap();
@@ -152,14 +152,14 @@ async fn crash_at(number: usize, applied: bool) -> (BTreeMap<String, usize>, usi
 
 #[tokio::test(start_paused = true)]
 async fn crashed_at_every_request_each_due_time_has_exactly_one_operation() {
-    let expected = once(&["00:01", "00:02", "10:01"]);
+    let expected = once(&["00:01", "00:02", "00:03", "10:01"]);
     let (created, effects, requests) = crash_at(usize::MAX, false).await;
-    assert_eq!((&created, effects), (&expected, 3));
-    assert!(requests > 20, "only {requests} requests");
+    assert_eq!((&created, effects), (&expected, 4));
+    assert!(requests > 40, "only {requests} requests");
     for number in 1..=requests {
         for applied in [false, true] {
             let (created, effects, _) = crash_at(number, applied).await;
-            assert_eq!((&created, effects), (&expected, 3), "crashed at {number}, {applied}");
+            assert_eq!((&created, effects), (&expected, 4), "crashed at {number}, {applied}");
         }
     }
 }
