@@ -37,11 +37,7 @@ impl Cached {
     /// When it is not what the schema says: written past it, or by a version to come.
     pub fn parse(&self) -> Result<CloudOperation, serde_json::Error> {
         let Body { metadata, spec, status } = serde_json::from_slice(&self.body)?;
-        Ok(CloudOperation {
-            metadata,
-            spec,
-            status,
-        })
+        Ok(CloudOperation { metadata, spec, status })
     }
 
     /// What it is doing, or how it ended.

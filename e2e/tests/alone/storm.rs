@@ -46,7 +46,7 @@ async fn every_operation_ends_and_every_effect_is_had_once_though_the_operator_i
             "spec": {"operationRef": {"name": name(n)}, "signal": {"name": "go"}}})
     };
     // Every fourth is cancelled, and its work undone; the others get their signal.
-    let is_cancelled = |n: usize| n % 4 == 0;
+    let is_cancelled = |n: usize| n.is_multiple_of(4);
     create(&world, (0..OPERATIONS).map(operation).collect()).await;
     let asking = async {
         let signals = (0..OPERATIONS).filter(|n| !is_cancelled(*n)).map(action).collect();

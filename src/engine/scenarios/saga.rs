@@ -317,6 +317,9 @@ steps: [{name: a, http: {url: 'http://a'}, compensate: {http: {url: 'http://undo
 finally: [{name: tell, http: {url: 'http://tell'}, retry: {initialInterval: 50m}}]
 ",
     );
-    case.visit().succeed("a", nothing()).fail("tell", busy()).later(90 * 60 * SECOND);
+    case.visit()
+        .succeed("a", nothing())
+        .fail("tell", busy())
+        .later(90 * 60 * SECOND);
     case.succeed("tell", nothing()).assert_state(Succeeded);
 }
