@@ -63,10 +63,9 @@ impl Pass<'_> {
     }
 
     pub(super) fn expire(&mut self, workflow: &Workflow) {
-        if self.satisfied(workflow) == workflow.total {
-            self.status.deadline = None; // what it was for is done: what runs at the end is not cut short
-        }
-        if self.status.deadline.is_some_and(|deadline| deadline <= self.now) && self.status.failure.is_none() {
+        // Once all steps are done, what runs at the end is not cut short.
+        let passed = self.status.deadline.is_some_and(|deadline| deadline <= self.now);
+        if passed && self.status.failure.is_none() && self.satisfied(workflow) < workflow.total {
             let timeout = self
                 .inputs
                 .spec

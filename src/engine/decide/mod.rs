@@ -327,7 +327,8 @@ impl<'a> Pass<'a> {
                     wake_at(step.deadline);
                 }
             }
-            if !held && self.status.failure.is_none() {
+            let steps_are_done = |workflow| self.satisfied(workflow) == workflow.total;
+            if !held && self.status.failure.is_none() && !self.inputs.workflow.is_ok_and(steps_are_done) {
                 wake_at(self.status.deadline);
             }
         }
