@@ -47,7 +47,7 @@ impl Actions {
         let verified = loop {
             match within(bindings.get_opt(POLICY_BINDING)).await {
                 Ok(found) => break found.is_some(),
-                Err(kube::Error::Api(status)) if status.code == 403 => break false,
+                Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => break false,
                 Err(error) => warn!(binding = POLICY_BINDING, %error, "the admission policy can't be looked up"),
             }
             sleep(LOOK_AGAIN).await;

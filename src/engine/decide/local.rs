@@ -55,6 +55,6 @@ pub(super) fn can_be_done_again(
             );
         step.attempt <= 1 && step.failure.is_none() && (called || computed)
     };
-    let changed = after.steps.iter().filter(|step| !before.steps.contains(step));
-    same_but_for_steps && !finished && kept && changed.into_iter().all(harmless)
+    let changed: Vec<_> = after.steps.iter().filter(|step| !before.steps.contains(step)).collect();
+    same_but_for_steps && !finished && kept && !changed.is_empty() && changed.into_iter().all(harmless)
 }
