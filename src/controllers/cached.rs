@@ -16,16 +16,14 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// An operation, not yet parsed.
 #[derive(Clone, Debug)]
 pub struct Cached {
-    /// Its name, namespace, uid and resourceVersion: by these it is found.
     metadata: ObjectMeta,
     state: Option<OperationState>,
-    /// Its metadata, spec and status, as JSON.
+    /// Its spec and status, as JSON.
     body: Box<[u8]>,
 }
 
 #[derive(Deserialize)]
 struct Body {
-    metadata: ObjectMeta,
     spec: CloudOperationSpec,
     status: Option<OperationStatus>,
 }
@@ -36,8 +34,12 @@ impl Cached {
     /// # Errors
     /// When it is not what the schema says: written past it, or by a version to come.
     pub fn parse(&self) -> Result<CloudOperation, serde_json::Error> {
-        let Body { metadata, spec, status } = serde_json::from_slice(&self.body)?;
-        Ok(CloudOperation { metadata, spec, status })
+        let Body { spec, status } = serde_json::from_slice(&self.body)?;
+        Ok(CloudOperation {
+            metadata: self.metadata.clone(),
+            spec,
+            status,
+        })
     }
 
     /// What it is doing, or how it ended.
@@ -59,24 +61,16 @@ pub fn version(object: &impl ResourceExt) -> u64 {
 impl<'de> Deserialize<'de> for Cached {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut object = Map::<String, Value>::deserialize(deserializer)?;
-        let metadata = object.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
-        if let Some(metadata) = metadata.as_object_mut() {
-            metadata.remove("managedFields");
-            if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {
-                annotations.remove(LAST_APPLIED);
-            }
-        }
-        let whole = ObjectMeta::deserialize(&*metadata).map_err(de::Error::custom)?;
-        let metadata = ObjectMeta {
-            name: whole.name,
-            namespace: whole.namespace,
-            uid: whole.uid,
-            resource_version: whole.resource_version,
-            ..ObjectMeta::default()
-        };
+        let metadata = object.remove("metadata").unwrap_or_default();
+        let mut metadata = ObjectMeta::deserialize(metadata).map_err(de::Error::custom)?;
+        metadata.managed_fields = None;
+        metadata.annotations = metadata.annotations.take().and_then(|mut annotations| {
+            annotations.remove(LAST_APPLIED);
+            Some(annotations).filter(|left| !left.is_empty())
+        });
         let state = object.get("status").and_then(|status| status.get("state"));
         let state = state.and_then(|state| OperationState::deserialize(state).ok());
-        object.retain(|field, _| matches!(field.as_str(), "metadata" | "spec" | "status"));
+        object.retain(|field, _| field == "spec" || field == "status");
         let body = serde_json::to_vec(&object).map_err(de::Error::custom)?;
         Ok(Self {
             metadata,

@@ -179,9 +179,9 @@ async fn the_operators_own_rights_are_few() {
         ("create", "pods"),
         ("create", "jobs.batch"),
         ("create", "serviceaccounts:token"),
-        ("create", "cloudoperations"),
-        ("patch", "cloudoperations"),
         ("update", "cloudoperations"),
+        ("patch", "operationschedules"),
+        ("delete", "operationhistories"),
         ("impersonate", "users"),
         ("impersonate", "groups"),
         ("get", "leases/other"),
@@ -190,6 +190,8 @@ async fn the_operators_own_rights_are_few() {
     }
     for (verb, resource) in [
         ("watch", "cloudoperations"),
+        ("create", "cloudoperations"), // of schedules, which also cancel some
+        ("patch", "cloudoperations"),
         ("update", "cloudoperations:status"),
         ("impersonate", "serviceaccounts"),
         ("update", "leases/holdfast"),
