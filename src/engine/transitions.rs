@@ -5,8 +5,11 @@
 //!     │        │  │ └───── Doubt ──→ Undecided    └─ Observe ─→ Waiting
 //!     │        │  └ Accept ─→ Waiting ── Stop ─→ Cancelling
 //!     ▼        ▼                │                    │
-//!  Waiting    Succeed / Fail / Expire / Cancel: the ends
+//!  Waiting    Succeed / Fail / Expire / Cancel / Skip: the ends
 //! ```
+//!
+//! `Undecided` is where a person is needed: Retry, Succeed, Fail and Skip lead out of it. A person may also take an end
+//! back that nothing has read (Retry, Observe, Skip).
 
 use crate::api::StepState::{self, *};
 
