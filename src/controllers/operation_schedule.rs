@@ -49,6 +49,9 @@ pub struct Context {
     pub namespaces: Arc<Namespaces>,
     /// The operations, as last seen.
     pub operations: Store<Cached>,
+    /// True once `operations` holds all there are. The store's own `wait_until_ready` wakes one of those who wait alone,
+    /// and the controller of operations is one.
+    pub operations_listed: watch::Receiver<bool>,
     /// True once this process shuts down.
     pub draining: watch::Receiver<bool>,
 }
@@ -80,11 +83,13 @@ pub fn schedule_of(operation: &Cached) -> Option<ObjectRef<Known>> {
     Some(ObjectRef::new(&owner.name).within(operation.namespace().as_deref().unwrap_or_default()))
 }
 
-/// Passes on the events of operations, and wakes the schedules whose operations have ended or are gone.
+/// Passes on the events of operations, says when all have been listed, and wakes the schedules whose operations have ended
+/// or are gone.
 pub fn wake_owners(
     operations: impl Stream<Item = Result<watcher::Event<Cached>, watcher::Error>>,
     schedules: Store<Known>,
     trigger: Trigger,
+    listed: watch::Sender<bool>,
 ) -> impl Stream<Item = Result<watcher::Event<Cached>, watcher::Error>> {
     use futures::StreamExt;
     operations.inspect(move |event| {
@@ -99,6 +104,7 @@ pub fn wake_owners(
             Ok(watcher::Event::Delete(operation)) => schedule_of(operation).into_iter().for_each(wake),
             // What happened while the watch was interrupted.
             Ok(watcher::Event::InitDone) => {
+                listed.send_replace(true);
                 schedules
                     .state()
                     .iter()
@@ -122,7 +128,8 @@ pub async fn reconcile(known: Arc<Known>, context: Arc<Context>) -> Result<Actio
     if held || *context.draining.borrow() {
         return Ok(Action::await_change()); // woken when the namespace is released
     }
-    if context.operations.wait_until_ready().await.is_err() {
+    let mut listed = context.operations_listed.clone();
+    if listed.wait_for(|listed| *listed).await.is_err() {
         return Err(ScheduleError::NotReady);
     }
     let schedules: Api<OperationSchedule> = Api::namespaced(context.client.clone(), &namespace);

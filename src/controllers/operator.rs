@@ -291,12 +291,14 @@ async fn term(
     let (store, writer) = reflector::store();
     let (schedules, schedule_writer) = reflector::store();
     let (schedule_trigger, schedule_triggered) = futures::channel::mpsc::unbounded();
+    let (listed, operations_listed) = watch::channel(false);
     let schedule_context = Arc::new(operation_schedule::Context {
         client: client.clone(),
         clock: clock.clone(),
         claim: claim.clone(),
         namespaces: namespaces.clone(),
         operations: store.clone(),
+        operations_listed,
         draining,
     });
     let went_back = {
@@ -309,7 +311,7 @@ async fn term(
     let reflected = watcher(api, watcher::Config::default())
         .default_backoff()
         .reflect(writer);
-    let reflected = operation_schedule::wake_owners(reflected, schedules.clone(), schedule_trigger.clone());
+    let reflected = operation_schedule::wake_owners(reflected, schedules.clone(), schedule_trigger.clone(), listed);
     let watched = operations(reflected, store.clone(), executor.clone(), went_back);
     let schedule_api: Api<operation_schedule::Known> = config
         .namespace

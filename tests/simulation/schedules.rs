@@ -41,10 +41,8 @@ fn created(world: &World) -> BTreeMap<String, usize> {
         if write.change.key.resource == "cloudoperations"
             && write.change.before.is_none()
             && let Some(after) = &write.change.after
+            && let Some(due) = after.object["metadata"]["annotations"][SCHEDULED_AT_ANNOTATION].as_str()
         {
-            let due = after.object["metadata"]["annotations"][SCHEDULED_AT_ANNOTATION]
-                .as_str()
-                .unwrap();
             *created.entry(due[11..16].to_owned()).or_insert(0) += 1;
         }
     }
@@ -197,6 +195,31 @@ async fn two_operators_and_lost_answers_start_no_due_time_twice() {
     assert_eq!(created(&world), once(&["00:10", "00:20", "00:30", "00:40", "00:50"]));
     world.check();
     world.kill_all().await;
+}
+
+/// The cache of operations fills late, and both the controller of operations and the schedules wait for it.
+#[tokio::test(start_paused = true)]
+async fn a_slow_first_list_of_operations_holds_up_neither_them_nor_schedules() {
+    for _ in 0..8 {
+        let mut world = World::new(1);
+        world.server.set_faults(|info| {
+            if info.resource == "cloudoperations" && info.verb == Verb::List {
+                return Fault::DelayAnswer(Duration::from_secs(3));
+            }
+            Fault::None
+        });
+        put(&world, "", QUICK);
+        let spec = json!({"apiVersion": "holdfast.dev/v1alpha1", "kind": "CloudOperation",
+            "metadata": {"name": "waiting", "namespace": NAMESPACE},
+            "spec": {"steps": [{"name": "nap", "wait": {"duration": "1s"}}]}});
+        world.apply(&spec).await;
+        world.start();
+        until_minute(&world, 9).await;
+        assert!(world.finished("waiting"));
+        until_minute(&world, 11).await;
+        assert_eq!(created(&world), once(&["00:10"]));
+        world.kill_all().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
