@@ -76,10 +76,20 @@ pub fn documents(text: &str) -> Result<Vec<Value>, serde_yaml::Error> {
     Ok(documents)
 }
 
+/// The kind of an object of Holdfast's, of any version.
+pub fn kind(document: &Value) -> Option<&str> {
+    let text = |field: &str| document.get(field).and_then(Value::as_str).unwrap_or_default();
+    text("apiVersion").starts_with("holdfast.dev/").then(|| text("kind"))
+}
+
 /// True for a CloudOperation of any version.
 pub fn is_operation(document: &Value) -> bool {
-    let text = |field: &str| document.get(field).and_then(Value::as_str).unwrap_or_default();
-    text("kind") == "CloudOperation" && text("apiVersion").starts_with("holdfast.dev/")
+    kind(document) == Some("CloudOperation")
+}
+
+/// True for an OperationTemplate of any version.
+pub fn is_template(document: &Value) -> bool {
+    kind(document) == Some("OperationTemplate")
 }
 
 /// The one CloudOperation in a file.

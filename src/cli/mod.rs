@@ -86,7 +86,7 @@ enum Command {
     Run(run::Run),
     /// Creates an operation as one that has ended was, or the rest of it.
     Rerun(rerun::Rerun),
-    /// Checks files of operations, without a cluster.
+    /// Checks files of operations, templates and schedules, without a cluster.
     Lint(lint::Lint),
     /// Draws the steps and what each needs.
     Graph(graph::Graph),
