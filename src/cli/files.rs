@@ -97,15 +97,26 @@ pub fn is_template(document: &Value) -> bool {
 /// # Errors
 /// When there is none, or more.
 pub fn operation(file: &str) -> Result<Value, CliError> {
+    operation_and_templates(file).map(|(operation, _)| operation)
+}
+
+/// The one CloudOperation in a file, and the OperationTemplates beside it.
+///
+/// # Errors
+/// When there is no operation, or more than one.
+pub fn operation_and_templates(file: &str) -> Result<(Value, Vec<Value>), CliError> {
     let wrong = |message: String| CliError::File {
         file: file.to_owned(),
         message,
     };
-    let documents = documents(&read(file)?).map_err(|error| wrong(error.to_string()))?;
-    let mut operations: Vec<Value> = documents.into_iter().filter(is_operation).collect();
+    let mut documents = documents(&read(file)?).map_err(|error| wrong(error.to_string()))?;
+    let mut operations: Vec<Value> = documents.extract_if(.., |document| is_operation(document)).collect();
+    documents.retain(is_template);
     match (operations.pop(), operations.len()) {
-        (Some(operation), 0) => Ok(operation),
-        (None, _) => Err(wrong("there is no CloudOperation in it".into())),
+        (Some(operation), 0) => Ok((operation, documents)),
+        (None, _) => Err(wrong(
+            "there is no CloudOperation in it (apiVersion holdfast.dev/v1alpha1)".into(),
+        )),
         (Some(_), others) => Err(wrong(format!(
             "there are {} CloudOperations in it: this takes one",
             others + 1

@@ -6,6 +6,7 @@ mod advice;
 mod cluster;
 mod control;
 mod describe;
+mod diff;
 mod error;
 mod files;
 mod get;
@@ -13,6 +14,7 @@ mod graph;
 mod history;
 mod lint;
 mod output;
+mod plan;
 mod rerun;
 mod run;
 mod table;
@@ -40,7 +42,7 @@ pub const NAME: &str = "kubectl holdfast";
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done; of wait and run --wait: the operation ended as Succeeded
-  1    an action was rejected, a file has problems; of wait and run --wait: the operation ended otherwise
+  1    an action was rejected, a file has problems, a plan would be refused; of wait and run --wait: the operation ended otherwise
   2    wrong usage, or the cluster can't be reached or refused
   124  it took longer than --timeout";
 
@@ -66,6 +68,9 @@ struct Global {
     /// The namespace. Default: the context's.
     #[arg(short, long, global = true, help_heading = "Cluster")]
     namespace: Option<String>,
+    /// Another user to act as, if you may: as kubectl's.
+    #[arg(long = "as", global = true, value_name = "USER", help_heading = "Cluster")]
+    as_user: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -86,6 +91,8 @@ enum Command {
     Run(run::Run),
     /// Creates an operation as one that has ended was, or the rest of it.
     Rerun(rerun::Rerun),
+    /// Shows what an operation would do, and does nothing.
+    Plan(plan::Plan),
     /// Checks files of operations, templates and schedules, without a cluster.
     Lint(lint::Lint),
     /// Draws the steps and what each needs.
@@ -146,6 +153,7 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Wait(wait) => wait.run(&cluster, &mut out).await,
         Command::Run(run) => run.run(&cluster, &mut out).await,
         Command::Rerun(rerun) => rerun.run(&cluster, &mut out).await,
+        Command::Plan(plan) => plan.run(&cluster, &mut out).await,
         Command::Graph(graph) => graph.run(&cluster, &mut out).await,
         // Done above.
         Command::Lint(_) | Command::Version | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
