@@ -280,6 +280,19 @@ mod tests {
     }
 
     #[test]
+    fn a_field_that_is_called_like_a_word_of_the_language_is_seen_by_rules() {
+        let operation = |wait: &str| {
+            let resource = "{apiVersion: apps/v1, kind: Deployment, name: web}";
+            format!(
+                "{{apiVersion: holdfast.dev/v1alpha1, kind: CloudOperation, metadata: {{name: a}}, spec: {{steps: [{{name: a, kubernetes: {{wait: {{resource: {resource}, {wait}}}}}}}]}}}}"
+            )
+        };
+        let problems = |wait: &str| Linter::new(std::iter::empty()).unwrap().check(&operation(wait)).1.len();
+        assert_eq!(problems("for: Current"), 0);
+        assert_eq!(problems("for: Current, until: 'true'"), 1);
+    }
+
+    #[test]
     fn what_is_no_yaml_says_where() {
         assert!(
             said("broken.yaml").starts_with("5: : this is no YAML: "),
