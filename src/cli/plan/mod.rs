@@ -11,12 +11,12 @@ use serde_json::{Map, Value, json};
 
 use self::rehearsal::Rehearsal;
 use self::walk::{Planned, Walked, What, walk};
-use super::cluster::Cluster;
+use super::cluster::{Cluster, quoted};
 use super::lint::Linter;
 use super::output::{BAD, BOLD, BUSY, FAINT, Format, GOOD, Output, PLAIN, WARN, machine, paint};
 use super::table::one_line;
 use super::tree::{Row, rows, wrapped};
-use super::{CliError, files, values};
+use super::{CliError, NAME, files, values};
 use crate::api::{CloudOperation, OperationTemplate};
 use crate::engine::{self, Identity, InvalidSpec, Workflow};
 
@@ -94,13 +94,11 @@ impl Plan {
         };
         let walked = walk(&workflow, &spec, &identity, &Rehearsal::new(cluster.client.clone())).await;
         match self.output {
-            None => out.print(&render(
-                &identity,
-                &spec.input,
-                spec.service_account(),
-                &walked,
-                out.width(),
-            ))?,
+            None => {
+                let mut text = render(&identity, &spec.input, &walked, out.width());
+                text.push_str(&self.hint(cluster, spec.service_account(), &walked));
+                out.print(&text)?;
+            }
             Some(form) => {
                 let mut plan = json!({
                     "operation": identity.name, "namespace": identity.namespace,
@@ -118,6 +116,23 @@ impl Plan {
         }
         let bad = all(&walked).any(|step| matches!(step.action, What::Refused | What::Fails));
         Ok(ExitCode::from(u8::from(bad)))
+    }
+
+    /// How to try it with other rights, where these were too few.
+    fn hint(&self, cluster: &Cluster, account: &str, walked: &Walked) -> String {
+        let denied = |step: &Planned| step.action == What::Refused && step.message.starts_with("AccessDenied");
+        let account = format!("system:serviceaccount:{}:{account}", cluster.namespace);
+        if !all(walked).any(denied) || cluster.flags.contains(&format!("--as {account}")) {
+            return String::new();
+        }
+        format!(
+            "This was tried with your rights. The operation acts as its service account; to try with that one's, if you may:\n    {NAME} plan {}{} --as {account}\n",
+            match (&self.what.filename, &self.what.template) {
+                (Some(file), _) => format!("-f {}", quoted(file)),
+                (None, template) => format!("--template {}", template.as_deref().unwrap_or_default()),
+            },
+            cluster.flags
+        )
     }
 
     /// The operation, and the templates beside it.
@@ -189,13 +204,7 @@ fn all(walked: &Walked) -> impl Iterator<Item = &Planned> {
     steps.flat_map(|step| std::iter::once(step).chain(&step.items))
 }
 
-fn render(
-    identity: &Identity,
-    input: &Map<String, Value>,
-    account: &str,
-    walked: &Walked,
-    width: Option<usize>,
-) -> String {
+fn render(identity: &Identity, input: &Map<String, Value>, walked: &Walked, width: Option<usize>) -> String {
     let mut text = format!(
         "{} in namespace {}: a plan, nothing was changed\n",
         paint(BOLD, &identity.name),
@@ -223,18 +232,6 @@ fn render(
         ));
     }
     text.push_str(&format!("\n{}\n", summary(walked)));
-    if all(walked).any(|step| step.action == What::Refused && step.message.starts_with("AccessDenied")) {
-        let who = format!("system:serviceaccount:{}:{account}", identity.namespace);
-        text.push_str(&format!(
-            "{}\n",
-            wrapped(
-                &format!("It was tried with your rights; the operation would act as its service account. To try with those, if you may: --as {who}"),
-                "",
-                "",
-                width
-            )
-        ));
-    }
     text
 }
 
