@@ -18,6 +18,7 @@ mod plan;
 mod rerun;
 mod run;
 mod table;
+mod test;
 mod times;
 mod tree;
 mod values;
@@ -42,7 +43,7 @@ pub const NAME: &str = "kubectl holdfast";
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done; of wait and run --wait: the operation ended as Succeeded
-  1    an action was rejected, a file has problems, a plan would be refused; of wait and run --wait: the operation ended otherwise
+  1    an action was rejected, a file has problems, a plan would be refused, a test failed; of wait and run --wait: the operation ended otherwise
   2    wrong usage, or the cluster can't be reached or refused
   124  it took longer than --timeout";
 
@@ -95,6 +96,8 @@ enum Command {
     Plan(plan::Plan),
     /// Checks files of operations, templates and schedules, without a cluster.
     Lint(lint::Lint),
+    /// Runs tests of operations, whose calls are answered by a file, without a cluster.
+    Test(test::Tests),
     /// Draws the steps and what each needs.
     Graph(graph::Graph),
     /// Prints the plugin's version, and which schema the cluster has.
@@ -130,6 +133,7 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
     let Cli { global, command } = cli;
     match command {
         Command::Lint(lint) => return lint.run(&mut out),
+        Command::Test(tests) => return tests.run(&mut out).await,
         Command::Graph(graph) if graph.is_offline() => return graph.run_offline(&mut out),
         Command::Completion { shell } => {
             let mut script = Vec::new();
@@ -156,7 +160,7 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Plan(plan) => plan.run(&cluster, &mut out).await,
         Command::Graph(graph) => graph.run(&cluster, &mut out).await,
         // Done above.
-        Command::Lint(_) | Command::Version | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
+        Command::Lint(_) | Command::Test(_) | Command::Version | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }
 }
 

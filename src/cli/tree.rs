@@ -582,7 +582,7 @@ resize  Waiting  0/1  started 1m ago
             shown(&operation, Some(40)),
             "\
 resize  Waiting  0/1  started 1m ago
-… ask  Waiting    1m
+… ask  Waiting  1m
     waiting for an approval: resize web
     from 4 to 12 servers"
         );

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Map, Value};
 
-use self::lines::Lines;
+pub use self::lines::Lines;
 use self::schema::Checker;
 use super::output::{BOLD, GOOD, Output, paint};
 use super::{CliError, files};
