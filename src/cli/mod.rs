@@ -4,6 +4,7 @@
 mod actions;
 mod advice;
 mod cluster;
+mod complete;
 mod control;
 mod describe;
 mod diff;
@@ -58,7 +59,7 @@ struct Cli {
 }
 
 /// Which cluster, and where in it.
-#[derive(Args)]
+#[derive(Args, Default)]
 struct Global {
     /// The kubeconfig file. Default: as kubectl's.
     #[arg(long, global = true, value_name = "FILE", help_heading = "Cluster")]
@@ -111,10 +112,13 @@ enum Command {
 
 /// Runs the command that the process was started with. Answers its exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run(cli)),
+        Ok(runtime) if complete::is_asked() => {
+            let words: Vec<String> = std::env::args().skip(1).collect();
+            runtime.block_on(complete::answer(&words, &mut Output::new()))
+        }
+        Ok(runtime) => runtime.block_on(run(Cli::parse())),
         Err(error) => Err(error.into()),
     };
     match outcome {
