@@ -56,13 +56,22 @@ enum Form {
     Yaml,
 }
 
+impl From<Form> for Format {
+    fn from(form: Form) -> Self {
+        match form {
+            Form::Json => Self::Json,
+            Form::Yaml => Self::Yaml,
+        }
+    }
+}
+
 impl Plan {
     pub async fn run(&self, cluster: &Cluster, out: &mut Output) -> Result<ExitCode, CliError> {
         let (document, beside) = self.read()?;
         cluster.is_for(&document)?;
         let operation = match valid(&document, beside.iter()) {
             Ok(operation) => operation,
-            Err(wrong) => return invalid(out, &wrong),
+            Err(wrong) => return self.invalid(out, &wrong),
         };
         let mut spec = operation.spec.clone();
         if let Some(reference) = &spec.template_ref {
@@ -73,13 +82,13 @@ impl Plan {
             };
             let resolved = engine::resolve(&spec, &template);
             if let Some(wrong) = resolved.invalid {
-                return invalid(out, &[wrong]);
+                return self.invalid(out, &[wrong]);
             }
             spec = resolved.spec;
         }
         let workflow = match Workflow::compile(&spec) {
             Ok(workflow) => workflow,
-            Err(wrong) => return invalid(out, &[wrong]),
+            Err(wrong) => return self.invalid(out, &[wrong]),
         };
         let metadata = &operation.metadata;
         let identity = Identity {
@@ -107,15 +116,25 @@ impl Plan {
                 if let (Value::Object(plan), Ok(Value::Object(walked))) = (&mut plan, serde_json::to_value(&walked)) {
                     plan.extend(walked);
                 }
-                let form = match form {
-                    Form::Json => Format::Json,
-                    Form::Yaml => Format::Yaml,
-                };
-                out.print(&machine(&plan, form)?)?;
+                out.print(&machine(&plan, form.into())?)?;
             }
         }
         let bad = all(&walked).any(|step| matches!(step.action, What::Refused | What::Fails));
         Ok(ExitCode::from(u8::from(bad)))
+    }
+
+    fn invalid(&self, out: &mut Output, wrong: &[InvalidSpec]) -> Result<ExitCode, CliError> {
+        if let Some(form) = self.output {
+            let problem = |wrong: &InvalidSpec| json!({"field": wrong.field, "message": wrong.message});
+            let wrong: Vec<Value> = wrong.iter().map(problem).collect();
+            out.print(&machine(&json!({"invalid": wrong}), form.into())?)?;
+            return Ok(ExitCode::from(1));
+        }
+        for InvalidSpec { field, message } in wrong {
+            out.print(&format!("{} {}: {message}\n", paint(BAD, "✗"), paint(BOLD, field)))?;
+        }
+        anstream::eprintln!("It would end as InvalidSpec, before anything is done.");
+        Ok(ExitCode::from(1))
     }
 
     /// How to try it with other rights, where these were too few.
@@ -174,14 +193,6 @@ fn valid<'a>(document: &Value, beside: impl Iterator<Item = &'a Value>) -> Resul
     }
     let wrong = wrong.into_iter().map(|(field, message)| InvalidSpec { field, message });
     Err(wrong.collect())
-}
-
-fn invalid(out: &mut Output, wrong: &[InvalidSpec]) -> Result<ExitCode, CliError> {
-    for InvalidSpec { field, message } in wrong {
-        out.print(&format!("{} {}: {message}\n", paint(BAD, "✗"), paint(BOLD, field)))?;
-    }
-    anstream::eprintln!("It would end as InvalidSpec, before anything is done.");
-    Ok(ExitCode::from(1))
 }
 
 async fn template(cluster: &Cluster, name: &str) -> Result<Map<String, Value>, CliError> {
