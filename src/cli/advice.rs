@@ -185,11 +185,13 @@ impl Adviser<'_> {
             .iter()
             .filter(|step| !step.state.is_closed())
             .collect();
+        // What is told of a list or a group is told of its items and steps.
         let lists = |step: &&&StepStatus| {
-            step.items.is_some()
-                && open
-                    .iter()
-                    .any(|item| item.name.starts_with(&format!("{}[", step.name)))
+            let within = |other: &&StepStatus| {
+                let rest = other.name.strip_prefix(&step.name);
+                rest.is_some_and(|rest| rest.starts_with(['[', '/']))
+            };
+            open.iter().any(within)
         };
         let told: Vec<StepStatus> = open
             .iter()

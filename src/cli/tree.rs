@@ -171,11 +171,11 @@ fn parts(operation: &CloudOperation, now: Time) -> Vec<(&'static str, Vec<Row>)>
 
     let mut steps = vec![];
     for step in &spec.steps {
-        view.add(&mut steps, step, entries.take(&step.name));
+        view.add(&mut steps, &mut entries, step, &step.name, 0);
     }
     let mut finally = vec![];
     for step in &spec.finally {
-        view.add(&mut finally, step, entries.take(&step.name));
+        view.add(&mut finally, &mut entries, step, &step.name, 0);
     }
     // In the order in which they were undone, then those that are still to be.
     let mut undo = vec![];
@@ -235,6 +235,10 @@ impl<'a> Entries<'a> {
         entries
     }
 
+    fn has(&self, step: &str) -> bool {
+        self.by_step.contains_key(step)
+    }
+
     /// What was not taken, in the journal's order.
     fn rest(&self) -> impl Iterator<Item = &'a StepStatus> {
         let left: Vec<&str> = self
@@ -266,11 +270,24 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    fn add(&self, rows: &mut Vec<Row>, step: &Step, entries: Vec<&StepStatus>) {
-        let own = entries.iter().find(|entry| entry.name == step.name);
-        rows.push(self.row(0, &step.name, own.copied(), step));
-        for item in entries.iter().filter(|entry| entry.name != step.name) {
-            rows.push(self.row(1, &item.name, Some(item), step));
+    /// Adds a step by its path, with its items, and the steps of its group.
+    fn add(&self, rows: &mut Vec<Row>, entries: &mut Entries, step: &Step, path: &str, depth: usize) {
+        let taken = entries.take(path);
+        let own = taken.iter().find(|entry| entry.name == path);
+        rows.push(self.row(depth, path, own.copied(), step));
+        if step.for_each.is_none() {
+            for member in &step.steps {
+                self.add(rows, entries, member, &format!("{path}/{}", member.name), depth + 1);
+            }
+        }
+        for item in taken.iter().filter(|entry| entry.name != path) {
+            rows.push(self.row(depth + 1, &item.name, Some(item), step));
+            for member in &step.steps {
+                let path = format!("{}/{}", item.name, member.name);
+                if entries.has(&path) {
+                    self.add(rows, entries, member, &path, depth + 2);
+                }
+            }
         }
     }
 
@@ -555,6 +572,42 @@ roll  Compensating  3/4  started 5m ago
 undo
 ● buy:undo     Running      #1  2s
 ○ plan:undo    not started"
+        );
+    }
+
+    #[test]
+    fn groups_have_their_steps_below_them() {
+        let entry = |name: &str, kind: &str, state: &str| {
+            format!(
+                "- {{name: '{name}', type: {kind}, state: {state}, startSeq: 1, startTime: '2026-11-24T03:04:00.000Z'}}"
+            )
+        };
+        let entries = [
+            entry("zone", "Steps", "Waiting"),
+            entry("zone/make", "Set", "Succeeded"),
+            entry("each", "Steps", "Waiting").replace("startSeq", "items: {total: 5, next: 3}, startSeq"),
+            entry("each[2]", "Steps", "Waiting"),
+            entry("each[2]/make", "Set", "Succeeded"),
+            entry("each[2]/nap", "Wait", "Waiting"),
+        ];
+        let operation = operation(
+            "web",
+            "{order: Graph, steps: [
+              {name: zone, steps: [{name: make, set: {}}, {name: check, assert: 'true'}]},
+              {name: each, forEach: '[1, 2, 3, 4, 5]', steps: [{name: made, set: {}}, {name: nap, wait: {duration: 1h}}]}]}",
+            &format!("state: Waiting\nprogress: 0/2\nsteps:\n{}", entries.join("\n").replace("each[2]/make", "each[2]/made")),
+        );
+        assert_eq!(
+            shown(&operation, None),
+            "\
+web  Waiting  0/2
+… zone              Waiting      1m
+  ✓ zone/make       Succeeded    1m
+  ○ zone/check      not started
+… each              Waiting      1m
+  … each[2]         Waiting      1m
+    ✓ each[2]/made  Succeeded    1m
+    … each[2]/nap   Waiting      1m"
         );
     }
 

@@ -211,8 +211,13 @@ async fn template(cluster: &Cluster, name: &str) -> Result<Map<String, Value>, C
 
 /// Every step and item.
 fn all(walked: &Walked) -> impl Iterator<Item = &Planned> {
-    let steps = walked.steps.iter().chain(&walked.undo).chain(&walked.finally);
-    steps.flat_map(|step| std::iter::once(step).chain(&step.items))
+    let mut left: Vec<&Planned> = walked.steps.iter().chain(&walked.undo).chain(&walked.finally).collect();
+    left.reverse();
+    std::iter::from_fn(move || {
+        let step = left.pop()?;
+        left.extend(step.items.iter().rev());
+        Some(step)
+    })
 }
 
 fn render(identity: &Identity, input: &Map<String, Value>, walked: &Walked, width: Option<usize>) -> String {
@@ -225,7 +230,7 @@ fn render(identity: &Identity, input: &Map<String, Value>, walked: &Walked, widt
         let input = Value::Object(input.clone()).to_string();
         text.push_str(&format!("{}\n", wrapped(&input, "input: ", "       ", width)));
     }
-    let part = |steps: &[Planned]| steps.iter().flat_map(lines).collect::<Vec<_>>();
+    let part = |steps: &[Planned]| steps.iter().flat_map(|step| lines(step, 0)).collect::<Vec<_>>();
     let mut parts = vec![("", part(&walked.steps))];
     for (title, steps) in [
         ("undo, if a step failed and the failure policy says so", &walked.undo),
@@ -272,7 +277,7 @@ fn look(action: What) -> (&'static str, Style, &'static str) {
         What::NoChange => ("=", GOOD, "no change"),
         What::Call => ("→", BUSY, "would call"),
         What::Wait => ("…", PLAIN, "would wait"),
-        What::Items => ("↻", PLAIN, "for each"),
+        What::Items => ("↻", PLAIN, "would run"),
         What::Skipped => ("–", FAINT, "skipped"),
         What::Unknown => ("?", WARN, "not known yet"),
         What::Undo => ("○", FAINT, "would undo"),
@@ -283,20 +288,17 @@ fn look(action: What) -> (&'static str, Style, &'static str) {
     }
 }
 
-fn lines(step: &Planned) -> Vec<Row> {
-    let mut lines = vec![line(step, 0)];
-    lines.extend(step.items.iter().take(MOST_ITEMS).map(|item| line(item, 1)));
+fn lines(step: &Planned, depth: usize) -> Vec<Row> {
+    let mut rows = vec![line(step, depth)];
+    for item in step.items.iter().take(MOST_ITEMS) {
+        rows.extend(lines(item, depth + 1));
+    }
     let more = step.items.len().saturating_sub(MOST_ITEMS);
     if more > 0 {
-        lines.push(Row::new(
-            1,
-            ("…", FAINT),
-            "",
-            "",
-            format!("and {more} more: -o json has them"),
-        ));
+        let more = format!("and {more} more: -o json has them");
+        rows.push(Row::new(depth + 1, ("…", FAINT), "", "", more));
     }
-    lines
+    rows
 }
 
 fn line(step: &Planned, depth: usize) -> Row {

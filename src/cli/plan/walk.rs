@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::rehearsal::{Attempt, Effect, Rehearse};
-use crate::api::{CloudOperationSpec, OnFailure, OperationStatus, StepState, StepType};
+use crate::api::{CloudOperationSpec, OnFailure, OperationStatus, StepState, StepStatus, StepType};
 use crate::cli::diff::Difference;
 use crate::engine::expression::{self, Expression, References, Scope};
 use crate::engine::{self, AttemptFailure, IdempotencyKey, Identity, RetryAdvice, Role, Workflow, WorkflowStep};
@@ -33,7 +33,7 @@ pub enum What {
     Call,
     /// It would wait.
     Wait,
-    /// It has a list, whose items say what they would do.
+    /// It has a list or steps, which say what they would do.
     Items,
     /// Its `when` is false.
     Skipped,
@@ -80,7 +80,7 @@ pub struct Planned {
     /// What would be recorded of it, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<Map<String, Value>>,
-    /// The items of its list.
+    /// The items of its list, or the steps of its group.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<Planned>,
 }
@@ -154,15 +154,15 @@ pub async fn walk(
         written: vec![],
     };
     let mut planned: Vec<(usize, Planned)> = vec![];
-    let is_step = |i: &usize| !matches!(workflow.steps[*i].role, Role::Undo(_));
+    // Those of groups are walked with their groups.
+    let is_step = |i: &usize| {
+        let flow = &workflow.steps[*i];
+        !matches!(flow.role, Role::Undo(_)) && flow.group.is_none()
+    };
     let mut left: Vec<usize> = (0..workflow.steps.len()).filter(is_step).collect();
-    // In an order in which each comes after what it needs; those of `finally` are the last as it is.
-    while !left.is_empty() {
-        let next = left
-            .iter()
-            .position(|i| !workflow.steps[*i].needs.iter().any(|need| left.contains(need)));
-        let i = left.remove(next.unwrap_or(0)); // a workflow has no cycles
-        planned.push((i, walk.step(i).await));
+    // Those of `finally` are the last as it is.
+    while let Some(i) = next(workflow, &mut left) {
+        planned.push((i, walk.step(i, &workflow.steps[i].name).await));
     }
     planned.sort_by_key(|(i, _)| *i);
     let mut walked = Walked::default();
@@ -172,14 +172,19 @@ pub async fn walk(
             _ => walked.steps.push(step),
         }
     }
-    let undone = workflow.steps[..workflow.total].iter().rev();
-    for flow in undone.filter_map(|flow| Some(&workflow.steps[flow.undo?])) {
+    for flow in workflow
+        .steps
+        .iter()
+        .rev()
+        .filter_map(|flow| Some(&workflow.steps[flow.undo?]))
+    {
         walked.undo.push(walk.undo(flow));
     }
     if let Some(output) = &workflow.output {
-        let all = Map::from_iter(walk.status.steps.iter().map(|step| {
-            let output = step.output.clone().unwrap_or_default();
-            (step.name.clone(), json!({"state": step.state, "output": output}))
+        let named = walk.status.steps.iter().filter(|step| !step.name.contains('['));
+        let all = Map::from_iter(named.map(|step| {
+            let name = step.name.rsplit('/').next().unwrap_or(&step.name);
+            (name.to_owned(), read_of(step))
         }));
         let scope = Scope::new()
             .with("input", Value::Object(spec.input.clone()))
@@ -192,6 +197,22 @@ pub async fn walk(
         walked.output = Some(shown.map_or_else(Value::String, |(shown, _)| shown));
     }
     walked
+}
+
+/// Takes the first of these steps that comes after what it needs.
+fn next(workflow: &Workflow, left: &mut Vec<usize>) -> Option<usize> {
+    let ready = |i: &usize| !workflow.steps[*i].needs.iter().any(|need| left.contains(need));
+    let i = left.iter().position(ready)?; // a workflow has no cycles
+    Some(left.remove(i))
+}
+
+/// What expressions read of a step.
+fn read_of(step: &StepStatus) -> Value {
+    let mut read = json!({"state": step.state, "output": step.output.clone().unwrap_or_default()});
+    if let Some(failure) = &step.failure {
+        read["failure"] = json!(failure);
+    }
+    read
 }
 
 struct Walk<'a, R> {
@@ -217,7 +238,8 @@ const AT_THE_END: &str = "the other steps";
 const ITS_CREATION: &str = "its creation";
 
 impl<R: Rehearse> Walk<'_, R> {
-    async fn step(&mut self, i: usize) -> Planned {
+    /// A step, by its path: in a group that runs for each item, that of the item.
+    async fn step(&mut self, i: usize, path: &str) -> Planned {
         let flow = &self.workflow.steps[i];
         let stops: Vec<&str> = flow
             .needs
@@ -228,12 +250,12 @@ impl<R: Rehearse> Walk<'_, R> {
         if !stops.is_empty() {
             self.stopped.insert(i);
             let message = format!("after {}", stops.join(", "));
-            return Planned::new(flow, &flow.name, What::NotReached, message);
+            return Planned::new(flow, path, What::NotReached, message);
         }
-        let scope = engine::scope(self.workflow, flow, &flow.name, self.identity, self.spec, &self.status);
+        let scope = engine::scope(self.workflow, flow, path, self.identity, self.spec, &self.status);
         let (mut planned, mut end) = match scope {
-            Ok(scope) => self.started(i, flow, &scope).await,
-            Err(error) => failed(flow, &flow.name, "InvalidExpression", error.to_string()),
+            Ok(scope) => self.started(i, flow, path, &scope).await,
+            Err(error) => failed(flow, path, "InvalidExpression", error.to_string()),
         };
         if planned.when.is_some() {
             end = End::Unknown;
@@ -242,12 +264,12 @@ impl<R: Rehearse> Walk<'_, R> {
             && flow.spec.on_failure == Some(OnFailure::Continue)
         {
             planned.go_on();
-            self.know(flow, StepState::Failed, None, Some(failure));
+            self.know(flow, path, StepState::Failed, None, Some(failure));
             return planned;
         }
         match end {
-            End::Known(_) if planned.action == What::Skipped => self.know(flow, StepState::Skipped, None, None),
-            End::Known(output) => self.know(flow, StepState::Succeeded, output, None),
+            End::Known(_) if planned.action == What::Skipped => self.know(flow, path, StepState::Skipped, None, None),
+            End::Known(output) => self.know(flow, path, StepState::Succeeded, output, None),
             End::Fails(_) => {
                 self.stopped.insert(i);
             }
@@ -259,8 +281,7 @@ impl<R: Rehearse> Walk<'_, R> {
     }
 
     /// A step whose turn it is.
-    async fn started(&mut self, i: usize, flow: &WorkflowStep, scope: &Scope) -> (Planned, End) {
-        let name = &flow.name;
+    async fn started(&mut self, i: usize, flow: &WorkflowStep, name: &str, scope: &Scope) -> (Planned, End) {
         let mut when = None;
         if let Some(condition) = &flow.when {
             let after = self.after(&condition.references(), condition.source());
@@ -281,7 +302,7 @@ impl<R: Rehearse> Walk<'_, R> {
         }
         let (mut planned, end) = match &flow.for_each {
             None => self.one(i, flow, name, scope).await,
-            Some(for_each) => self.list(i, flow, for_each, scope).await,
+            Some(for_each) => self.list(i, flow, name, for_each, scope).await,
         };
         if let Some((source, after)) = when {
             planned.when = Some(source);
@@ -290,8 +311,14 @@ impl<R: Rehearse> Walk<'_, R> {
         (planned, end)
     }
 
-    async fn list(&mut self, i: usize, flow: &WorkflowStep, for_each: &Expression, scope: &Scope) -> (Planned, End) {
-        let name = &flow.name;
+    async fn list(
+        &mut self,
+        i: usize,
+        flow: &WorkflowStep,
+        name: &str,
+        for_each: &Expression,
+        scope: &Scope,
+    ) -> (Planned, End) {
         let after = self.after(&for_each.references(), for_each.source());
         if !after.is_empty() {
             let message = format!("for each item of {}", for_each.source());
@@ -342,7 +369,58 @@ impl<R: Rehearse> Walk<'_, R> {
         }
     }
 
+    /// The steps of a group, or of one item of it.
+    async fn group(&mut self, flow: &WorkflowStep, path: &str, scope: &Scope) -> (Planned, End) {
+        let workflow = self.workflow;
+        let mut left: Vec<usize> = flow.members.clone().collect();
+        // Of another item something else is known.
+        self.unknown.retain(|i| !left.contains(i));
+        self.stopped.retain(|i| !left.contains(i));
+        let mut members: Vec<(usize, Planned)> = vec![];
+        while let Some(i) = next(workflow, &mut left) {
+            let path = format!("{path}/{}", workflow.steps[i].spec.name);
+            members.push((i, Box::pin(self.step(i, &path)).await));
+        }
+        members.sort_by_key(|(i, _)| *i);
+        let mut planned = Planned::new(flow, path, What::Items, format!("{} steps", members.len()));
+        let fails = members.iter().find(|(_, member)| member.action == What::Fails);
+        let fails = fails.map(|(_, member)| AttemptFailure::definite("StepFailed", member.message.clone()));
+        planned.items = members.into_iter().map(|(_, member)| member).collect();
+        if let Some(failure) = fails {
+            return (planned, End::Fails(failure));
+        }
+        if flow
+            .members
+            .clone()
+            .any(|i| self.unknown.contains(&i) || self.stopped.contains(&i))
+        {
+            return (planned, End::Unknown);
+        }
+        let Some(output) = &flow.spec.output else {
+            return (planned, End::Known(None));
+        };
+        let mut steps = scope
+            .get("steps")
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default();
+        for member in &workflow.steps[flow.members.clone()] {
+            let path = format!("{path}/{}", member.spec.name);
+            let entry = self.status.steps.iter().find(|step| step.name == path);
+            steps.extend(entry.map(|step| (member.spec.name.clone(), read_of(step))));
+        }
+        let scope = scope.clone().with("steps", Value::Object(steps));
+        match self.rendered(&Value::Object(output.clone()), &scope) {
+            Ok((output, after)) if after.is_empty() => (planned, End::Known(output.as_object().cloned())),
+            Ok(_) => (planned, End::Unknown),
+            Err(error) => failed(flow, path, "InvalidExpression", error),
+        }
+    }
+
     async fn one(&mut self, i: usize, flow: &WorkflowStep, name: &str, scope: &Scope) -> (Planned, End) {
+        if flow.step_type == StepType::Steps {
+            return self.group(flow, name, scope).await;
+        }
         if let Some(assert) = &flow.assert {
             let source = assert.source();
             let after = self.after(&assert.references(), source);
@@ -460,7 +538,9 @@ impl<R: Rehearse> Walk<'_, R> {
             Effect::Nothing => What::NoChange,
         };
         if planned.action != What::NoChange {
-            self.written.push((i, planned.action, named));
+            // Who reads a group needs the group alone.
+            let by = [Some(i), flow.group].into_iter().flatten();
+            self.written.extend(by.map(|by| (by, planned.action, named.clone())));
         }
         End::Unknown
     }
@@ -516,8 +596,9 @@ impl<R: Rehearse> Walk<'_, R> {
 
     /// The steps that an expression reads whose answers aren't known.
     fn after(&self, found: &References, source: &str) -> BTreeSet<String> {
-        let unknown = |name: &&String| self.unknown.iter().any(|i| self.workflow.steps[*i].name == **name);
-        let mut after: BTreeSet<String> = found.steps.iter().filter(unknown).cloned().collect();
+        let unknown = self.unknown.iter().map(|i| &self.workflow.steps[*i]);
+        let read = unknown.filter(|step| found.steps.contains(&step.spec.name));
+        let mut after: BTreeSet<String> = read.map(|step| step.name.clone()).collect();
         if found.roots.contains("operation") {
             if source.contains("operation.uid") {
                 after.insert(ITS_CREATION.into());
@@ -571,13 +652,14 @@ impl<R: Rehearse> Walk<'_, R> {
     fn know(
         &mut self,
         flow: &WorkflowStep,
+        path: &str,
         state: StepState,
         output: Option<Map<String, Value>>,
         failure: Option<&AttemptFailure>,
     ) {
         let never = "1970-01-01T00:00:00.000Z";
         let mut entry = json!({
-            "name": flow.name, "type": flow.step_type, "state": state,
+            "name": path, "type": flow.step_type, "state": state,
             "startTime": never, "endTime": never, "startSeq": 1, "endSeq": 1,
         });
         if let Some(output) = output {
@@ -673,7 +755,7 @@ fn in_words(flow: &WorkflowStep, request: &Value) -> String {
             message => format!("for an approval: {message}"),
         },
         StepType::Set => request.to_string(),
-        StepType::Assert => String::new(),
+        StepType::Assert | StepType::Steps => String::new(),
     }
 }
 

@@ -510,8 +510,12 @@ impl Simulated {
         if let Some(step) = entry(name) {
             return Some((step.state, step.output.clone().map(Value::Object)));
         }
-        // An item that is done is in its list's entry alone.
-        let (list, index) = name.strip_suffix(']')?.split_once('[')?;
+        // An item that is done is in its list's entry alone, and so are the steps of its group.
+        if let Some((item, _)) = name.rsplit_once('/') {
+            let (state, _) = self.step(item)?;
+            return (self.order.iter().any(|step| step == name)).then_some((state, None));
+        }
+        let (list, index) = name.strip_suffix(']')?.rsplit_once('[')?;
         let index: usize = index.parse().ok()?;
         let list = entry(list).filter(|list| list.items.as_ref().is_some_and(|items| (index as i64) < items.next))?;
         let of_all = list

@@ -145,6 +145,43 @@ async fn jobs_children_lists_local_steps_and_what_never_ends() {
     assert!(wrong[0].starts_with("events[0]: unknown field aprove"), "{wrong:?}");
 }
 
+#[tokio::test]
+async fn steps_of_groups_are_named_by_their_paths() {
+    let wrong = problems(
+        "
+        operation:
+          spec:
+            steps:
+            - name: zone
+              steps:
+              - {name: make, http: {url: 'http://a/'}, output: {id: '${result.body}'}}
+              - {name: check, http: {url: 'http://a/${steps.make.output.id}'}}
+              output: {id: '${steps.make.output.id}'}
+            - name: each
+              forEach: '[1, 2]'
+              steps:
+              - {name: call, http: {url: 'http://a/${string(item)}'}, output: {n: '${result.body}'}}
+              output: {n: '${steps.call.output.n}'}
+        mocks:
+          zone/make: {result: {body: x}}
+          zone/check: {}
+          each/call: {result: {body: 1}}
+          'each[1]/call': [{result: {status: 500}}, {result: {body: 2}}]
+        expect:
+          state: Succeeded
+          steps:
+            zone: {state: Succeeded, output: {id: x}}
+            zone/check: Succeeded
+            each: {output: {items: [{n: 1}, {n: 2}]}}
+            'each[1]/call': {state: Succeeded, attempts: 2}
+          calls: {zone/check: [{url: 'http://a/x'}]}
+          order: [zone/make, zone/check, 'each[1]/call']
+        ",
+    )
+    .await;
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
 #[test]
 fn junit_says_what_failed() {
     let verdict = |ok: bool| Verdict {

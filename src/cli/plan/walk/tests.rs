@@ -165,3 +165,60 @@ async fn lists_and_what_would_undo() {
     );
     assert_eq!(told(&walked.undo), ["each:undo Undo delete ConfigMap ${item}"]);
 }
+
+#[tokio::test]
+async fn groups_and_groups_for_each_item() {
+    let (walked, _) = planned(&format!(
+        "
+        input: {{names: [web, other]}}
+        steps:
+        - name: look
+          steps:
+          - {{name: now, {GET_WEB}}}
+          - {{name: sane, assert: steps.now.output.size > 0}}
+          output: {{size: '${{steps.now.output.size}}'}}
+        - {{name: read, set: {{group: '${{steps.look.output.size}}', step: '${{steps.now.output.size}}'}}}}
+        - name: each
+          forEach: input.names
+          steps:
+          - {{name: known, set: {{n: '${{size(item)}}'}}}}
+          - {{name: call, when: steps.known.output.n > 3, http: {{url: 'http://a/${{item}}'}}, output: {{id: '${{result.body}}'}}}}
+          - {{name: then, set: {{id: '${{steps.call.state}}'}}}}
+          output: {{n: '${{steps.known.output.n}}'}}
+        - {{name: later, set: {{all: '${{steps.each.output.items}}'}}}}
+        output: {{size: '${{steps.now.output.size}}'}}
+        "
+    ))
+    .await;
+    let told: Vec<String> = walked.steps.iter().flat_map(|step| deep(step, 0)).collect();
+    assert_eq!(
+        told,
+        [
+            "look Items 2 steps",
+            " look/now Read get Deployment web",
+            " look/sane Holds steps.now.output.size > 0",
+            "read Computed {\"group\":3,\"step\":3}",
+            "each Items 2 items",
+            " each[0] Items 3 steps",
+            "  each[0]/known Computed {\"n\":3}",
+            "  each[0]/call Skipped when steps.known.output.n > 3 is false",
+            "  each[0]/then Computed {\"id\":\"Skipped\"}",
+            " each[1] Items 3 steps",
+            "  each[1]/known Computed {\"n\":5}",
+            "  each[1]/call Call GET http://a/other",
+            "  each[1]/then Unknown <each/call> {\"id\":\"${steps.call.state}\"}",
+            "later Unknown <each> {\"all\":\"${steps.each.output.items}\"}",
+        ]
+    );
+    assert_eq!(walked.output, Some(json!({"size": 3})));
+}
+
+fn deep(step: &Planned, depth: usize) -> Vec<String> {
+    let own = Planned {
+        items: vec![],
+        ..step.clone()
+    };
+    let mut lines = vec![" ".repeat(depth) + &told(&[own])[0]];
+    lines.extend(step.items.iter().flat_map(|item| deep(item, depth + 1)));
+    lines
+}
