@@ -154,11 +154,24 @@ fn mermaid(
     let of = |finally: bool| {
         let steps = workflow.steps.iter().enumerate();
         steps
-            .filter(move |(_, flow)| (flow.role == Role::Finally) == finally)
+            .filter(move |(_, flow)| (flow.role == Role::Finally) == finally && flow.group.is_none())
             .map(|(i, _)| i)
     };
     for i in of(false) {
-        writeln!(text, "  {}", node(i))?;
+        let flow = &workflow.steps[i];
+        if flow.members.is_empty() {
+            writeln!(text, "  {}", node(i))?;
+            continue;
+        }
+        let title = label(flow, " ").replace('"', "#quot;");
+        writeln!(text, "  subgraph s{i} [\"{title}\"]")?;
+        for member in flow.members.clone() {
+            writeln!(text, "    {}", node(member))?;
+        }
+        writeln!(text, "  end")?;
+        if let Some(state) = state(flow) {
+            writeln!(text, "  class s{i} {}", class(state))?;
+        }
     }
     if of(true).next().is_some() {
         writeln!(text, "  subgraph finally")?;
@@ -189,7 +202,8 @@ fn dot(
 ) -> std::fmt::Result {
     writeln!(text, "digraph {name:?} {{")?;
     writeln!(text, "  node [shape=box, style=\"rounded,filled\", fillcolor=white]")?;
-    for (i, flow) in workflow.steps.iter().enumerate() {
+    let node = |i: usize| {
+        let flow = &workflow.steps[i];
         let label = label(flow, "\n")
             .replace('\\', "\\\\")
             .replace('"', "\\\"")
@@ -203,7 +217,23 @@ fn dot(
         } else {
             ""
         };
-        writeln!(text, "  s{i} [label=\"{label}\"{colour}{aside}]")?;
+        format!("s{i} [label=\"{label}\"{colour}{aside}]")
+    };
+    for (i, flow) in workflow
+        .steps
+        .iter()
+        .enumerate()
+        .filter(|(_, flow)| flow.group.is_none())
+    {
+        if flow.members.is_empty() {
+            writeln!(text, "  {}", node(i))?;
+            continue;
+        }
+        writeln!(text, "  subgraph cluster_s{i} {{")?;
+        for i in std::iter::once(i).chain(flow.members.clone()) {
+            writeln!(text, "    {}", node(i))?;
+        }
+        writeln!(text, "  }}")?;
     }
     for Edge { from, to, aside } in edges(workflow) {
         match aside {
@@ -288,6 +318,39 @@ mod tests {
   classDef off fill:#dddddd,color:#000
 "#
         );
+    }
+
+    #[test]
+    fn groups_are_drawn_around_their_steps() {
+        let operation = operation(
+            "web",
+            "steps: [{name: a, set: {}}, {name: zone, steps: [{name: make, set: {}}, {name: check, assert: 'true'}]}, {name: b, set: {}}]",
+            "steps: [{name: zone, type: Steps, state: Waiting, startSeq: 1, startTime: '2026-11-24T03:00:00.000Z'}]",
+        );
+        let workflow = Workflow::compile(&operation.spec).unwrap();
+        let text = draw(&operation, &workflow, Language::Mermaid);
+        let (text, _) = text.split_once("  classDef").unwrap();
+        assert_eq!(
+            text,
+            r#"flowchart TD
+  s0["a<br/>set"]
+  subgraph s1 ["zone steps"]
+    s3["zone/make<br/>set"]
+    s4["zone/check<br/>assert"]
+  end
+  class s1 busy
+  s2["b<br/>set"]
+  s0 --> s1
+  s1 --> s2
+  s3 --> s4
+"#
+        );
+        let text = draw(&operation, &workflow, Language::Dot);
+        assert!(
+            text.contains("subgraph cluster_s1 {\n    s1 [label=\"zone\\nsteps\""),
+            "{text}"
+        );
+        assert!(text.contains("    s4 [label=\"zone/check\\nassert\"]\n  }"), "{text}");
     }
 
     #[test]
