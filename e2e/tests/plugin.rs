@@ -181,7 +181,10 @@ async fn suspend_resume_and_cancel() {
     contains(&waited.out, &["held Cancelled", "wrong group"]);
     let again = plugin(&world, &["suspend", "held"]).await;
     assert_eq!(again.code, Some(2));
-    contains(&again.err, &["held has ended already: Cancelled"]);
+    contains(
+        &again.err,
+        &["held has ended already: Cancelled", "kubectl holdfast rerun held"],
+    );
 }
 
 #[tokio::test]
@@ -347,18 +350,22 @@ async fn cancelled_with_compensate_it_is_undone() {
     let world = World::new("plugin-undo").await;
     let _operator = world.operator();
     world
-        .run(
-            "undone",
+        .apply(
             r"
-            serviceAccountName: runner
-            steps:
-            - name: make
-              kubernetes: {apply: {manifest: {apiVersion: v1, kind: ConfigMap, metadata: {name: made}}}}
-              compensate: {kubernetes: {delete: {resource: {apiVersion: v1, kind: ConfigMap, name: made}}}}
-            - {name: nap, wait: {duration: 1h}}
-            ",
+apiVersion: holdfast.dev/v1alpha1
+kind: OperationTemplate
+metadata: {name: undoes}
+spec:
+  serviceAccountName: runner
+  steps:
+  - name: make
+    kubernetes: {apply: {manifest: {apiVersion: v1, kind: ConfigMap, metadata: {name: made}}}}
+    compensate: {kubernetes: {delete: {resource: {apiVersion: v1, kind: ConfigMap, name: made}}}}
+  - {name: nap, wait: {duration: 1h}}
+",
         )
         .await;
+    world.run("undone", "templateRef: {name: undoes}").await;
     world.until_state("undone", OperationState::Waiting).await;
     prints(&world, &["cancel", "undone", "--compensate"]).await;
     world.ends("undone", OperationState::Cancelled).await;

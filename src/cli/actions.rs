@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use futures::StreamExt;
 use kube::ResourceExt;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::ObjectMeta;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, creation};
 use super::output::{GOOD, Output, paint};
 use super::{CliError, times, values, wait};
 use crate::api::{
@@ -187,7 +187,7 @@ impl Action {
             },
             Self::RetryNow { step, .. } => {
                 let backs_off = |step: &StepStatus| step.state == StepState::BackingOff;
-                let step = only(status, step.as_ref(), "waits for another attempt", backs_off)?;
+                let step = only(status, step.as_ref(), "waits for another attempt", NO_RETRY, backs_off)?;
                 OperationActionSpec {
                     retry_now: Some(OfStep { step }),
                     ..none
@@ -253,7 +253,7 @@ impl Word {
     /// The word on the step as it is now: once the step was reset, it doesn't count.
     fn decide(&self, status: &OperationStatus) -> Result<Decide, CliError> {
         let waits = |step: &StepStatus| step.step_type == StepType::Approval && step.state == StepState::Waiting;
-        let step = only(status, self.step.as_ref(), "waits for an approval", waits)?;
+        let step = only(status, self.step.as_ref(), "waits for an approval", NO_APPROVAL, waits)?;
         let entry = status.steps.iter().find(|entry| entry.name == step);
         let epoch = Some(entry.map_or(status.epoch, |entry| entry.epoch));
         Ok(Decide {
@@ -264,11 +264,15 @@ impl Word {
     }
 }
 
-/// The step that is given, else the only one of this kind.
+const NO_RETRY: &str = ": one that has failed for good runs again by retry";
+const NO_APPROVAL: &str = ": to give a word on one before it waits, name it, by --step";
+
+/// The step that is given, else the only one of this kind. `hint` says what to do where there is none.
 fn only(
     status: &OperationStatus,
     given: Option<&String>,
     what: &str,
+    hint: &str,
     wanted: impl Fn(&StepStatus) -> bool,
 ) -> Result<String, CliError> {
     if let Some(step) = given {
@@ -282,7 +286,7 @@ fn only(
         .collect();
     match found.as_slice() {
         [step] => Ok((*step).to_owned()),
-        [] => Err(CliError::Usage(format!("no step {what}"))),
+        [] => Err(CliError::Usage(format!("no step {what}{hint}"))),
         several => Err(CliError::Usage(format!(
             "more than one step {what}: say which, by --step: {}",
             several.join(", ")
@@ -304,11 +308,7 @@ async fn create(
         spec,
         status: None,
     };
-    let params = PostParams {
-        field_manager: Some("kubectl-holdfast".into()),
-        ..PostParams::default()
-    };
-    let created = cluster.api::<OperationAction>().create(&params, &action).await;
+    let created = cluster.api::<OperationAction>().create(&creation(), &action).await;
     created.map_err(CliError::cluster(format!(
         "the OperationAction on {name} can't be created"
     )))
@@ -383,6 +383,9 @@ mod tests {
             "more than one step waits for an approval: say which, by --step: a, b"
         );
         let refused = word.decide(&status("{}")).unwrap_err().to_string();
-        assert_eq!(refused, "no step waits for an approval");
+        assert_eq!(
+            refused,
+            "no step waits for an approval: to give a word on one before it waits, name it, by --step"
+        );
     }
 }

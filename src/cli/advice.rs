@@ -7,8 +7,8 @@ use super::table::one_line;
 use super::tree::message_of;
 use super::{NAME, times};
 use crate::api::{
-    CloudOperation, Failure, FailurePolicy, OperationState, OperationStatus, Step, StepState, StepStatus, StepType,
-    Time,
+    CloudOperation, CloudOperationSpec, Failure, FailurePolicy, OperationState, OperationStatus, Step, StepState,
+    StepStatus, StepType, Time,
 };
 use crate::engine::{Role, Workflow};
 
@@ -45,6 +45,12 @@ pub fn advise(operation: &CloudOperation, flags: &str, now: Time) -> Advice {
     };
     adviser.run();
     adviser.advice
+}
+
+/// True if a step says how it is undone.
+pub fn undoes(spec: &CloudOperationSpec) -> bool {
+    let within = |step: &Step| step.compensate.is_some() || step.steps.iter().any(|step| step.compensate.is_some());
+    spec.steps.iter().any(within)
 }
 
 struct Adviser<'a> {
@@ -225,12 +231,15 @@ impl Adviser<'_> {
         }
         self.choice(
             "Hold it, or end it:",
-            &["suspend", if self.undoes() { "cancel --compensate" } else { "cancel" }],
+            &[
+                "suspend",
+                if undoes(&self.operation.spec) {
+                    "cancel --compensate"
+                } else {
+                    "cancel"
+                },
+            ],
         );
-    }
-
-    fn undoes(&self) -> bool {
-        self.operation.spec.steps.iter().any(|step| step.compensate.is_some())
     }
 
     fn spec_of(&self, name: &str) -> Step {

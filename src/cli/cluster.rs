@@ -2,7 +2,7 @@
 
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::ListParams;
+use kube::api::{ListParams, PatchParams, PostParams};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -12,6 +12,25 @@ use serde_json::Value;
 use super::{CliError, Global, NAME};
 use crate::api::{CloudOperation, OPERATION_UID_LABEL, OperationHistory, OperationTemplate};
 use crate::engine;
+
+/// The name under which the API server keeps what the plugin writes.
+const FIELD_MANAGER: &str = "kubectl-holdfast";
+
+/// How an object is created.
+pub fn creation() -> PostParams {
+    PostParams {
+        field_manager: Some(FIELD_MANAGER.into()),
+        ..PostParams::default()
+    }
+}
+
+/// How an object is changed.
+pub fn change() -> PatchParams {
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER.into()),
+        ..PatchParams::default()
+    }
+}
 
 /// A cluster, and the namespace that commands are about.
 pub struct Cluster {

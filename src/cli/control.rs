@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use kube::ResourceExt;
-use kube::api::{Patch, PatchParams};
+use kube::api::Patch;
 use serde_json::{Value, json};
 
 use super::CliError;
-use super::cluster::Cluster;
+use super::advice::undoes;
+use super::cluster::{Cluster, change};
 use super::get::ended;
 use super::output::Output;
 use crate::api::{CloudOperation, OperationState};
@@ -46,7 +47,10 @@ impl Control {
         if ended(&operation) {
             let state = operation.status.as_ref().and_then(|status| status.state);
             let state = state.map(|state| state.to_string()).unwrap_or_default();
-            return Err(CliError::Usage(format!("{name} has ended already: {state}")));
+            return Err(CliError::Usage(format!(
+                "{name} has ended already: {state}. To run it once more:\n    {}",
+                cluster.command("rerun", &name, "")
+            )));
         }
         let done = match self {
             Self::Suspend { .. } if operation.spec.suspend == Some(true) => format!("{name} is suspended already"),
@@ -54,15 +58,15 @@ impl Control {
                 self.patch(cluster, &operation, json!({"suspend": true})).await?;
                 format!("{name} is suspended: what is under way ends, nothing else starts")
             }
-            Self::Resume { .. } if operation.spec.suspend != Some(true) => not_suspended(&operation),
+            Self::Resume { .. } if operation.spec.suspend != Some(true) => not_suspended(cluster, &operation),
             Self::Resume { .. } => {
                 self.patch(cluster, &operation, json!({"suspend": null})).await?;
                 format!("{name} goes on")
             }
             Self::Cancel { .. } if operation.spec.cancel.is_some() => format!("{name} is being cancelled already"),
             Self::Cancel { compensate, reason, .. } => {
-                let undoes = operation.spec.steps.iter().any(|step| step.compensate.is_some());
-                if *compensate && !undoes {
+                let whole = cluster.whole(operation.clone()).await;
+                if *compensate && !whole.spec.steps.is_empty() && !undoes(&whole.spec) {
                     return Err(CliError::Usage(format!(
                         "no step of {name} says how it is undone (compensate): cancel it without --compensate"
                     )));
@@ -91,22 +95,19 @@ impl Control {
         let name = operation.name_any();
         // With its uid: not another one that has its name by now.
         let patch = Patch::Merge(json!({"metadata": {"uid": operation.uid()}, "spec": spec}));
-        let params = PatchParams {
-            field_manager: Some("kubectl-holdfast".into()),
-            ..PatchParams::default()
-        };
-        let patched = cluster.api::<CloudOperation>().patch(&name, &params, &patch).await;
+        let patched = cluster.api::<CloudOperation>().patch(&name, &change(), &patch).await;
         patched
             .map(drop)
             .map_err(CliError::cluster(format!("CloudOperation {name} can't be changed")))
     }
 }
 
-fn not_suspended(operation: &CloudOperation) -> String {
+fn not_suspended(cluster: &Cluster, operation: &CloudOperation) -> String {
     let name = operation.name_any();
     match operation.status.as_ref().and_then(|status| status.state) {
         Some(OperationState::Suspended) => {
-            format!("{name} is held, but not by its spec: see \"kubectl holdfast describe {name}\"")
+            let describe = cluster.command("describe", &name, "");
+            format!("{name} is held, but not by its spec. By what, and how it goes on:\n    {describe}")
         }
         _ => format!("{name} is not suspended"),
     }

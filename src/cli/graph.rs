@@ -10,14 +10,14 @@ use super::cluster::Cluster;
 use super::output::Output;
 use super::{CliError, files};
 use crate::api::{CloudOperation, StepState, StepType};
-use crate::engine::{Role, Workflow, WorkflowStep};
+use crate::engine::{self, Role, Workflow, WorkflowStep};
 
 #[derive(Args)]
 pub struct Graph {
     /// The operation: its steps are coloured by their states.
     #[arg(required_unless_present = "filename", conflicts_with = "filename")]
     name: Option<String>,
-    /// A file with one CloudOperation; - for standard input. Needs no cluster.
+    /// A file with one CloudOperation, and its template if it has one; - for standard input. Needs no cluster.
     #[arg(short, long, value_name = "FILE")]
     filename: Option<String>,
     /// For which tool.
@@ -47,8 +47,20 @@ impl Graph {
             file: file.clone(),
             message,
         };
-        let operation = files::operation(&file)?;
-        let operation: CloudOperation = serde_json::from_value(operation).map_err(|error| wrong(error.to_string()))?;
+        let (operation, templates) = files::operation_and_templates(&file)?;
+        let mut operation: CloudOperation =
+            serde_json::from_value(operation).map_err(|error| wrong(error.to_string()))?;
+        let named = operation
+            .spec
+            .template_ref
+            .as_ref()
+            .map(|template| template.name.as_str());
+        let template = templates
+            .iter()
+            .find(|template| template["metadata"]["name"].as_str() == named);
+        if let Some(template) = template.and_then(|template| template["spec"].as_object()) {
+            operation.spec = engine::resolve(&operation.spec, template).spec;
+        }
         self.print(out, &operation, wrong)
     }
 
@@ -71,7 +83,10 @@ impl Graph {
             .as_ref()
             .filter(|_| operation.spec.steps.is_empty())
         {
-            return Err(wrong(format!("its steps are those of the template {}", template.name)));
+            return Err(wrong(format!(
+                "its steps are those of the template {}, which isn't there: with -f, put it into the file as well",
+                template.name
+            )));
         }
         let workflow = Workflow::compile(&operation.spec).map_err(|error| wrong(error.to_string()))?;
         out.print(&draw(operation, &workflow, self.output))?;

@@ -6,11 +6,10 @@ use std::time::Duration;
 use clap::Args;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
-use kube::api::PostParams;
 use kube::core::Request;
 use serde_json::{Value, json};
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, creation};
 use super::output::Output;
 use super::{CliError, files, values, wait};
 use crate::api::CloudOperation;
@@ -79,13 +78,9 @@ async fn create(cluster: &Cluster, operation: &Value) -> Result<DynamicObject, C
         .or(metadata["generateName"].as_str())
         .unwrap_or_default();
     let what = CliError::cluster(format!("CloudOperation {name} can't be created"));
-    let params = PostParams {
-        field_manager: Some("kubectl-holdfast".into()),
-        ..PostParams::default()
-    };
     let path = CloudOperation::url_path(&(), Some(&cluster.namespace));
     let body = json!(operation).to_string().into_bytes();
-    let request = Request::new(path).create(&params, body);
+    let request = Request::new(path).create(&creation(), body);
     let mut request =
         request.map_err(|error| CliError::Usage(format!("CloudOperation {name} can't be sent: {error}")))?;
     let strict = format!("{}&fieldValidation=Strict", request.uri());

@@ -73,7 +73,11 @@ pub async fn until_ended(
                     .as_ref()
                     .map(summary)
                     .unwrap_or_else(|| format!("{name} was not seen"));
-                anstream::eprintln!("After {} it has not ended: {last}", times::short(most));
+                anstream::eprintln!(
+                    "After {} it has not ended, and goes on: {last}\nWhat can be done: {}",
+                    times::short(most),
+                    cluster.command("describe", name, "")
+                );
                 return Ok(ExitCode::from(TIMED_OUT));
             }
         },
