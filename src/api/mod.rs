@@ -11,6 +11,7 @@ mod job;
 mod kubernetes;
 mod operation_action;
 mod operation_history;
+mod operation_lock;
 mod operation_schedule;
 mod operation_template;
 mod scalars;
@@ -23,6 +24,7 @@ pub use job::*;
 pub use kubernetes::*;
 pub use operation_action::*;
 pub use operation_history::*;
+pub use operation_lock::*;
 pub use operation_schedule::*;
 pub use operation_template::*;
 pub use scalars::*;
@@ -36,6 +38,8 @@ pub const SUSPENDED_LABEL: &str = "holdfast.dev/suspended";
 /// The annotation of a namespace that lists what `http` steps in it may call, beyond the default:
 /// addresses, CIDR ranges and host names (`*.example.com`), separated by commas.
 pub const HTTP_TARGETS_ANNOTATION: &str = "holdfast.dev/http-targets";
+/// The annotation of a namespace that says how many of its operations run at once: a number from 1. The others wait.
+pub const MAX_OPERATIONS_ANNOTATION: &str = "holdfast.dev/max-operations";
 /// The annotation on every object that Holdfast creates: the idempotency key of the step that created it.
 pub const KEY_ANNOTATION: &str = "holdfast.dev/idempotency-key";
 /// The label on every object that Holdfast creates for an operation: the operation's name.
@@ -59,6 +63,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         CloudOperation::crd(),
         OperationAction::crd(),
         OperationHistory::crd(),
+        OperationLock::crd(),
         OperationSchedule::crd(),
         OperationTemplate::crd(),
     ];

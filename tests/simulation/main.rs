@@ -5,6 +5,7 @@
 
 mod children;
 mod cluster;
+mod concurrency;
 mod crash_everywhere;
 mod faults;
 mod hostile;
