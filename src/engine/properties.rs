@@ -253,6 +253,8 @@ impl Watched {
         }
         let kept = |e: &crate::api::HistoryEntry| after.history.contains(e) || self.case.chunks.contains(e);
         prop_assert!(before.history.iter().all(kept), "an entry of the history is lost");
+        let seqs = self.case.chunks.iter().chain(&after.history).map(|e| e.seq);
+        prop_assert!(seqs.eq(1..=after.seq), "the history has gaps");
         let size = serde_json::to_string(after).unwrap().len();
         prop_assert!(size <= MAX_STATUS, "{} bytes", size);
         // A look that has nothing new decides nothing.

@@ -7,6 +7,7 @@ mod children;
 mod cluster;
 mod crash_everywhere;
 mod faults;
+mod generated;
 mod hostile;
 mod samples;
 mod schedules;
