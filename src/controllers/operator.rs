@@ -131,10 +131,12 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
         }
     };
     tokio::select! {
+        biased;
         () = crds_are_current(&environment.client) => {}
         () = stop(shutdown.clone()) => return,
     }
     let own_account = tokio::select! {
+        biased;
         account = own_account(&environment.client) => account,
         () = stop(shutdown.clone()) => return,
     };
@@ -154,10 +156,12 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
             restore: process.restore.clone(),
         };
         let leadership = tokio::select! {
+            biased;
             leadership = candidate.acquire() => leadership,
             () = stop(shutdown.clone()) => return,
         };
         tokio::select! {
+            biased; // so that a run of the simulation repeats
             // The term ends by itself only when it was asked to stop; nothing of it is under way any more.
             () = term(&config, &environment, &health, &identity, &process, leadership.clone(), shutdown.clone()) => {
                 leadership.give_up();
@@ -416,7 +420,9 @@ async fn term(
         }
     };
     pin_mut!(stopped);
+    let controller = actions.are_known().then(|()| controller);
     tokio::select! {
+        biased; // so that a run of the simulation repeats
         () = controller => warn!("the controller ended by itself"),
         () = schedule_controller => warn!("the controller of schedules ended by itself"),
         () = write_events => {}
