@@ -9,6 +9,7 @@ mod cluster;
 mod crash_everywhere;
 mod faults;
 mod generated;
+mod histories;
 mod hostile;
 mod samples;
 mod schedules;
