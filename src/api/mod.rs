@@ -1,9 +1,12 @@
 //! The custom resources of `holdfast.dev/v1alpha1`: types, limits and validation rules. No behaviour.
 
+use std::sync::LazyLock;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
 };
-use kube::CustomResourceExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{CustomResourceExt, ResourceExt};
 
 mod cloud_operation;
 mod http;
@@ -106,6 +109,23 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         }
     }
     crds
+}
+
+/// The name of each custom resource definition, and the number of its schema. Known without its schema, which takes a
+/// while to make.
+pub fn schema_numbers() -> &'static [(String, u32)] {
+    static NUMBERS: LazyLock<Vec<(String, u32)>> = LazyLock::new(|| {
+        let numbered = |crd: CustomResourceDefinition| (crd.name_any(), schema_number(&crd.metadata));
+        crds().into_iter().map(numbered).collect()
+    });
+    &NUMBERS
+}
+
+/// The number of a custom resource definition's schema; 0 if it says none.
+pub fn schema_number(metadata: &ObjectMeta) -> u32 {
+    let annotations = metadata.annotations.as_ref();
+    let number = annotations.and_then(|annotations| annotations.get(SCHEMA_ANNOTATION)?.parse().ok());
+    number.unwrap_or(0)
 }
 
 fn within<'s>(schema: &'s mut JSONSchemaProps, field: &str) -> Option<&'s mut JSONSchemaProps> {

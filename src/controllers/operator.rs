@@ -39,7 +39,7 @@ use super::turns::Turns;
 use crate::activities::Activities;
 use crate::activities::clients::ServiceAccount;
 use crate::activities::http::{TargetPolicy, Transport};
-use crate::api::{OperationState, SCHEMA_ANNOTATION};
+use crate::api::{OperationState, schema_number, schema_numbers};
 
 /// How many operations are decided on, and so how many statuses are written, at once: about as many as an API server
 /// takes before they only wait for each other. The controller has no limit of its own: each pass waits for its turn.
@@ -133,10 +133,12 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
         }
     };
     tokio::select! {
+        biased;
         () = crds_are_current(&environment.client) => {}
         () = stop(shutdown.clone()) => return,
     }
     let own_account = tokio::select! {
+        biased;
         account = own_account(&environment.client) => account,
         () = stop(shutdown.clone()) => return,
     };
@@ -156,10 +158,12 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
             restore: process.restore.clone(),
         };
         let leadership = tokio::select! {
+            biased;
             leadership = candidate.acquire() => leadership,
             () = stop(shutdown.clone()) => return,
         };
         tokio::select! {
+            biased; // so that a run of the simulation repeats
             // The term ends by itself only when it was asked to stop; nothing of it is under way any more.
             () = term(&config, &environment, &health, &identity, &process, leadership.clone(), shutdown.clone()) => {
                 leadership.give_up();
@@ -175,14 +179,13 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
 /// journal.
 async fn crds_are_current(client: &Client) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for own in crate::api::crds() {
-        let (name, wanted) = (own.name_any(), schema_number(&own));
+    for (name, wanted) in schema_numbers() {
         loop {
-            match timeout(Duration::from_secs(10), api.get(&name)).await {
-                Ok(Ok(crd)) if schema_number(&crd) >= wanted => break,
+            match timeout(Duration::from_secs(10), api.get_metadata(name)).await {
+                Ok(Ok(crd)) if schema_number(&crd.metadata) >= *wanted => break,
                 Ok(Ok(crd)) => warn!(
                     crd = name,
-                    found = schema_number(&crd),
+                    found = schema_number(&crd.metadata),
                     wanted,
                     "the CRD is older than the operator: apply the CRDs of this version"
                 ),
@@ -192,13 +195,6 @@ async fn crds_are_current(client: &Client) {
             sleep(Duration::from_secs(2)).await;
         }
     }
-}
-
-fn schema_number(crd: &CustomResourceDefinition) -> u32 {
-    crd.annotations()
-        .get(SCHEMA_ANNOTATION)
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(0)
 }
 
 /// The service account that this process runs as, if it runs as one: no operation may act as it.
@@ -449,7 +445,9 @@ async fn term(
         }
     };
     pin_mut!(stopped);
+    let controller = actions.are_known().then(|()| controller);
     tokio::select! {
+        biased; // so that a run of the simulation repeats
         () = controller => warn!("the controller ended by itself"),
         () = schedule_controller => warn!("the controller of schedules ended by itself"),
         () = write_events => {}
