@@ -540,9 +540,10 @@ fn no_state_is_missing_from_the_list() {
         .iter()
         .map(ToString::to_string)
         .collect::<BTreeSet<_>>();
-    let said = schema.matches("\"const\":").count();
+    // `Queued` is none of the engine's: it is what an operation says that is not decided on yet.
+    let decided = schema.matches("\"const\":").count() - schema.matches("\"Queued\"").count();
     assert_eq!(
-        (states.len(), said),
+        (states.len(), decided),
         (OPERATION_STATES.len(), OPERATION_STATES.len()),
         "{schema}"
     );
