@@ -131,7 +131,7 @@ pub fn style_of(state: OperationState) -> Style {
     use OperationState::*;
     match state {
         Running => BUSY,
-        Waiting => PLAIN,
+        Queued | Waiting => PLAIN,
         AwaitingApproval | BackingOff | Suspended | Restored | Compensating | Cancelled | Expired => WARN,
         Stuck | Failed | TimedOut | InvalidSpec | SpecChanged => BAD,
         Succeeded => GOOD,

@@ -2,6 +2,7 @@
 
 mod access;
 mod actions;
+mod concurrency;
 mod control;
 mod crash;
 mod deadlines;

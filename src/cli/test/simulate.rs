@@ -131,6 +131,7 @@ impl Run<'_> {
                     actions: &self.actions,
                     spilled: self.spilled,
                     namespace_hold: None,
+                    refused: None,
                     draining: false,
                     runner: "test",
                     now: self.now,
