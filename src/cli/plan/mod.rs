@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use anstyle::Style;
 use clap::Args;
+use kube::api::ListParams;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use self::rehearsal::Rehearsal;
@@ -17,7 +19,7 @@ use super::output::{BAD, BOLD, BUSY, FAINT, Format, GOOD, Output, PLAIN, WARN, m
 use super::table::one_line;
 use super::tree::{Row, rows, wrapped};
 use super::{CliError, NAME, files, values};
-use crate::api::{CloudOperation, OperationTemplate};
+use crate::api::{CloudOperation, OperationLock, OperationTemplate};
 use crate::engine::{self, Identity, InvalidSpec, Workflow};
 
 /// How many changed fields, and items of a list, are shown in lines; -o json has all.
@@ -101,10 +103,21 @@ impl Plan {
             uid: "00000000-0000-0000-0000-000000000000".into(),
             ..Identity::default()
         };
+        let turn = match &operation.spec.concurrency {
+            None => None,
+            Some(concurrency) => match engine::concurrency_key(concurrency, &operation.spec.input, &identity) {
+                Err(wrong) => return self.invalid(out, &[wrong]),
+                Ok(key) => Some(Turn {
+                    holders: holders(cluster, &key).await,
+                    max: concurrency.max.unwrap_or(1),
+                    key,
+                }),
+            },
+        };
         let walked = walk(&workflow, &spec, &identity, &Rehearsal::new(cluster.client.clone())).await;
         match self.output {
             None => {
-                let mut text = render(&identity, &spec.input, &walked, out.width());
+                let mut text = render(&identity, &spec.input, turn.as_ref(), &walked, out.width());
                 text.push_str(&self.hint(cluster, spec.service_account(), &walked));
                 out.print(&text)?;
             }
@@ -113,6 +126,9 @@ impl Plan {
                     "operation": identity.name, "namespace": identity.namespace,
                     "serviceAccountName": spec.service_account(), "input": spec.input,
                 });
+                if let Some(turn) = &turn {
+                    plan["concurrency"] = json!(turn);
+                }
                 if let (Value::Object(plan), Ok(Value::Object(walked))) = (&mut plan, serde_json::to_value(&walked)) {
                     plan.extend(walked);
                 }
@@ -195,6 +211,26 @@ fn valid<'a>(document: &Value, beside: impl Iterator<Item = &'a Value>) -> Resul
     Err(wrong.collect())
 }
 
+/// What an operation that excludes others waits for.
+#[derive(Serialize)]
+struct Turn {
+    key: String,
+    max: i32,
+    /// The operations that hold the key now.
+    holders: Vec<String>,
+}
+
+/// Who holds a key, as far as it may be read.
+async fn holders(cluster: &Cluster, key: &str) -> Vec<String> {
+    let locks = cluster.api::<OperationLock>().list(&ListParams::default()).await;
+    let locks = locks.map(|locks| locks.items).unwrap_or_default();
+    let of_key = locks.into_iter().filter(|lock| lock.spec.key == key);
+    of_key
+        .flat_map(|lock| lock.spec.holders)
+        .map(|holder| holder.name)
+        .collect()
+}
+
 async fn template(cluster: &Cluster, name: &str) -> Result<Map<String, Value>, CliError> {
     let found = cluster.api::<OperationTemplate>().get_opt(name).await;
     match found.map_err(CliError::cluster(format!("OperationTemplate {name} can't be read")))? {
@@ -220,7 +256,13 @@ fn all(walked: &Walked) -> impl Iterator<Item = &Planned> {
     })
 }
 
-fn render(identity: &Identity, input: &Map<String, Value>, walked: &Walked, width: Option<usize>) -> String {
+fn render(
+    identity: &Identity,
+    input: &Map<String, Value>,
+    turn: Option<&Turn>,
+    walked: &Walked,
+    width: Option<usize>,
+) -> String {
     let mut text = format!(
         "{} in namespace {}: a plan, nothing was changed\n",
         paint(BOLD, &identity.name),
@@ -229,6 +271,13 @@ fn render(identity: &Identity, input: &Map<String, Value>, walked: &Walked, widt
     if !input.is_empty() {
         let input = Value::Object(input.clone()).to_string();
         text.push_str(&format!("{}\n", wrapped(&input, "input: ", "       ", width)));
+    }
+    if let Some(Turn { key, max, holders }) = turn {
+        let held = match holders.as_slice() {
+            [] => String::new(),
+            holders => format!("; held now by {}", holders.join(", ")),
+        };
+        text.push_str(&format!("concurrency: {key:?}, {max} at a time{held}\n"));
     }
     let part = |steps: &[Planned]| steps.iter().flat_map(|step| lines(step, 0)).collect::<Vec<_>>();
     let mut parts = vec![("", part(&walked.steps))];

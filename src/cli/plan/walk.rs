@@ -737,7 +737,6 @@ fn in_words(flow: &WorkflowStep, request: &Value) -> String {
             let verb = if verb == "wait" { "for" } else { verb };
             format!("{verb} {kind}{of}{place}{what}")
         }
-        StepType::Steps => format!("{} steps", flow.members.len()),
         StepType::Job => match text("/image") {
             "" => "a Job".into(),
             image => format!("a Job of {image}"),
