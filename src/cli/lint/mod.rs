@@ -143,6 +143,12 @@ impl Linter {
     pub fn problems(&self, document: &Value) -> Option<Vec<(String, String)>> {
         let of_kind = |(kind, _): &&(&str, Checker)| files::kind(document) == Some(*kind);
         let (kind, checker) = self.checkers.iter().find(of_kind)?;
+        // What the operator writes is nobody's to correct: another version may have written it.
+        let mut document = document.clone();
+        if let Value::Object(fields) = &mut document {
+            fields.remove("status");
+        }
+        let document = &document;
         let mut problems = checker.check(document);
         if has_no_name(document) {
             problems.push(("metadata".into(), "a name is needed, or a generateName".into()));
