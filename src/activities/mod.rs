@@ -4,6 +4,7 @@
 mod backoff;
 pub mod call;
 pub mod clients;
+mod created;
 pub mod discovery;
 pub mod http;
 pub mod job;
