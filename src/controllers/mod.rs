@@ -24,6 +24,7 @@ mod within;
 
 pub use clock::{Clock, SystemClock};
 pub use leadership::LEASE;
+pub use locks::lock_name;
 pub use namespaces::Namespaces;
 pub use operator::{Config, Environment, Health, run};
 pub use restore::HOLD_ALL_ANNOTATION;
