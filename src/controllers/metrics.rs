@@ -136,7 +136,8 @@ impl Metrics {
                 ("retryable", failure.reason.as_str())
             }
             AttemptOutcome::Stopped => ("stopped", ""),
-            AttemptOutcome::Noted { .. } => return, // no end
+            // A callback is no attempt, and the rest no end.
+            AttemptOutcome::Noted { .. } | AttemptOutcome::Beat(_) | AttemptOutcome::CalledBack(_) => return,
         };
         let r#type = format!("{step_type:?}").to_lowercase();
         self.attempts

@@ -2,6 +2,7 @@
 
 mod actions;
 mod cached;
+mod callbacks;
 mod clock;
 mod cloud_operation;
 mod depth;
@@ -19,8 +20,9 @@ mod templates;
 mod turns;
 mod within;
 
+pub use callbacks::{Call, Reception, Refusal, Says};
 pub use clock::{Clock, SystemClock};
-pub use leadership::LEASE;
+pub use leadership::{LEADER_ADDRESS_ANNOTATION, LEASE};
 pub use namespaces::Namespaces;
 pub use operator::{Config, Environment, Health, run};
 pub use restore::HOLD_ALL_ANNOTATION;

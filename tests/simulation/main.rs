@@ -3,6 +3,7 @@
 //! A test is a [`World`](world::World): an API server, a service to call that honours idempotency keys, and operators that
 //! start and die. What must never happen is checked as it happens; see [`service`].
 
+mod callbacks;
 mod children;
 mod cluster;
 mod crash_everywhere;

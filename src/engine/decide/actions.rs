@@ -254,7 +254,7 @@ impl Pass<'_> {
             _ if step.items.is_some() => Err(format!(
                 "step {name} is a list: name one of its items, such as {name}[0]"
             )),
-            StepState::Waiting if step.external.is_some() => Err(format!(
+            StepState::Waiting if step.external.is_some() && !step.awaits_callback() => Err(format!(
                 "what step {name} started is under way: cancel the operation, or wait for its end"
             )),
             StepState::Waiting | StepState::BackingOff | StepState::Undecided => Ok(i),
@@ -451,7 +451,8 @@ impl Pass<'_> {
             step.failure = None;
             step.end_time = None;
             step.end_seq = None;
-            step.failures += i64::from(step.external.take().is_some());
+            let created = step.external.take().is_some() && step.step_type.goes_on_by_itself();
+            step.failures += i64::from(created);
             step.lost = step.attempt;
             let deadline = workflow.step(name).and_then(|flow| schedule_to_close(&flow.spec));
             step.deadline = deadline.map(|most| self.now.plus(most));

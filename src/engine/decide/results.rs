@@ -5,6 +5,9 @@ use crate::api::FailurePolicy;
 
 impl Pass<'_> {
     pub(super) fn apply(&mut self, workflow: &Workflow, result: &AttemptResult) {
+        if let AttemptOutcome::CalledBack(callback) = &result.outcome {
+            return self.called_back(workflow, result, callback);
+        }
         let Some(i) = self.status.steps.iter().position(|s| {
             s.name == result.step && s.epoch == result.epoch && s.attempt == result.attempt && !s.state.is_closed()
         }) else {
@@ -15,7 +18,10 @@ impl Pass<'_> {
             AttemptOutcome::Accepted { external } => {
                 let step = &mut self.status.steps[i];
                 step.external = Some(external.clone());
-                step.message = Some(format!("waiting for {} {} to end", external.kind, external.name));
+                step.message = Some(match step.step_type {
+                    StepType::Http => "accepted; waiting for its callback".to_owned(),
+                    _ => format!("waiting for {} {} to end", external.kind, external.name),
+                });
                 self.advance(
                     i,
                     StepEvent::Accept,
@@ -24,7 +30,9 @@ impl Pass<'_> {
                 );
             }
             AttemptOutcome::Noted { message } => self.status.steps[i].message = Some(shorten(message, MAX_MESSAGE)),
+            AttemptOutcome::Beat(heartbeat) => self.status.steps[i].heartbeat = Some(heartbeat.clone()),
             AttemptOutcome::Failed(failure) => self.fail_attempt(workflow, i, failure),
+            AttemptOutcome::CalledBack(_) => {} // it is about the key, not the attempt: see above
             AttemptOutcome::Stopped => match &self.status.steps[i].failure {
                 Some(failure) if failure.reason == TIMED_OUT => {
                     let message = failure.message.clone();
@@ -42,6 +50,32 @@ impl Pass<'_> {
                     MAX_MESSAGE,
                 ));
                 self.advance(i, StepEvent::StopAgain, HistoryEvent::AttemptFailed, &failure.message);
+            }
+        }
+    }
+
+    /// What the other side says by a callback is about the key: whatever became of the attempt, as long as the step is
+    /// open.
+    fn called_back(&mut self, workflow: &Workflow, result: &AttemptResult, callback: &Callback) {
+        let Some(i) = self.status.steps.iter().position(|step| {
+            step.name == result.step
+                && step.epoch == result.epoch
+                && !step.state.is_closed()
+                && step.state != StepState::Cancelling
+        }) else {
+            return;
+        };
+        let step = &mut self.status.steps[i];
+        if let Some(digest) = &callback.completes {
+            step.callback = Some(digest.clone());
+        } else if callback.run != step.failures {
+            return; // a repeat: the failure was recorded
+        }
+        match &callback.said {
+            Ok(output) => self.succeed(i, output.clone()),
+            Err(failure) => {
+                step.failures += i64::from(callback.completes.is_none());
+                self.fail_attempt(workflow, i, failure);
             }
         }
     }
@@ -71,6 +105,7 @@ impl Pass<'_> {
         }
         self.status.steps[i].failure = None;
         self.status.steps[i].message = None;
+        self.status.steps[i].heartbeat = None;
         self.advance(i, StepEvent::Succeed, HistoryEvent::StepSucceeded, "");
     }
 
@@ -78,8 +113,11 @@ impl Pass<'_> {
         let unknown = failure.effect == Effect::Unknown;
         let step = &mut self.status.steps[i];
         step.maybe_done |= unknown;
-        let vanished = step.external.is_some() && unknown;
-        let created = step.external.is_some();
+        let created = step.external.is_some() && step.step_type.goes_on_by_itself();
+        let vanished = created && unknown;
+        if !created {
+            step.external = None; // no callback is awaited any more, though one still counts
+        }
         step.failure = Some(Failure {
             reason: failure.reason.clone(),
             message: shorten(&failure.message, MAX_MESSAGE),
