@@ -94,6 +94,7 @@ pub const TRANSITIONS: &[(StepState, StepEvent, StepState)] = &[
     (Failed, Observe, Waiting),
     (Failed, Skip, Skipped),
     (TimedOut, Retry, Running),
+    (TimedOut, Observe, Waiting),
     (TimedOut, Skip, Skipped),
     (Cancelled, Retry, Running),
     (Cancelled, Observe, Waiting),

@@ -10,12 +10,18 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use holdfast::activities::http::WireRequest;
+use holdfast::api::{OperationState, StepState, StepStatus};
+use holdfast::controllers::LEADER_ADDRESS_ANNOTATION;
 use holdfast::server::callbacks::Peers;
+use holdfast_apiserver::{Fault, Verb};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
+use k8s_openapi::api::coordination::v1::Lease;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
+
+use crate::world::{NAMESPACE, World};
 
 /// What goes wrong with a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +46,10 @@ struct Book {
     open: BTreeMap<usize, Router>,
     faults: Option<FaultHook>,
     calls: usize,
-    /// The keys of the work that was begun, and how often it was.
-    begun: BTreeMap<String, usize>,
+    /// The keys of the work that is under way.
     under_way: BTreeSet<String>,
+    /// Where the last request is to be called back.
+    invited: Option<Invitation>,
     /// Every answer that arrived.
     answers: Vec<(StatusCode, Value)>,
 }
@@ -94,9 +101,19 @@ impl Gateway {
         self.lock().calls
     }
 
-    /// How many pieces of work were begun more than once.
-    pub fn repeated(&self) -> usize {
-        self.lock().begun.values().filter(|times| **times > 1).count()
+    /// The server of an operator.
+    pub fn router(&self, number: usize) -> Router {
+        self.lock().open[&number].clone()
+    }
+
+    /// Notes where a request is to be called back.
+    pub fn take(&self, request: &WireRequest) {
+        self.lock().invited = Some(Invitation::of(request));
+    }
+
+    /// Where the last request is to be called back.
+    pub fn invited(&self) -> Invitation {
+        self.lock().invited.clone().expect("a request with async came")
     }
 
     /// Every answer to a callback that arrived.
@@ -114,7 +131,6 @@ impl Gateway {
         let invitation = Invitation::of(request);
         let gateway = self.clone();
         if self.lock().under_way.insert(invitation.key.clone()) {
-            self.begin(&invitation.key);
             tokio::spawn(async move {
                 sleep(Duration::from_secs(2)).await;
                 gateway.insist(&invitation, "complete", &json!({"size": 3})).await;
@@ -127,11 +143,6 @@ impl Gateway {
     pub async fn report(&self, request: &WireRequest) {
         let invitation = Invitation::of(request);
         self.insist(&invitation, "complete", &json!({"size": 3})).await;
-    }
-
-    fn begin(&self, key: &str) {
-        let mut book = self.lock();
-        book.begun.entry(key.to_owned()).or_insert(1);
     }
 
     /// Calls back until the answer says that it need not call again.
@@ -212,4 +223,288 @@ impl Peers for Gateway {
         }
         .boxed()
     }
+}
+
+/// A world whose operation `async` has one step: work that the service takes and does nothing about.
+async fn accepted(spec: &Value) -> (World, Invitation) {
+    let mut world = World::new(1);
+    world.start();
+    apply(&world, spec).await;
+    world
+        .until("the work is accepted", |world| {
+            step(world).is_some_and(|step| step.state == StepState::Waiting)
+        })
+        .await;
+    let invitation = world.service.gateway.invited();
+    (world, invitation)
+}
+
+async fn apply(world: &World, step: &Value) {
+    let spec = json!({"steps": [step]});
+    let metadata = json!({"name": "async", "namespace": NAMESPACE});
+    let manifest =
+        json!({"apiVersion": "holdfast.dev/v1alpha1", "kind": "CloudOperation", "metadata": metadata, "spec": spec});
+    world.apply(&manifest).await;
+}
+
+fn grow() -> Value {
+    json!({
+        "name": "grow",
+        "http": {"method": "POST", "url": "http://inventory.prod/taken/grow", "async": true},
+        "output": {"size": "${result.body.size}"},
+    })
+}
+
+fn step(world: &World) -> Option<StepStatus> {
+    world.operation("async").status?.steps.into_iter().next()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_answer_says_whether_to_call_again() {
+    let (mut world, invitation) = accepted(&grow()).await;
+    let gateway = world.service.gateway.clone();
+    let call = async |invitation: &Invitation, verb: &str, body: Value| {
+        let (status, body) = gateway.call(invitation, verb, &body).await.unwrap();
+        (status.as_u16(), body)
+    };
+    assert_eq!(world.message("async"), "step grow: accepted; waiting for its callback");
+    let with = |from: &str, to: &str| Invitation {
+        url: invitation.url.replace(from, to),
+        ..invitation.clone()
+    };
+    let wrong = Invitation {
+        token: invitation.token.replace("0001.", "0002."),
+        ..invitation.clone()
+    };
+    assert_eq!(call(&wrong, "complete", json!({})).await.0, 401);
+    assert_eq!(
+        call(&with("/grow/0/0", "/grow/0/1"), "complete", json!({})).await.0,
+        401,
+        "another run"
+    );
+    assert_eq!(
+        call(&with("/grow/", "/shrink/"), "complete", json!({})).await.0,
+        401,
+        "another step"
+    );
+    assert_eq!(
+        call(&with("/async/", "/other/"), "complete", json!({})).await.0,
+        404,
+        "no such operation"
+    );
+    assert_eq!(call(&invitation, "cancel", json!({})).await.0, 404, "no such verb");
+    assert_eq!(call(&invitation, "fail", json!({"reason": "two words"})).await.0, 400);
+    assert_eq!(call(&invitation, "complete", json!("x".repeat(300_000))).await.0, 413);
+    let open = step(&world).unwrap();
+    assert_eq!(open.state, StepState::Waiting, "nothing of that was recorded");
+
+    let (status, body) = call(&invitation, "complete", json!({"size": 3})).await;
+    assert_eq!((status, body), (200, json!({"state": "Succeeded"})));
+    let done = step(&world).unwrap();
+    assert_eq!(done.state, StepState::Succeeded, "it is recorded before it is answered");
+    assert_eq!(json!(done.output), json!({"size": 3}));
+    assert_eq!(
+        call(&invitation, "complete", json!({"size": 3})).await.0,
+        200,
+        "a repeat"
+    );
+    for (verb, body) in [
+        ("complete", json!({"size": 4})),
+        ("fail", json!({})),
+        ("heartbeat", json!({})),
+    ] {
+        let (status, body) = call(&invitation, verb, body).await;
+        assert_eq!(
+            (status, body["reason"].as_str()),
+            (410, Some("Closed")),
+            "{verb}: {body}"
+        );
+    }
+    let written = serde_json::to_string(&world.operation("async")).unwrap();
+    assert!(!written.contains(&invitation.token), "a token is recorded");
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_stands_by_forwards_and_without_a_leader_it_says_to_call_again() {
+    let (mut world, invitation) = accepted(&grow()).await;
+    let second = world.start();
+    sleep(Duration::from_secs(3)).await;
+    let gateway = world.service.gateway.clone();
+    let standby = gateway.router(second);
+    let body = json!({"size": 3}).to_string();
+    world.kill(0).await;
+    let (status, answer) = gateway
+        .call_at(standby.clone(), &invitation, "complete", body.clone())
+        .await
+        .unwrap();
+    assert_eq!(status, 503, "{answer}");
+    world
+        .until("the second leads", |world| {
+            let lease: Lease = world.server.get("holdfast-system", "holdfast").unwrap();
+            let address = lease
+                .metadata
+                .annotations
+                .unwrap_or_default()
+                .remove(LEADER_ADDRESS_ANNOTATION);
+            address == Some(Gateway::address(second))
+        })
+        .await;
+    let third = world.start();
+    sleep(Duration::from_secs(3)).await;
+    let (status, answer) = gateway
+        .call_at(gateway.router(third), &invitation, "complete", body)
+        .await
+        .unwrap();
+    assert_eq!(status, 200, "{answer}");
+    world.until("the operation ends", |world| world.finished("async")).await;
+    assert_eq!(world.state("async"), Some(OperationState::Succeeded));
+    assert_eq!(world.service.calls(), 1, "the work was asked for once");
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_asked_about_under_the_same_key_and_heartbeats_keep_it_away() {
+    let mut patient = grow();
+    patient["timeouts"] = json!({"heartbeat": "10s"});
+    let (mut world, invitation) = accepted(&patient).await;
+    let gateway = world.service.gateway.clone();
+    let before = world.operation("async").status.unwrap().write_id;
+    for n in 0..12 {
+        let details = json!({"done": n});
+        assert_eq!(gateway.call(&invitation, "heartbeat", &details).await.unwrap().0, 200);
+        sleep(Duration::from_secs(5)).await;
+    }
+    let status = world.operation("async").status.unwrap();
+    assert_ne!(status.write_id, before);
+    let step_now = step(&world).unwrap();
+    assert_eq!(
+        (step_now.state, step_now.attempt),
+        (StepState::Waiting, 1),
+        "a minute of heartbeats"
+    );
+    let heartbeat = step_now.heartbeat.expect("the last heartbeats are shown");
+    assert!(heartbeat.details.unwrap()["done"].as_i64().unwrap() >= 6);
+    let of_beats = |world: &World| {
+        let written = world.server.writes();
+        written
+            .iter()
+            .filter(|write| write.change.key.resource == "cloudoperations")
+            .count()
+    };
+    assert!(of_beats(&world) <= 6, "{} writes in a minute", of_beats(&world));
+
+    world
+        .until("silence is noticed", |world| {
+            step(world).is_some_and(|step| step.attempt == 2)
+        })
+        .await;
+    let failure = step(&world).unwrap().failure.unwrap();
+    assert_eq!(failure.reason, "HeartbeatTimeout", "{}", failure.message);
+    assert!(step(&world).unwrap().maybe_done);
+    // The work goes on where it was begun: what it said still counts.
+    assert_eq!(
+        gateway
+            .call(&invitation, "complete", &json!({"size": 3}))
+            .await
+            .unwrap()
+            .0,
+        200
+    );
+    world.until("the operation ends", |world| world.finished("async")).await;
+    assert_eq!(world.service.effects().values().sum::<usize>(), 1, "one key");
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_takeover_the_silence_begins_anew() {
+    let mut patient = grow();
+    patient["timeouts"] = json!({"heartbeat": "30s"});
+    let (mut world, _) = accepted(&patient).await;
+    sleep(Duration::from_secs(25)).await;
+    world.kill(0).await;
+    world.start();
+    sleep(Duration::from_secs(25)).await;
+    assert_eq!(step(&world).unwrap().attempt, 1);
+    world
+        .until("silence is noticed", |world| {
+            step(world).is_some_and(|step| step.attempt == 2)
+        })
+        .await;
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_may_pass_is_asked_for_again_and_its_repeat_is_answered_alike() {
+    let (mut world, first) = accepted(&grow()).await;
+    let gateway = world.service.gateway.clone();
+    let full = json!({"reason": "OutOfCapacity", "message": "no host is free", "retryable": true});
+    let (status, body) = gateway.call(&first, "fail", &full).await.unwrap();
+    assert_eq!((status.as_u16(), body), (200, json!({"state": "BackingOff"})));
+    let failure = step(&world).unwrap().failure.unwrap();
+    assert_eq!(
+        (failure.reason.as_str(), failure.message.as_str()),
+        ("OutOfCapacity", "no host is free")
+    );
+    world
+        .until("it is asked for again", |world| {
+            step(world).is_some_and(|step| step.attempt == 2 && step.state == StepState::Waiting)
+        })
+        .await;
+    let second = gateway.invited();
+    assert_eq!(second.key, first.key, "the key is the same");
+    assert_eq!(gateway.call(&first, "fail", &full).await.unwrap().0, 200);
+    assert_eq!(
+        step(&world).unwrap().state,
+        StepState::Waiting,
+        "the repeat fails nothing more"
+    );
+    let definite = json!({"reason": "Refused"});
+    assert_eq!(gateway.call(&second, "fail", &definite).await.unwrap().0, 200);
+    world.until("the operation ends", |world| world.finished("async")).await;
+    assert_eq!(world.state("async"), Some(OperationState::Failed));
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_callback_costs_no_request() {
+    let (mut world, _) = accepted(&grow()).await;
+    sleep(Duration::from_secs(20)).await;
+    let before = world.server.requests().len();
+    sleep(Duration::from_secs(600)).await;
+    let idle = world.server.requests()[before..]
+        .iter()
+        .filter(|request| request.resource != "leases" && request.verb != Verb::Watch)
+        .count();
+    assert_eq!(idle, 0);
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_the_api_server_refuses_is_no_success() {
+    let (mut world, invitation) = accepted(&grow()).await;
+    let gateway = world.service.gateway.clone();
+    world.server.set_faults(|info| match info.subresource.as_str() {
+        "status" => Fault::Fail {
+            code: 500,
+            retry_after: None,
+        },
+        _ => Fault::None,
+    });
+    let (status, _) = gateway
+        .call(&invitation, "complete", &json!({"size": 3}))
+        .await
+        .unwrap();
+    assert_eq!(status, 503);
+    assert_eq!(step(&world).unwrap().state, StepState::Waiting);
+    world.server.set_faults(|_| Fault::None);
+    assert_eq!(gateway.insist(&invitation, "complete", &json!({"size": 3})).await, 200);
+    assert_eq!(step(&world).unwrap().state, StepState::Succeeded);
+    world.check();
+    world.kill_all().await;
 }

@@ -193,6 +193,11 @@ impl Service {
                 self.gateway.work(&request);
                 Ok(answer(202, &json!({})))
             }
+            // It takes the work, and the test calls back.
+            Some("taken") => {
+                self.gateway.take(&request);
+                Ok(answer(202, &json!({})))
+            }
             // It has done the work, and says so before it answers.
             Some("early") => {
                 self.gateway.report(&request).await;

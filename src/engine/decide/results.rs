@@ -85,6 +85,7 @@ impl Pass<'_> {
             if depth(output.values()) > MAX_DEPTH {
                 let message =
                     format!("the step did its work, but its output is nested more than {MAX_DEPTH} levels deep");
+                self.status.steps[i].maybe_done |= self.status.steps[i].attempt > 0;
                 return self.fail(i, "OutputTooLarge", &message);
             }
             let size = json_size(&output);
@@ -99,6 +100,7 @@ impl Pass<'_> {
                 let message = format!(
                     "the step did its work, but its output has {size} bytes: a step's may have {MAX_STEP_OUTPUT}, all steps' together {MAX_OUTPUTS}; name less in output, or use outputSecret"
                 );
+                self.status.steps[i].maybe_done |= self.status.steps[i].attempt > 0;
                 return self.fail(i, "OutputTooLarge", &message);
             }
             self.status.steps[i].output = Some(output).filter(|o| !o.is_empty());
