@@ -46,8 +46,8 @@ struct Book {
     open: BTreeMap<usize, Router>,
     faults: Option<FaultHook>,
     calls: usize,
-    /// The keys of the work that is under way.
-    under_way: BTreeSet<String>,
+    /// What is going to be reported, by key.
+    under_way: BTreeSet<(String, &'static str)>,
     /// Where the last request is to be called back.
     invited: Option<Invitation>,
     /// Every answer that arrived.
@@ -128,13 +128,28 @@ impl Gateway {
     /// Takes work, which is done two seconds later, and then reported; once for each key, but it is reported again if it
     /// is asked for again.
     pub fn work(&self, request: &WireRequest) {
+        self.report_later(Invitation::of(request), "complete", json!({"size": 3}));
+    }
+
+    /// Takes work that can't be done at first.
+    pub fn try_work(&self, request: &WireRequest) {
         let invitation = Invitation::of(request);
+        if invitation.url.ends_with("/0") {
+            let full = json!({"reason": "OutOfCapacity", "message": "no host is free", "retryable": true});
+            self.report_later(invitation, "fail", full);
+        } else {
+            self.work(request);
+        }
+    }
+
+    fn report_later(&self, invitation: Invitation, verb: &'static str, body: Value) {
         let gateway = self.clone();
-        if self.lock().under_way.insert(invitation.key.clone()) {
+        let begins = self.lock().under_way.insert((invitation.key.clone(), verb));
+        if begins {
             tokio::spawn(async move {
                 sleep(Duration::from_secs(2)).await;
-                gateway.insist(&invitation, "complete", &json!({"size": 3})).await;
-                gateway.lock().under_way.remove(&invitation.key);
+                gateway.insist(&invitation, verb, &body).await;
+                gateway.lock().under_way.remove(&(invitation.key, verb));
             });
         }
     }

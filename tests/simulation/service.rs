@@ -193,6 +193,18 @@ impl Service {
                 self.gateway.work(&request);
                 Ok(answer(202, &json!({})))
             }
+            // As above, but it reports a failure first.
+            Some("full") => {
+                self.gateway.try_work(&request);
+                Ok(answer(202, &json!({})))
+            }
+            // As above, but it forgets what it was first asked.
+            Some("forgets") => {
+                if before > 0 {
+                    self.gateway.work(&request);
+                }
+                Ok(answer(202, &json!({})))
+            }
             // It takes the work, and the test calls back.
             Some("taken") => {
                 self.gateway.take(&request);

@@ -2,6 +2,7 @@
 
 mod access;
 mod actions;
+mod callbacks;
 mod control;
 mod crash;
 mod deadlines;
