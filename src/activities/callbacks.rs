@@ -103,12 +103,8 @@ impl Callbacks {
         let tag = hmac::sign(key, signed(&context.key, run).as_bytes());
         let epoch = context.key.epoch();
         let mut url = base.as_str().trim_end_matches('/').to_owned() + "/callbacks/v1";
-        for part in [
-            &context.namespace,
-            &context.operation,
-            &context.operation_uid,
-            &context.step,
-        ] {
+        let step = in_url(&context.step);
+        for part in [&context.namespace, &context.operation, &context.operation_uid, &step] {
             url.push('/');
             url.extend(utf8_percent_encode(part, SEGMENT));
         }
@@ -181,6 +177,16 @@ impl Callbacks {
         };
         within(created).await
     }
+}
+
+/// A step's path as one segment of a URL: gateways treat an escaped slash in their own ways.
+fn in_url(step: &str) -> String {
+    step.replace('/', "~")
+}
+
+/// A step's path from a URL.
+pub fn from_url(step: &str) -> String {
+    step.replace('~', "/")
 }
 
 /// What a token signs.

@@ -97,7 +97,12 @@ impl Activities {
                 Ok(request) => Box::pin(operation::start(context, &request)).await,
                 Err(failure) => Outcome::Failed(failure),
             },
-            StepType::Wait | StepType::Set | StepType::Assert | StepType::Signal | StepType::Approval => {
+            StepType::Wait
+            | StepType::Set
+            | StepType::Assert
+            | StepType::Signal
+            | StepType::Approval
+            | StepType::Steps => {
                 Outcome::Failed(AttemptFailure::definite("Bug", format!("{step_type:?} is no activity")))
             }
         }

@@ -8,7 +8,7 @@
 use serde_json::{Map, Value};
 
 use super::outcome::AttemptFailure;
-use super::workflow::split_item;
+use super::workflow::{group_name, split_item};
 use crate::api::{OperationStatus, StepState, StepType};
 
 /// What the other side said, as the journal takes it.
@@ -76,12 +76,13 @@ pub fn standing(status: &OperationStatus, step: &str, epoch: i64, run: i64, said
     }
 }
 
-/// An item of a list that was done has no entry any more; nor has anything of an operation that was compacted.
+/// An item of a list that was done has no entry any more, nor have its steps, if it is a group; nor has anything of an
+/// operation that was compacted.
 fn without_entry(status: &OperationStatus, step: &str, said: Said<'_>) -> Standing {
     if let Some(state) = status.state.filter(|state| state.is_finished()) {
         return Standing::Closed(format!("the operation has ended: it is {state}"));
     }
-    let (list, index) = split_item(step);
+    let (list, index) = split_item(group_name(step).unwrap_or(step));
     let index = index.and_then(|index| i64::try_from(index).ok());
     let items = status.steps.iter().find(|entry| entry.name == list);
     let items = items.and_then(|entry| entry.items.as_ref());

@@ -9,6 +9,7 @@ use super::*;
 use crate::api::{Cancel, OperationState::*, StepState};
 
 mod callbacks;
+mod groups;
 pub mod lists;
 pub mod people;
 mod saga;

@@ -31,7 +31,7 @@ pub enum StepEvent {
     Accept,
     /// The next attempt is due, or a person asks for it.
     Retry,
-    /// The next attempt to wait for an object is due; or a person reopens a list.
+    /// The next attempt to wait for an object is due; or a person lets a list or group go on.
     Observe,
     /// Its `scheduleToClose` passed.
     Expire,

@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::activities::Report;
-use crate::activities::callbacks::Callbacks;
+use crate::activities::callbacks::{Callbacks, from_url};
 use crate::controllers::{Call, Health, Refusal, Says};
 use crate::engine::IdempotencyKey;
 
@@ -139,7 +139,8 @@ impl Desk {
     async fn answer(&self, address: Address, request: Request) -> Result<Response, Response> {
         let (head, body) = request.into_parts();
         let token = bearer(&head.headers).ok_or_else(denied)?;
-        let key = IdempotencyKey::new(&address.uid, &address.step, address.epoch);
+        let step = from_url(&address.step);
+        let key = IdempotencyKey::new(&address.uid, &step, address.epoch);
         match self.callbacks.verify(&key, address.run, token).await {
             Ok(true) => {}
             Ok(false) => return Err(denied()),
@@ -157,7 +158,7 @@ impl Desk {
             namespace: address.namespace,
             operation: address.operation,
             uid: address.uid,
-            step: address.step,
+            step,
             epoch: address.epoch,
             run: address.run,
             token: token.to_owned(),

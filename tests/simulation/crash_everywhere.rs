@@ -183,5 +183,6 @@ macro_rules! crash_everywhere {
 }
 
 crash_everywhere!(
-    r#async, calls, graph, flaky, timer, refused, slow, objects, job, saga, list, people, local, long, parent, template
+    r#async, calls, graph, flaky, timer, refused, slow, objects, job, saga, list, group, people, local, long, parent,
+    template
 );

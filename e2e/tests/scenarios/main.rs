@@ -9,6 +9,7 @@ mod deadlines;
 mod finally;
 mod flow;
 mod gitops;
+mod groups;
 mod http;
 mod http_credentials;
 mod job;

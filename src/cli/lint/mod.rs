@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(
             said("workflow.yaml"),
             "\
-6: spec.steps[0]: a step has exactly one of http, kubernetes, job, operation, wait, signal, approval, set, assert
+6: spec.steps[0]: a step has exactly one of http, kubernetes, job, operation, steps, wait, signal, approval, set, assert
 22: spec.steps[1].http.url: there is no step named \"lost\"; there are first, second
 31: spec.steps: these steps wait for each other, or for one that does: a, b (see needs, and what their expressions read)
 41: metadata: a name is needed, or a generateName

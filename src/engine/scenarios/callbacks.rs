@@ -280,6 +280,27 @@ steps:
 }
 
 #[test]
+fn so_does_a_step_of_a_group_whose_item_was_folded_in() {
+    let list = "
+steps:
+- name: grow
+  forEach: '[1, 2]'
+  steps:
+  - {name: resize, http: {method: POST, url: 'http://inventory/${string(item)}', async: true}}
+";
+    let mut case = case(list);
+    case.visit()
+        .accept("grow[0]/resize")
+        .answer("grow[0]/resize", completed("d1"));
+    let stands = |step: &str, said| standing(&case.status, step, 0, 0, said);
+    assert_eq!(
+        stands("grow[0]/resize", Said::Completed("d1")),
+        Standing::Recorded(StepState::Succeeded)
+    );
+    assert_eq!(stands("grow[1]/resize", Said::Completed("d1")), Standing::Open);
+}
+
+#[test]
 fn an_output_that_is_too_large_fails_the_step_and_the_callback_is_known_again() {
     let mut case = accepted(ASYNC);
     let large = json!({"size": "x".repeat(20_000)});

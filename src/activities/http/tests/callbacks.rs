@@ -23,8 +23,8 @@ fn callbacks(keys: &[(&str, char)]) -> Arc<Callbacks> {
 
 fn inviting(cluster: Cluster) -> Attempt {
     let mut attempt = Attempt::with(cluster);
-    attempt.context.step = "resize[3]".into();
-    attempt.context.key = IdempotencyKey::new("u1", "resize[3]", 2);
+    attempt.context.step = "grow[3]/resize".into();
+    attempt.context.key = IdempotencyKey::new("u1", "grow[3]/resize", 2);
     attempt.activity = HttpActivity::new(Arc::new(Wire::new()), callbacks(&[("0001", 'a')]));
     attempt
 }
@@ -44,7 +44,7 @@ async fn a_request_says_where_to_call_back_and_a_202_is_accepted() {
     let seen = server.seen();
     assert_eq!(
         seen[0].header("holdfast-callback-url"),
-        Some("http://holdfast.holdfast-system.svc:8080/callbacks/v1/prod/op/u1/resize%5B3%5D/2/0")
+        Some("http://holdfast.holdfast-system.svc:8080/callbacks/v1/prod/op/u1/grow%5B3%5D~resize/2/0")
     );
     let token = seen[0].header("holdfast-callback-token").unwrap();
     let known = callbacks(&[("0001", 'a')]);
