@@ -158,11 +158,15 @@ impl Reception {
     }
 
     async fn record_beat(&self, call: &Call) {
+        let executor = &self.context.executor;
+        let Some(heartbeat) = executor.due_beat(&call.uid, &call.step, call.epoch) else {
+            return;
+        };
         if let Ok((operation, Standing::Open)) = self.find(call, Said::Heartbeat).await {
             // Another heartbeat follows one that could not be recorded.
             let _ = self
                 .with(call, &operation, async |called| {
-                    self.context.executor.record_beat(called).await
+                    executor.record_beat(called, heartbeat).await
                 })
                 .await;
         }

@@ -443,30 +443,28 @@ impl Executor {
         Some(pause.unwrap_or_default())
     }
 
-    /// Records the last sign of life, without what must not be recorded of it.
-    pub async fn record_beat(&self, called: &CalledBack<'_>) {
-        let uid = called.operation.uid().unwrap_or_default();
-        let which = (called.step.to_owned(), called.epoch);
-        let beat = {
-            let mut operations = self.operations();
-            let beat = operations.get_mut(&uid).and_then(|entry| entry.beats.get_mut(&which));
-            beat.map(|beat| {
-                beat.scheduled = false;
-                beat.recorded = Some(Instant::now());
-                beat.heartbeat.clone()
-            })
-        };
-        let (Some(mut heartbeat), Ok(mut prepared)) = (beat, self.prepare_callback(called)) else {
+    /// The last sign of life, which is to be recorded now.
+    pub fn due_beat(&self, uid: &str, step: &str, epoch: i64) -> Option<Heartbeat> {
+        let mut operations = self.operations();
+        let beat = operations.get_mut(uid)?.beats.get_mut(&(step.to_owned(), epoch))?;
+        beat.scheduled = false;
+        beat.recorded = Some(Instant::now());
+        Some(beat.heartbeat.clone())
+    }
+
+    /// Records a sign of life, without what must not be recorded of it.
+    pub async fn record_beat(&self, called: &CalledBack<'_>, mut heartbeat: Heartbeat) {
+        let Ok(mut prepared) = self.prepare_callback(called) else {
             return;
         };
-        let said = Said::Completed(heartbeat.details.take().unwrap_or_default());
         let request = std::mem::take(&mut prepared.request);
-        let masked = self
-            .activities
-            .called_back(&prepared.context, request, called.token, said)
-            .await;
-        if let (Ok(Outcome::Succeeded { mut result }), false) = (masked, prepared.context.sensitive) {
-            heartbeat.details = Some(result["body"].take()).filter(|details| !details.is_null());
+        if let Some(details) = heartbeat.details.take().filter(|_| !prepared.context.sensitive) {
+            let said = Said::Completed(details);
+            let context = &prepared.context;
+            let masked = self.activities.called_back(context, request, called.token, said).await;
+            if let Ok(Outcome::Succeeded { mut result }) = masked {
+                heartbeat.details = Some(result["body"].take());
+            }
         }
         self.arrive(called, &prepared.context, AttemptOutcome::Beat(heartbeat), None);
     }
@@ -488,13 +486,21 @@ impl Executor {
             .called_back(&prepared.context, request, called.token, report)
             .await;
         let recorded = match outcome {
-            Ok(outcome) => Box::pin(self.record(&prepared, outcome)).await,
-            Err(failure) => AttemptOutcome::Failed(failure),
+            Ok(outcome) => Ok(Box::pin(self.record(&prepared, outcome)).await),
+            Err(failure) => Err(failure),
         };
         let said = match recorded {
-            AttemptOutcome::Succeeded { output } => Ok(output),
-            // It was done, but what is to be recorded of it can't be had now: the other side calls again.
-            AttemptOutcome::Failed(failure) if completes.is_some() && failure.retry != RetryAdvice::Never => {
+            Ok(AttemptOutcome::Succeeded { output }) => Ok(output),
+            // Its output can't be had, now or later, but it was done.
+            Ok(AttemptOutcome::Failed(failure)) if completes.is_some() && failure.retry == RetryAdvice::Never => {
+                Err(AttemptFailure {
+                    effect: Effect::Unknown,
+                    ..failure
+                })
+            }
+            Ok(AttemptOutcome::Failed(failure)) if completes.is_none() => Err(failure),
+            // What is to be recorded can't be had now: the other side calls again.
+            Ok(AttemptOutcome::Failed(failure)) | Err(failure) => {
                 let message = format!(
                     "its callback can't be recorded: {}: {}",
                     failure.reason, failure.message
@@ -502,13 +508,9 @@ impl Executor {
                 self.arrive(called, &prepared.context, AttemptOutcome::Noted { message }, None);
                 return Err(failure);
             }
-            AttemptOutcome::Failed(failure) if completes.is_some() => Err(AttemptFailure {
-                effect: Effect::Unknown,
-                ..failure
-            }),
-            AttemptOutcome::Failed(failure) => Err(failure),
-            other => return Err(AttemptFailure::definite("Bug", format!("a callback came to {other:?}"))),
+            Ok(other) => return Err(AttemptFailure::definite("Bug", format!("a callback came to {other:?}"))),
         };
+        self.metrics.called_back(&said);
         let (tell, told) = oneshot::channel();
         let callback = Callback {
             run: called.run,

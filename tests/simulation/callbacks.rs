@@ -16,7 +16,9 @@ use holdfast::server::callbacks::Peers;
 use holdfast_apiserver::{Fault, Verb};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
@@ -520,6 +522,66 @@ async fn a_write_that_the_api_server_refuses_is_no_success() {
     world.server.set_faults(|_| Fault::None);
     assert_eq!(gateway.insist(&invitation, "complete", &json!({"size": 3})).await, 200);
     assert_eq!(step(&world).unwrap().state, StepState::Succeeded);
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_masked_is_not_recorded_and_the_step_says_why() {
+    let secret = |value: &str| {
+        let mut secret = Secret::default();
+        secret.metadata.name = Some("inventory".into());
+        secret.metadata.namespace = Some(NAMESPACE.into());
+        secret.data = Some([("key".to_owned(), ByteString(value.into()))].into());
+        secret
+    };
+    let mut world = World::new(1);
+    world.server.put(&secret("hunter2"));
+    world.start();
+    let mut step_with_auth = grow();
+    step_with_auth["http"]["auth"] = json!({"bearer": {"secretKeyRef": {"name": "inventory", "key": "key"}}});
+    apply(&world, &step_with_auth).await;
+    world
+        .until("the work is accepted", |world| {
+            step(world).is_some_and(|step| step.state == StepState::Waiting)
+        })
+        .await;
+    let gateway = world.service.gateway.clone();
+    let invitation = gateway.invited();
+    world.delete::<Secret>("inventory").await;
+    for (verb, body) in [
+        ("complete", json!({"size": "hunter2"})),
+        ("fail", json!({"message": "hunter2"})),
+    ] {
+        let (status, answer) = gateway.call(&invitation, verb, &body).await.unwrap();
+        assert_eq!(status, 503, "{verb}: {answer}");
+    }
+    assert_eq!(
+        gateway
+            .call(&invitation, "heartbeat", &json!("hunter2"))
+            .await
+            .unwrap()
+            .0,
+        200
+    );
+    sleep(Duration::from_secs(5)).await;
+    let waits = step(&world).unwrap();
+    assert_eq!(waits.state, StepState::Waiting);
+    let message = waits.message.unwrap();
+    assert!(
+        message.starts_with("its callback can't be recorded: SecretNotFound"),
+        "{message}"
+    );
+    assert_eq!(waits.heartbeat.unwrap().details, None);
+
+    world.server.put(&secret("hunter2"));
+    assert_eq!(
+        gateway
+            .insist(&invitation, "complete", &json!({"size": "hunter2"}))
+            .await,
+        200
+    );
+    assert_eq!(json!(step(&world).unwrap().output), json!({"size": "***"}));
     world.check();
     world.kill_all().await;
 }
