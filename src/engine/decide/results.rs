@@ -13,7 +13,10 @@ impl Pass<'_> {
         }) else {
             return; // of an attempt that was closed meanwhile: too late
         };
+        let over = matches!(self.status.steps[i].state, StepState::BackingOff | StepState::Undecided);
         match &result.outcome {
+            // A callback said how it went before its request was answered.
+            AttemptOutcome::Accepted { .. } | AttemptOutcome::Failed(_) if over => {}
             AttemptOutcome::Succeeded { output } => self.succeed(i, output.clone()),
             AttemptOutcome::Accepted { external } => {
                 let step = &mut self.status.steps[i];

@@ -133,6 +133,25 @@ fn a_failure_that_may_pass_is_retried_under_the_same_key_and_its_repeat_fails_no
 }
 
 #[test]
+fn an_answer_that_comes_with_the_report_of_its_failure_changes_nothing_more() {
+    for answer in [
+        AttemptOutcome::Accepted { external: external() },
+        AttemptOutcome::Failed(no_answer()),
+    ] {
+        let mut case = case(ASYNC);
+        case.visit();
+        let results = [case.result("resize", failed(0, busy())), case.result("resize", answer)];
+        case.visit_with(&results);
+        case.assert_step("resize", StepState::BackingOff, 1);
+        let step = case.step("resize");
+        assert_eq!(
+            (step.external.as_ref(), step.maybe_done, step.failures),
+            (None, false, 1)
+        );
+    }
+}
+
+#[test]
 fn a_failure_may_be_reported_while_another_attempt_is_waited_for() {
     let mut case = case(ASYNC);
     case.visit().fail("resize", no_answer());
