@@ -32,7 +32,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Runs the operator, in a cluster or on a laptop against the current kubeconfig context.
-    Operator(OperatorArgs),
+    Operator(Box<OperatorArgs>),
     /// Prints the custom resource definitions, for `kubectl apply -f -`.
     Crds {
         /// Only this one, by its plural.
@@ -126,7 +126,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Crds { name, names } => print_crds(name.as_deref(), names),
         Command::Reference => print_reference(),
-        Command::Operator(arguments) => operate(arguments),
+        Command::Operator(arguments) => operate(*arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

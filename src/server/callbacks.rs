@@ -127,16 +127,17 @@ struct Address {
 
 async fn take(State(desk): State<Desk>, Path(address): Path<Address>, request: Request) -> Response {
     let Ok(_place) = desk.places.try_acquire() else {
-        return again("too many callbacks at once");
+        return again("too many callbacks at once").into_response();
     };
     match timeout(MAX_TIME, desk.answer(address, request)).await {
-        Ok(Ok(answer)) | Ok(Err(answer)) => answer,
-        Err(_) => again(&format!("it could not be recorded within {} s", MAX_TIME.as_secs())),
+        Ok(Ok(answer)) => answer,
+        Ok(Err(refused)) => refused.into_response(),
+        Err(_) => again(&format!("it could not be recorded within {} s", MAX_TIME.as_secs())).into_response(),
     }
 }
 
 impl Desk {
-    async fn answer(&self, address: Address, request: Request) -> Result<Response, Response> {
+    async fn answer(&self, address: Address, request: Request) -> Result<Response, Refused> {
         let (head, body) = request.into_parts();
         let token = bearer(&head.headers).ok_or_else(denied)?;
         let step = from_url(&address.step);
@@ -178,7 +179,7 @@ impl Desk {
     }
 
     /// Hands a callback on to who leads.
-    async fn forward(&self, head: &axum::http::request::Parts, body: Bytes) -> Result<Response, Response> {
+    async fn forward(&self, head: &axum::http::request::Parts, body: Bytes) -> Result<Response, Refused> {
         let leader = self.health.leader().filter(|_| !head.headers.contains_key(FORWARDED));
         let Some(leader) = leader else {
             return Err(again("no replica leads"));
@@ -225,7 +226,7 @@ struct Failure {
     retryable: bool,
 }
 
-fn says(verb: &str, body: &[u8]) -> Result<Says, Response> {
+fn says(verb: &str, body: &[u8]) -> Result<Says, Refused> {
     let bad = |message: &str| refused(StatusCode::BAD_REQUEST, "BadRequest", message);
     let json = || match body.trim_ascii() {
         [] => Ok(Value::Null),
@@ -261,24 +262,49 @@ fn says(verb: &str, body: &[u8]) -> Result<Says, Response> {
     }
 }
 
-fn denied() -> Response {
+/// Why a callback was not taken, as it is answered.
+struct Refused {
+    status: StatusCode,
+    /// A word for programs.
+    reason: &'static str,
+    message: String,
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let Self {
+            status,
+            reason,
+            message,
+        } = self;
+        let mut answer = json_answer(status, &json!({"reason": reason, "message": message}));
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE => answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(AGAIN)),
+            StatusCode::UNAUTHORIZED => answer
+                .headers_mut()
+                .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            _ => None,
+        };
+        answer
+    }
+}
+
+fn denied() -> Refused {
     let message = "Authorization: Bearer <the request's Holdfast-Callback-Token> is needed, of this step and run";
-    let mut answer = refused(StatusCode::UNAUTHORIZED, "Unauthorized", message);
-    answer
-        .headers_mut()
-        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    answer
+    refused(StatusCode::UNAUTHORIZED, "Unauthorized", message)
 }
 
 /// The callback counts, but not now.
-fn again(message: &str) -> Response {
-    let mut answer = refused(StatusCode::SERVICE_UNAVAILABLE, "Unavailable", message);
-    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(AGAIN));
-    answer
+fn again(message: &str) -> Refused {
+    refused(StatusCode::SERVICE_UNAVAILABLE, "Unavailable", message)
 }
 
-fn refused(status: StatusCode, reason: &str, message: &str) -> Response {
-    json_answer(status, &json!({"reason": reason, "message": message}))
+fn refused(status: StatusCode, reason: &'static str, message: &str) -> Refused {
+    Refused {
+        status,
+        reason,
+        message: message.to_owned(),
+    }
 }
 
 fn json_answer(status: StatusCode, body: &Value) -> Response {
