@@ -1,7 +1,7 @@
 //! What the tests of activities share: an API server in the process, and an attempt that acts on it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use holdfast_apiserver::{ApiServer, seed_jitter, tokio_clock};
 use http::{Request, Response};
@@ -34,14 +34,20 @@ pub struct Bench {
     pub uid: String,
 }
 
+/// A cluster with the custom resources, made once.
+static WITH_CRDS: LazyLock<ApiServer> = LazyLock::new(|| {
+    let server = ApiServer::new(Arc::new(|| "2026-11-24T00:00:00Z".parse().unwrap()), 1);
+    for crd in api::crds() {
+        server.register_crd(&serde_yaml::to_string(&crd).unwrap());
+    }
+    server
+});
+
 impl Bench {
     pub fn new() -> Self {
         seed_jitter(1);
         let start = "2026-11-24T00:00:00Z".parse().unwrap();
-        let server = ApiServer::new(tokio_clock(start), 1);
-        for crd in api::crds() {
-            server.register_crd(&serde_yaml::to_string(&crd).unwrap());
-        }
+        let server = WITH_CRDS.fork(tokio_clock(start), 1);
         let operation = json!({"metadata": {"name": "deploy", "namespace": "prod"}, "spec": {"steps": []}});
         server.put::<CloudOperation>(&serde_json::from_value(operation).unwrap());
         let operation: CloudOperation = server.get("prod", "deploy").unwrap();

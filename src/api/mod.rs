@@ -1,9 +1,12 @@
 //! The custom resources of `holdfast.dev/v1alpha1`: types, limits and validation rules. No behaviour.
 
+use std::sync::LazyLock;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
 };
-use kube::CustomResourceExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{CustomResourceExt, ResourceExt};
 
 mod cloud_operation;
 mod http;
@@ -11,6 +14,7 @@ mod job;
 mod kubernetes;
 mod operation_action;
 mod operation_history;
+mod operation_lock;
 mod operation_schedule;
 mod operation_template;
 mod scalars;
@@ -23,6 +27,7 @@ pub use job::*;
 pub use kubernetes::*;
 pub use operation_action::*;
 pub use operation_history::*;
+pub use operation_lock::*;
 pub use operation_schedule::*;
 pub use operation_template::*;
 pub use scalars::*;
@@ -36,6 +41,8 @@ pub const SUSPENDED_LABEL: &str = "holdfast.dev/suspended";
 /// The annotation of a namespace that lists what `http` steps in it may call, beyond the default:
 /// addresses, CIDR ranges and host names (`*.example.com`), separated by commas.
 pub const HTTP_TARGETS_ANNOTATION: &str = "holdfast.dev/http-targets";
+/// The annotation of a namespace that says how many of its operations run at once: a number from 1. The others wait.
+pub const MAX_OPERATIONS_ANNOTATION: &str = "holdfast.dev/max-operations";
 /// The annotation on every object that Holdfast creates: the idempotency key of the step that created it.
 pub const KEY_ANNOTATION: &str = "holdfast.dev/idempotency-key";
 /// The label on every object that Holdfast creates for an operation: the operation's name.
@@ -59,6 +66,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         CloudOperation::crd(),
         OperationAction::crd(),
         OperationHistory::crd(),
+        OperationLock::crd(),
         OperationSchedule::crd(),
         OperationTemplate::crd(),
     ];
@@ -101,6 +109,23 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         }
     }
     crds
+}
+
+/// The name of each custom resource definition, and the number of its schema. Known without its schema, which takes a
+/// while to make.
+pub fn schema_numbers() -> &'static [(String, u32)] {
+    static NUMBERS: LazyLock<Vec<(String, u32)>> = LazyLock::new(|| {
+        let numbered = |crd: CustomResourceDefinition| (crd.name_any(), schema_number(&crd.metadata));
+        crds().into_iter().map(numbered).collect()
+    });
+    &NUMBERS
+}
+
+/// The number of a custom resource definition's schema; 0 if it says none.
+pub fn schema_number(metadata: &ObjectMeta) -> u32 {
+    let annotations = metadata.annotations.as_ref();
+    let number = annotations.and_then(|annotations| annotations.get(SCHEMA_ANNOTATION)?.parse().ok());
+    number.unwrap_or(0)
 }
 
 fn within<'s>(schema: &'s mut JSONSchemaProps, field: &str) -> Option<&'s mut JSONSchemaProps> {

@@ -1,6 +1,6 @@
 //! OperationActions: which of them wait for which operation, and the way of the answer back to each.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -38,6 +39,10 @@ pub struct Actions {
     /// True if admission vouches for who asks.
     verified: bool,
     waiting: Mutex<Waiting>,
+    /// Which of them a list that is under way has not shown yet; only then are they gone.
+    missing: Mutex<HashSet<String>>,
+    /// True once all of them have been listed.
+    listed: watch::Sender<bool>,
 }
 
 impl Actions {
@@ -63,12 +68,25 @@ impl Actions {
             clock,
             verified,
             waiting: Mutex::default(),
+            missing: Mutex::default(),
+            listed: watch::Sender::new(false),
         }
+    }
+
+    /// Returns once all actions are known. A pass before that would take one that was decided on for one that has said so
+    /// itself, forget it, and decide on it again.
+    pub async fn are_known(&self) {
+        // Fails only once this is gone.
+        let _ = self.listed.subscribe().wait_for(|listed| *listed).await;
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         // Nothing in here panics half-way through a change.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn missing(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The actions that wait for an operation, in the order of their creation.
@@ -137,7 +155,11 @@ impl Actions {
             .default_backoff()
             .filter_map(move |event| {
                 let wakes = match event {
-                    Ok(watcher::Event::Apply(action) | watcher::Event::InitApply(action)) => self.see(action).map(Ok),
+                    Ok(watcher::Event::Apply(action)) => self.see(action).map(Ok),
+                    Ok(watcher::Event::InitApply(action)) => {
+                        self.missing().remove(&action.uid().unwrap_or_default());
+                        self.see(action).map(Ok)
+                    }
                     Ok(watcher::Event::Delete(action)) => {
                         let (namespace, uid) =
                             (action.namespace().unwrap_or_default(), action.uid().unwrap_or_default());
@@ -145,10 +167,18 @@ impl Actions {
                         None
                     }
                     Ok(watcher::Event::Init) => {
-                        self.waiting().clear(); // those that still wait follow
+                        *self.missing() = self.waiting().values().flat_map(BTreeMap::keys).cloned().collect();
                         None
                     }
-                    Ok(watcher::Event::InitDone) => None,
+                    Ok(watcher::Event::InitDone) => {
+                        let gone = std::mem::take(&mut *self.missing());
+                        self.waiting().retain(|_, actions| {
+                            actions.retain(|uid, _| !gone.contains(uid));
+                            !actions.is_empty()
+                        });
+                        self.listed.send_replace(true);
+                        None
+                    }
                     Err(error) => Some(Err(error)),
                 };
                 std::future::ready(wakes)
@@ -203,14 +233,16 @@ impl Actions {
                     ..OwnerReference::default()
                 });
                 let patch = Patch::Merge(json!({"metadata": {"uid": decided.uid, "ownerReferences": owners}}));
-                if is_gone(within(api.patch_metadata(&name, &params, &patch)).await)? {
+                let answer = within(api.patch_metadata(&name, &params, &patch)).await;
+                if is_gone(&api, &name, &decided.uid, answer).await? {
                     return Ok(());
                 }
             }
         }
         let status = json!({"state": decided.state, "message": decided.message, "time": decided.time});
         let patch = Patch::Merge(json!({"metadata": {"uid": decided.uid}, "status": status}));
-        if !is_gone(within(api.patch_status(&name, &params, &patch)).await)? {
+        let answer = within(api.patch_status(&name, &params, &patch)).await;
+        if !is_gone(&api, &name, &decided.uid, answer).await? {
             info!(
                 namespace,
                 name = action.spec.operation_ref.name,
@@ -256,11 +288,24 @@ impl Actions {
     }
 }
 
-/// True if the object is gone, or another has its name: a patch with another uid is a conflict.
-fn is_gone<T>(answer: Result<T, kube::Error>) -> Result<bool, kube::Error> {
+/// True if the action is gone, or another has its name. A patch with another uid is a conflict, but not every conflict is
+/// that: an action that is taken for gone is never told, and would be decided on again.
+async fn is_gone<T>(
+    api: &Api<OperationAction>,
+    name: &str,
+    uid: &str,
+    answer: Result<T, kube::Error>,
+) -> Result<bool, kube::Error> {
     match answer {
         Ok(_) => Ok(false),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(true),
+        Err(error @ kube::Error::Api(_)) if matches!(&error, kube::Error::Api(status) if matches!(status.code, 404 | 409)) =>
+        {
+            let found = within(api.get_metadata_opt(name)).await?;
+            match found.is_some_and(|found| found.metadata.uid.as_deref() == Some(uid)) {
+                true => Err(error),
+                false => Ok(true),
+            }
+        }
         Err(error) => Err(error),
     }
 }

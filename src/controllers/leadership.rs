@@ -176,6 +176,7 @@ impl Candidate {
     /// Renews the claim for as long as it can; returns when it has ended.
     pub async fn keep(&self, leadership: &Leadership) {
         tokio::select! {
+            biased;
             () = leadership.ended() => warn!(identity = self.identity, "the claim to leadership ended"),
             () = self.renew(leadership) => {}
         }

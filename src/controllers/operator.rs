@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::actions::Actions;
+use super::admission::Admission;
 use super::cached::Cached;
 use super::callbacks::Reception;
 use super::clock::Clock;
@@ -32,6 +33,7 @@ use super::leadership::{Candidate, Leadership};
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
 use super::operation_schedule;
+use super::queue::Queue;
 use super::restore::Restore;
 use super::templates::Templates;
 use super::turns::Turns;
@@ -39,7 +41,7 @@ use crate::activities::Activities;
 use crate::activities::callbacks::Callbacks;
 use crate::activities::clients::ServiceAccount;
 use crate::activities::http::{TargetPolicy, Transport};
-use crate::api::{OperationState, SCHEMA_ANNOTATION};
+use crate::api::{OperationState, schema_number, schema_numbers};
 
 /// How many operations are decided on, and so how many statuses are written, at once: about as many as an API server
 /// takes before they only wait for each other. The controller has no limit of its own: each pass waits for its turn.
@@ -150,10 +152,12 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
         }
     };
     tokio::select! {
+        biased;
         () = crds_are_current(&environment.client) => {}
         () = stop(shutdown.clone()) => return,
     }
     let own_account = tokio::select! {
+        biased;
         account = own_account(&environment.client) => account,
         () = stop(shutdown.clone()) => return,
     };
@@ -175,10 +179,12 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
             restore: process.restore.clone(),
         };
         let leadership = tokio::select! {
+            biased;
             leadership = candidate.acquire() => leadership,
             () = stop(shutdown.clone()) => return,
         };
         tokio::select! {
+            biased; // so that a run of the simulation repeats
             // The term ends by itself only when it was asked to stop; nothing of it is under way any more.
             () = term(&config, &environment, &health, &identity, &process, leadership.clone(), shutdown.clone()) => {
                 leadership.give_up();
@@ -194,14 +200,13 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
 /// journal.
 async fn crds_are_current(client: &Client) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for own in crate::api::crds() {
-        let (name, wanted) = (own.name_any(), schema_number(&own));
+    for (name, wanted) in schema_numbers() {
         loop {
-            match timeout(Duration::from_secs(10), api.get(&name)).await {
-                Ok(Ok(crd)) if schema_number(&crd) >= wanted => break,
+            match timeout(Duration::from_secs(10), api.get_metadata(name)).await {
+                Ok(Ok(crd)) if schema_number(&crd.metadata) >= *wanted => break,
                 Ok(Ok(crd)) => warn!(
                     crd = name,
-                    found = schema_number(&crd),
+                    found = schema_number(&crd.metadata),
                     wanted,
                     "the CRD is older than the operator: apply the CRDs of this version"
                 ),
@@ -211,13 +216,6 @@ async fn crds_are_current(client: &Client) {
             sleep(Duration::from_secs(2)).await;
         }
     }
-}
-
-fn schema_number(crd: &CustomResourceDefinition) -> u32 {
-    crd.annotations()
-        .get(SCHEMA_ANNOTATION)
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(0)
 }
 
 /// The service account that this process runs as, if it runs as one: no operation may act as it.
@@ -277,6 +275,7 @@ async fn term(
         config.targets.clone(),
         callbacks.clone(),
     );
+    let queue = Arc::new(Queue::default());
     let (trigger, triggered) = futures::channel::mpsc::unbounded::<ObjectRef<Cached>>();
     let executor = Arc::new(Executor::new(
         Arc::new(activities),
@@ -305,6 +304,7 @@ async fn term(
         actions: actions.clone(),
         histories: Histories::new(client.clone()),
         turns: Turns::new(CONCURRENCY),
+        admission: Admission::new(client.clone(), queue.clone(), namespaces.clone(), trigger.clone()),
     });
 
     let api: Api<Cached> = config
@@ -335,6 +335,25 @@ async fn term(
         .default_backoff()
         .reflect(writer);
     let reflected = operation_schedule::wake_owners(reflected, schedules.clone(), schedule_trigger.clone(), listed);
+    let stand_in_line = {
+        let (queue, namespaces, trigger, store) = (queue.clone(), namespaces.clone(), trigger.clone(), store.clone());
+        move |event: &watcher::Event<Cached>| {
+            let woken = match event {
+                watcher::Event::Apply(operation) | watcher::Event::InitApply(operation) => {
+                    let namespace = operation.namespace().unwrap_or_default();
+                    queue.see(operation, namespaces.max_operations(&namespace).is_some())
+                }
+                watcher::Event::Delete(operation) => queue.leave(&operation.uid().unwrap_or_default()),
+                watcher::Event::InitDone => queue.keep(&uids(&store)),
+                watcher::Event::Init => vec![],
+            };
+            for operation in woken {
+                // Fails only once the controller has ended, and this with it.
+                let _ = trigger.unbounded_send(operation);
+            }
+        }
+    };
+    let reflected = reflected.inspect_ok(stand_in_line);
     let watched = operations(reflected, store.clone(), executor.clone(), went_back);
     let schedule_api: Api<operation_schedule::Known> = config
         .namespace
@@ -365,6 +384,8 @@ async fn term(
     let wake = |namespace: Option<&str>| {
         for operation in store.state() {
             if namespace.is_none_or(|namespace| operation.namespace().as_deref() == Some(namespace)) {
+                let of = operation.namespace().unwrap_or_default();
+                queue.see(&operation, namespaces.max_operations(&of).is_some());
                 // Fails only once the controller has ended, and this with it.
                 let _ = trigger.unbounded_send(ObjectRef::from_obj(&*operation));
             }
@@ -448,7 +469,9 @@ async fn term(
         }
     };
     pin_mut!(stopped);
+    let controller = actions.are_known().then(|()| controller);
     tokio::select! {
+        biased; // so that a run of the simulation repeats
         () = controller => warn!("the controller ended by itself"),
         () = schedule_controller => warn!("the controller of schedules ended by itself"),
         () = write_events => {}
@@ -457,6 +480,10 @@ async fn term(
         () = follow_actions => {}
         () = stopped => {}
     }
+}
+
+fn uids(store: &Store<Cached>) -> HashSet<String> {
+    store.state().iter().filter_map(|operation| operation.uid()).collect()
 }
 
 /// The stream of operations that feeds the cache, and drops the work of those that are gone. Says so where an operation
@@ -471,8 +498,7 @@ fn operations(
         .inspect(move |event| match event {
             Ok(watcher::Event::Delete(operation)) => executor.forget(&operation.uid().unwrap_or_default()),
             Ok(watcher::Event::InitDone) => {
-                let uids: HashSet<String> = store.state().iter().filter_map(|operation| operation.uid()).collect();
-                executor.forget_all_but(&uids);
+                executor.forget_all_but(&uids(&store));
             }
             Ok(watcher::Event::InitApply(operation)) => {
                 let known = store

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::transitions::coverage;
 use super::*;
 use crate::api::{
     ActionState, CloudOperationSpec, ExternalRef, HistoryEntry, OperationState, OperationStatus, StepState, StepStatus,
@@ -73,22 +74,23 @@ impl Case {
         let known = compiled.take().filter(|(of, _)| *of == digest);
         let known = known.unwrap_or_else(|| (digest.clone(), Rc::new(Workflow::compile(&self.spec))));
         let workflow = compiled.insert(known).1.clone();
-        decide(
-            &self.status,
-            &Inputs {
-                identity: &self.identity,
-                spec: &self.spec,
-                spec_digest: &digest,
-                workflow: (*workflow).as_ref(),
-                results,
-                actions: &self.actions,
-                spilled: self.spilled,
-                namespace_hold: self.hold,
-                draining: self.draining,
-                runner: &self.runner,
-                now: self.now,
-            },
-        )
+        let inputs = Inputs {
+            identity: &self.identity,
+            spec: &self.spec,
+            spec_digest: &digest,
+            workflow: (*workflow).as_ref(),
+            results,
+            actions: &self.actions,
+            spilled: self.spilled,
+            namespace_hold: self.hold,
+            refused: None,
+            draining: self.draining,
+            runner: &self.runner,
+            now: self.now,
+        };
+        let decision = decide(&self.status, &inputs);
+        coverage::decided(&self.status, &inputs, &decision.status);
+        decision
     }
 
     /// Decides, and accepts the write.

@@ -37,6 +37,13 @@ pub fn append(
     status.seq
 }
 
+/// Takes the last entry back, and its number with it: a number that is missing is an entry that was lost.
+pub fn take_back(status: &mut OperationStatus) {
+    if status.history.pop().is_some() {
+        status.seq -= 1;
+    }
+}
+
 /// The text, or as much of it as fits, with a mark where it was cut.
 pub fn shorten(text: &str, most: usize) -> String {
     if text.chars().count() <= most {

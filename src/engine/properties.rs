@@ -291,6 +291,8 @@ impl Watched {
         }
         let kept = |e: &crate::api::HistoryEntry| after.history.contains(e) || self.case.chunks.contains(e);
         prop_assert!(before.history.iter().all(kept), "an entry of the history is lost");
+        let seqs = self.case.chunks.iter().chain(&after.history).map(|e| e.seq);
+        prop_assert!(seqs.eq(1..=after.seq), "the history has gaps");
         let size = serde_json::to_string(after).unwrap().len();
         prop_assert!(size <= MAX_STATUS, "{} bytes", size);
         // A look that has nothing new decides nothing.
@@ -481,10 +483,104 @@ fn every_history_keeps_the_invariants_ends_and_replays_and_all_transitions_are_t
     super::scenarios::people::a_wait_for_an_object_that_timed_out_is_waited_for_again();
     super::scenarios::people::what_was_ended_with_its_operation_may_be_skipped();
     super::scenarios::a_request_that_changed_under_its_key_is_not_sent();
+    super::scenarios::a_spec_changed_behind_admissions_back_executes_nothing_more();
+    super::scenarios::an_object_first_seen_after_its_start_deadline_executes_nothing();
+    super::scenarios::an_object_from_a_backup_waits_for_a_person();
+    super::scenarios::what_is_nested_too_deeply_is_refused();
     let taken = coverage::taken();
     let missing: Vec<_> = TRANSITIONS
         .iter()
-        .filter(|(from, event, _)| !taken.contains(&(*from, *event)))
+        .filter(|(from, event, _)| !taken.steps.contains(&(*from, *event)))
         .collect();
     assert!(missing.is_empty(), "transitions that no history took: {missing:?}");
+    operations_and_actions(&taken);
+}
+
+/// Every state that an operation can have.
+const OPERATION_STATES: [OperationState; 15] = {
+    use OperationState::*;
+    [
+        Running,
+        Waiting,
+        AwaitingApproval,
+        BackingOff,
+        Suspended,
+        Restored,
+        Stuck,
+        Compensating,
+        Succeeded,
+        Failed,
+        Cancelled,
+        TimedOut,
+        Expired,
+        InvalidSpec,
+        SpecChanged,
+    ]
+};
+
+/// May an operation's state be followed by another? A state follows from the steps, so those that are no ends follow each
+/// other freely.
+fn may_follow(from: Option<OperationState>, to: OperationState) -> bool {
+    use OperationState::*;
+    match (from, to) {
+        // Only of what has not started.
+        (None | Some(Restored), Expired | InvalidSpec) | (None, Restored) => true,
+        (_, Expired | InvalidSpec | Restored) => from == Some(to),
+        (None, _) => true,
+        // A person may take these ends back, and what is tried again may end at once.
+        (Some(Succeeded | Failed | Cancelled | TimedOut), _) => true,
+        (Some(from), to) => !from.is_finished() || from == to,
+    }
+}
+
+/// Every state of an operation was entered, and left for another and for an end where it can be; no state followed another
+/// that it may not follow; everything that can be asked was applied, and refused.
+fn operations_and_actions(taken: &coverage::Taken) {
+    use OperationState::*;
+    for (from, to) in &taken.operations {
+        assert!(may_follow(*from, *to), "an operation went from {from:?} to {to}");
+    }
+    for state in OPERATION_STATES {
+        let entered = taken.operations.iter().any(|(_, to)| *to == state);
+        assert!(entered, "no history had the state {state}");
+        let mut left = taken
+            .operations
+            .iter()
+            .filter(|(from, to)| *from == Some(state) && *to != state);
+        let ends = left.clone().any(|(_, to)| to.is_finished());
+        match state {
+            Succeeded | Failed => assert!(left.next().is_some(), "nobody took {state} back"),
+            Restored => assert!(left.next().is_some(), "nothing went on from {state}"),
+            Cancelled | TimedOut | Expired | InvalidSpec | SpecChanged => {}
+            _ => assert!(
+                ends && left.any(|(_, to)| !to.is_finished()),
+                "{state} led nowhere, or to no end"
+            ),
+        }
+    }
+    for verb in coverage::VERBS {
+        for applied in [true, false] {
+            assert!(
+                taken.actions.contains(&(verb, applied)),
+                "no {verb} was ever {}",
+                if applied { "applied" } else { "rejected" }
+            );
+        }
+    }
+}
+
+#[test]
+fn no_state_is_missing_from_the_list() {
+    let schema = serde_json::to_string(&schemars::schema_for!(OperationState)).unwrap();
+    let states = OPERATION_STATES
+        .iter()
+        .map(ToString::to_string)
+        .collect::<BTreeSet<_>>();
+    // `Queued` is none of the engine's: it is what an operation says that is not decided on yet.
+    let decided = schema.matches("\"const\":").count() - schema.matches("\"Queued\"").count();
+    assert_eq!(
+        (states.len(), decided),
+        (OPERATION_STATES.len(), OPERATION_STATES.len()),
+        "{schema}"
+    );
 }

@@ -443,7 +443,7 @@ fn wrong_specs_are_refused_before_any_effect_and_name_the_field() {
 }
 
 #[test]
-fn a_spec_changed_behind_admissions_back_executes_nothing_more() {
+pub fn a_spec_changed_behind_admissions_back_executes_nothing_more() {
     let mut case = case(THREE_CALLS);
     case.visit();
     case.spec.input.insert("group".into(), json!("other"));
@@ -612,7 +612,7 @@ fn an_output_that_is_too_large_is_said_so_and_not_half_recorded() {
 }
 
 #[test]
-fn what_is_nested_too_deeply_is_refused() {
+pub fn what_is_nested_too_deeply_is_refused() {
     let deep = (0..200).fold(json!(1), |value, _| json!([value]));
     let mut case = case(THREE_CALLS);
     case.visit()
@@ -626,14 +626,14 @@ fn what_is_nested_too_deeply_is_refused() {
 }
 
 #[test]
-fn an_object_first_seen_after_its_start_deadline_executes_nothing() {
+pub fn an_object_first_seen_after_its_start_deadline_executes_nothing() {
     let mut case = case("{startDeadline: '2026-11-24T02:59:59Z', steps: [{name: a, http: {url: 'http://x'}}]}");
     case.visit().assert_state(Expired);
     assert!(case.status.steps.is_empty());
 }
 
 #[test]
-fn an_object_from_a_backup_waits_for_a_person() {
+pub fn an_object_from_a_backup_waits_for_a_person() {
     let mut case = case(THREE_CALLS);
     case.identity.restored = true;
     case.visit().assert_state(Restored);

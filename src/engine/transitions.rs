@@ -111,20 +111,56 @@ pub fn next(state: StepState, event: StepEvent) -> Option<StepState> {
         .map(|(_, _, to)| *to)
 }
 
-/// Which transitions the tests of this thread have taken.
+/// What the tests of this thread have taken: transitions of steps, states of operations one after the other, and what came
+/// of actions.
 #[cfg(test)]
 pub mod coverage {
     use std::{cell::RefCell, collections::BTreeSet};
 
     use super::{StepEvent, StepState};
+    use crate::api::{ActionState, OperationActionSpec, OperationState, OperationStatus};
+    use crate::engine::Inputs;
 
-    thread_local!(static TAKEN: RefCell<BTreeSet<(StepState, StepEvent)>> = const { RefCell::new(BTreeSet::new()) });
-
-    pub fn record(state: StepState, event: StepEvent) {
-        TAKEN.with_borrow_mut(|taken| taken.insert((state, event)));
+    #[derive(Clone, Default)]
+    pub struct Taken {
+        pub steps: BTreeSet<(StepState, StepEvent)>,
+        /// `None` is before the first visit.
+        pub operations: BTreeSet<(Option<OperationState>, OperationState)>,
+        /// The verb, and whether it was applied.
+        pub actions: BTreeSet<(&'static str, bool)>,
     }
 
-    pub fn taken() -> BTreeSet<(StepState, StepEvent)> {
+    thread_local!(static TAKEN: RefCell<Taken> = RefCell::default());
+
+    pub fn record(state: StepState, event: StepEvent) {
+        TAKEN.with_borrow_mut(|taken| taken.steps.insert((state, event)));
+    }
+
+    /// Records a decision that was accepted.
+    pub fn decided(before: &OperationStatus, inputs: &Inputs<'_>, after: &OperationStatus) {
+        TAKEN.with_borrow_mut(|taken| {
+            taken.operations.extend(after.state.map(|state| (before.state, state)));
+            for action in inputs.actions {
+                let decided = after.actions.iter().find(|decided| decided.uid == action.uid);
+                taken
+                    .actions
+                    .extend(decided.map(|decided| (verb(&action.spec), decided.state == ActionState::Applied)));
+            }
+        });
+    }
+
+    /// All that an action can ask.
+    pub const VERBS: [&str; 9] = [
+        "signal", "approve", "reject", "retry", "retryNow", "skip", "complete", "fail", "reset",
+    ];
+
+    fn verb(spec: &OperationActionSpec) -> &'static str {
+        let spec = serde_json::to_value(spec).unwrap();
+        let asked = VERBS.into_iter().find(|verb| spec.get(verb).is_some());
+        asked.expect("a verb that is not in VERBS")
+    }
+
+    pub fn taken() -> Taken {
         TAKEN.with_borrow(Clone::clone)
     }
 }

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::expression::{self, Expression, References};
+use super::Identity;
+use super::expression::{self, Expression, References, Scope};
 use super::request::{MAX_DEPTH, depth};
 use super::retry::RetryPolicy;
-use crate::api::{CloudOperationSpec, Duration, Order, Step, StepType};
+use crate::api::{CloudOperationSpec, Concurrency, Duration, Order, Step, StepType};
 
 /// A workflow that can be decided on.
 #[derive(Debug)]
@@ -199,6 +200,9 @@ impl Workflow {
             };
             steps[i].undo = Some(steps.len());
             steps.push(undo);
+        }
+        if let Some(concurrency) = &spec.concurrency {
+            compiler.condition("spec.concurrency.key", &concurrency.key, &["input", "operation"])?;
         }
         let output = spec.output.clone().map(Value::Object);
         if let Some(output) = &output {
@@ -828,6 +832,29 @@ fn resolve_ancestors(steps: &mut [WorkflowStep]) -> Result<(), InvalidSpec> {
         done.insert(i);
     }
     Ok(())
+}
+
+/// The key of an operation that excludes others, from the input that it says itself.
+///
+/// # Errors
+/// An expression that can't be evaluated, or doesn't give a text.
+pub fn concurrency_key(
+    concurrency: &Concurrency,
+    input: &Map<String, Value>,
+    identity: &Identity,
+) -> Result<String, InvalidSpec> {
+    let failed = |message: String| InvalidSpec::new("spec.concurrency.key", message);
+    let scope = Scope::default().with("input", Value::Object(input.clone())).with(
+        "operation",
+        json!({"name": identity.name, "namespace": identity.namespace, "uid": identity.uid}),
+    );
+    let key = Expression::parse(&concurrency.key).and_then(|key| key.evaluate(&scope));
+    match key.map_err(|error| failed(error.to_string()))? {
+        Value::String(key) if key.is_empty() => Err(failed("it gives an empty text".into())),
+        Value::String(key) if key.len() > 1024 => Err(failed("it gives a text of more than 1,024 bytes".into())),
+        Value::String(key) => Ok(key),
+        other => Err(failed(format!("a text is needed, not {other}: use string()"))),
+    }
 }
 
 /// Fills in the ancestors of steps in groups, and lets who reads a group read them.

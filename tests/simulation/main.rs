@@ -3,11 +3,15 @@
 //! A test is a [`World`](world::World): an API server, a service to call that honours idempotency keys, and operators that
 //! start and die. What must never happen is checked as it happens; see [`service`].
 
+mod actions;
 mod callbacks;
 mod children;
 mod cluster;
+mod concurrency;
 mod crash_everywhere;
 mod faults;
+mod generated;
+mod histories;
 mod hostile;
 mod samples;
 mod schedules;

@@ -99,6 +99,11 @@ impl Service {
         by_path
     }
 
+    /// Every request that reached it, by key and path.
+    pub fn asked(&self) -> Vec<(String, String)> {
+        self.lock().effects.keys().cloned().collect()
+    }
+
     /// How many answers this operator waited for until they came.
     pub fn answered(&self, sender: usize) -> usize {
         self.lock().answered.iter().filter(|by| **by == sender).count()

@@ -3,6 +3,7 @@
 mod access;
 mod actions;
 mod callbacks;
+mod concurrency;
 mod control;
 mod crash;
 mod deadlines;

@@ -117,7 +117,7 @@ impl Pass<'_> {
         match flow.step_type {
             StepType::Set => {
                 self.enter(flow, name, StepState::Waiting, HistoryEvent::StepWaiting, "");
-                self.status.history.pop(); // computed at once: its start is not worth an entry
+                history::take_back(&mut self.status); // computed at once: its start is not worth an entry
                 let last = self.status.steps.len() - 1;
                 self.succeed(last, request.value.as_object().cloned());
             }
@@ -220,7 +220,7 @@ impl Pass<'_> {
     /// Enters a step that fails before it did anything.
     pub(super) fn enter_failed(&mut self, flow: &WorkflowStep, name: &str, reason: &str, message: &str) {
         self.enter(flow, name, StepState::Waiting, HistoryEvent::StepWaiting, "");
-        self.status.history.pop(); // it failed at once: its start is not worth an entry
+        history::take_back(&mut self.status); // it failed at once: its start is not worth an entry
         self.fail(self.status.steps.len() - 1, reason, message);
     }
 

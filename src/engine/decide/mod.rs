@@ -146,6 +146,17 @@ impl<'a> Pass<'a> {
                     format!("it was first seen after spec.startDeadline ({deadline}): nothing was executed"),
                 ));
             }
+            if let Some(why) = inputs.refused {
+                if inputs.spec.cancel.is_some() {
+                    return Err(self.end(OperationState::Cancelled, why.into()));
+                }
+                self.status.failure = Some(Failure {
+                    reason: "ConcurrencyLimit".into(),
+                    message: shorten(why, MAX_MESSAGE),
+                    step: None,
+                });
+                return Err(self.end(OperationState::Failed, format!("ConcurrencyLimit: {why}")));
+            }
             history::append(&mut self.status, self.now, HistoryEvent::Started, None, None);
             self.status.deadline = inputs.spec.timeout.as_ref().map(|t| self.now.plus(t.get()));
         } else if self.status.spec_digest.as_deref() != Some(inputs.spec_digest) {

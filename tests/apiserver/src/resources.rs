@@ -90,7 +90,7 @@ fn qualified(name: &str, group: &str) -> String {
 }
 
 /// All that is served, by group, version and plural.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Resources(BTreeMap<(String, String, String), Arc<Resource>>);
 
 impl Resources {

@@ -139,6 +139,23 @@ impl State {
         state
     }
 
+    /// The same objects, of another cluster: nothing was asked of it yet.
+    pub fn fork(&self, seed: u32) -> Self {
+        Self {
+            store: self.store.clone(),
+            resources: self.resources.clone(),
+            watches: Watches::default(),
+            writes: Vec::new(),
+            requests: Vec::new(),
+            pod_logs: self.pod_logs.clone(),
+            stale_reads: None,
+            garbage: self.garbage,
+            seed,
+            uids: self.uids,
+            names: self.names,
+        }
+    }
+
     /// Creates a namespace, if there is none of that name.
     pub fn add_namespace(&mut self, name: &str, now: Timestamp) {
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});

@@ -59,7 +59,7 @@ pub struct Change {
 }
 
 /// The objects at the current revision, and all changes that led there.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Store {
     objects: BTreeMap<Key, Stored>,
     changes: Vec<Change>,
