@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use holdfast::activities::callbacks::Callbacks;
 use holdfast::activities::http::{Never, Rule, TargetPolicy, Wire};
 use holdfast::controllers::{self, Config, Environment, Health, SystemClock};
+use holdfast::server::callbacks::Network;
 use kube::Client;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,7 +32,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Runs the operator, in a cluster or on a laptop against the current kubeconfig context.
-    Operator(OperatorArgs),
+    Operator(Box<OperatorArgs>),
     /// Prints the custom resource definitions, for `kubectl apply -f -`.
     Crds {
         /// Only this one, by its plural.
@@ -55,12 +57,16 @@ struct OperatorArgs {
     /// For how long leadership lasts after a renewal: how long a crash goes unnoticed, at most.
     #[arg(long, default_value = "10s", value_parser = duration)]
     lease_duration: Duration,
-    /// Where /healthz, /readyz and /metrics are served.
+    /// Where /healthz, /readyz, /metrics and callbacks are served.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     /// How log lines are written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+    /// Where services reach this operator's --listen, for callbacks of `http` steps with `async`: a URL such as
+    /// http://holdfast.holdfast-system.svc:8080. None: such steps fail.
+    #[arg(long, env = "HOLDFAST_CALLBACK_URL", value_parser = callback_url)]
+    callback_url: Option<url::Url>,
     /// What `http` steps may call beyond public addresses and their own namespace's Services: addresses, CIDR ranges
     /// and host names, separated by commas. The only way to allow loopback.
     #[arg(long, value_delimiter = ',')]
@@ -68,7 +74,8 @@ struct OperatorArgs {
     /// The cluster's DNS domain.
     #[arg(long, default_value = "cluster.local")]
     cluster_domain: String,
-    /// The operator's own address, which `http` steps may never call.
+    /// The operator's own address: `http` steps may never call it, and other replicas forward callbacks to it. Default:
+    /// that of --listen, for the latter.
     #[arg(long, env = "POD_IP")]
     pod_ip: Option<std::net::IpAddr>,
     /// How long attempts under way may take to end after SIGTERM.
@@ -91,6 +98,15 @@ fn duration(text: &str) -> Result<Duration, holdfast::api::DurationError> {
     text.parse::<holdfast::api::Duration>().map(|duration| duration.get())
 }
 
+fn callback_url(text: &str) -> Result<url::Url, String> {
+    let url = url::Url::parse(text).map_err(|error| error.to_string())?;
+    let plain = matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none();
+    match plain {
+        true => Ok(url),
+        false => Err("an http or https address without query and fragment is needed".into()),
+    }
+}
+
 /// Why the command could not do its work.
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
@@ -110,7 +126,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Crds { name, names } => print_crds(name.as_deref(), names),
         Command::Reference => print_reference(),
-        Command::Operator(arguments) => operate(arguments),
+        Command::Operator(arguments) => operate(*arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -172,9 +188,15 @@ async fn operate(arguments: OperatorArgs) -> Result<(), CommandError> {
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| CommandError::Listen { address, error })?;
-    info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "holdfast");
+    let bound = listener.local_addr()?;
+    info!(address = %bound, version = env!("CARGO_PKG_VERSION"), "holdfast");
+    let lease_namespace = arguments
+        .lease_namespace
+        .or(arguments.namespace.clone())
+        .unwrap_or(default_namespace);
+    let callbacks = Arc::new(Callbacks::new(client.clone(), &lease_namespace, arguments.callback_url));
     tokio::spawn({
-        let router = holdfast::server::router(health.clone());
+        let router = holdfast::server::router(health.clone(), callbacks.clone(), Arc::new(Network::new()));
         async move {
             if let Err(error) = axum::serve(listener, router).await {
                 error!(%error, "the HTTP server ended");
@@ -193,10 +215,6 @@ async fn operate(arguments: OperatorArgs) -> Result<(), CommandError> {
         stop.send_replace(true);
     });
 
-    let lease_namespace = arguments
-        .lease_namespace
-        .or(arguments.namespace.clone())
-        .unwrap_or(default_namespace);
     let config = Config {
         namespace: arguments.namespace,
         lease_namespace,
@@ -205,11 +223,15 @@ async fn operate(arguments: OperatorArgs) -> Result<(), CommandError> {
         targets,
         hold_all: arguments.hold_all,
         host: std::env::var("HOSTNAME").unwrap_or_else(|_| "holdfast".into()),
+        address: Some(arguments.pod_ip.unwrap_or(bound.ip()))
+            .filter(|ip| !ip.is_unspecified())
+            .map(|ip| SocketAddr::new(ip, bound.port()).to_string()),
     };
     let environment = Environment {
         client,
         clock: Arc::new(SystemClock),
         transport: Arc::new(Wire::new()),
+        callbacks,
     };
     controllers::run(config, environment, health, shutdown).await;
     info!("stopped");

@@ -8,6 +8,7 @@
 //! - `ANY /bytes/{n}`: an answer of so many bytes.
 //! - `ANY /slow/{ms}/...`: has its effect, then answers so much later.
 //! - `ANY /gate/{name}`: has its effect, then answers once the test opens the gate.
+//! - `POST /later/{what}`: takes work, answers 202, and calls back when the test says so ([`Inventory::call_back`]).
 //! - `ANY /silent?times=n`: has its effect, then closes the connection without an answer, the first n times a key.
 //! - `ANY /...`: what `Authorization` said.
 //! - `GET /effects`: every effect, in order: `[{"key", "path", "body", "headers"}]`. One a key, however often it was sent.
@@ -149,6 +150,18 @@ impl Inventory {
         lock(&self.shared).open.insert(gate.to_owned());
     }
 
+    /// Calls back for the last request to a path: `verb` is complete, fail or heartbeat. Answers the status and the body; 0
+    /// if there was no answer.
+    ///
+    /// # Panics
+    /// If there was no such request.
+    pub async fn call_back(&self, path: &str, verb: &str, body: &Value) -> (u16, Value) {
+        let request = self.requests(path).pop().expect("there was such a request");
+        let header = |name: &str| request.headers.get(name).expect("the request invites callbacks");
+        let url = format!("{}/{verb}", header("holdfast-callback-url"));
+        crate::replicas::post(&url, header("holdfast-callback-token"), &body.to_string()).await
+    }
+
     /// Every effect so far of paths that start so: one a key.
     pub fn effects(&self, path: &str) -> Vec<Seen> {
         let book = lock(&self.shared);
@@ -181,6 +194,7 @@ fn router(shared: Shared) -> Router {
         .route("/slow/{ms}", any(slow))
         .route("/slow/{ms}/{*rest}", any(slow))
         .route("/silent", any(silent))
+        .route("/later/{what}", post(later))
         .route(
             "/effects",
             get(async |State(shared): State<Shared>| axum_json(&lock(&shared).effects)),
@@ -352,6 +366,11 @@ async fn gate(
     }
     unanswered.path = None;
     axum_json(&json!({"ok": true}))
+}
+
+async fn later(State(shared): State<Shared>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> StatusCode {
+    note(&shared, &method, &uri, &headers, &body);
+    StatusCode::ACCEPTED
 }
 
 async fn silent(

@@ -8,6 +8,7 @@ pub mod install;
 pub mod inventory;
 pub mod kubectl;
 pub mod operator;
+pub mod replicas;
 pub mod secure;
 pub mod witness;
 pub mod world;

@@ -109,15 +109,18 @@ impl Operator {
             .to_owned()
     }
 
+    /// Where it listens.
+    pub async fn address(&self) -> String {
+        let line = self.logs("holdfast").await;
+        line["address"].as_str().unwrap_or_default().to_owned()
+    }
+
     /// What it serves at a path: the status code and the body.
     ///
     /// # Panics
     /// If it doesn't answer.
     pub async fn get(&self, path: &str) -> (u16, String) {
-        let address = self.logs("holdfast").await["address"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
+        let address = self.address().await;
         let mut stream = TcpStream::connect(&address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();

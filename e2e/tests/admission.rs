@@ -182,6 +182,18 @@ const BAD_STEPS: &[(&str, &str)] = &[
     ),
     ("name: a, set: {v: 1}, timeouts: {startToClose: 1w}", DURATION),
     (
+        "name: a, http: {url: 'http://h'}, timeouts: {heartbeat: 10s}",
+        "spec.steps[0].timeouts.heartbeat: Invalid value: can only be said of an http step with async: true",
+    ),
+    (
+        "name: a, set: {v: 1}, timeouts: {heartbeat: 10s}",
+        "spec.steps[0].timeouts.heartbeat: Invalid value: can only be said of an http step with async: true",
+    ),
+    (
+        "name: a, local: true, http: {url: 'http://h', async: true}",
+        "spec.steps[0].local: Invalid value: a step that is completed by a callback can't be local",
+    ),
+    (
         "name: a, set: {v: 1}, outputSecret: {name: s, data: {}}",
         "spec.steps[0].outputSecret.data in body should have at least 1 properties",
     ),

@@ -69,6 +69,7 @@ async fn chart_and_kustomize_give_the_same() {
         ("ClusterRole", "-operations"),
         ("ClusterRole", "-cluster"),
         ("Role", "-lease"),
+        ("Role", "-callbacks"),
         ("ClusterRole", "holdfast-view"),
         ("ClusterRole", "holdfast-edit"),
         ("ClusterRole", "holdfast-admin"),

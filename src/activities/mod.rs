@@ -3,6 +3,7 @@
 
 mod backoff;
 pub mod call;
+pub mod callbacks;
 pub mod clients;
 mod created;
 pub mod discovery;
@@ -21,9 +22,11 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use self::callbacks::Callbacks;
 pub use self::clients::Clients;
 use self::clients::ServiceAccount;
 use self::discovery::Discovery;
+pub use self::http::Report;
 use self::http::{HttpActivity, TargetPolicy, Transport};
 pub use self::job::Progress;
 use self::watches::Watches;
@@ -48,6 +51,7 @@ impl Activities {
         own_account: Option<ServiceAccount>,
         transport: Arc<dyn Transport>,
         targets: TargetPolicy,
+        callbacks: Arc<Callbacks>,
     ) -> Self {
         let clients = Clients::new(client.clone(), own_account);
         let discovery = Discovery::new(client);
@@ -55,7 +59,7 @@ impl Activities {
             watches: Watches::new(clients.clone(), discovery.clone()),
             clients,
             discovery,
-            http: HttpActivity::new(transport),
+            http: HttpActivity::new(transport, callbacks),
             targets: Arc::new(targets),
         }
     }
@@ -109,8 +113,23 @@ impl Activities {
     pub async fn follow(&self, context: &AttemptContext, external: &ExternalRef, progress: &Progress) -> Outcome {
         match external.kind.as_str() {
             operation::KIND => operation::follow(context, &self.watches, external, progress).await,
+            callbacks::KIND => std::future::pending().await, // it comes by itself
             _ => job::follow(context, &self.watches, external, progress).await,
         }
+    }
+
+    /// What a callback says of an `http` step, as if its request had been answered so.
+    ///
+    /// # Errors
+    /// When it can't be said yet: the secrets that must not be recorded can't be read.
+    pub async fn called_back(
+        &self,
+        context: &AttemptContext,
+        request: Value,
+        token: &str,
+        report: Report,
+    ) -> Result<Outcome, AttemptFailure> {
+        self.http.called_back(context, &read(request)?, token, report).await
     }
 
     /// Stops what an attempt started, or may have.

@@ -34,6 +34,12 @@ pub struct Http {
     #[schemars(schema_with = "any_value")]
     pub body: Option<Value>,
 
+    /// True: the other side may answer 202 and do the work later. Every request then carries the headers
+    /// `Holdfast-Callback-Url` and `Holdfast-Callback-Token`; the step waits until the other side has called back. Any other
+    /// answer means what it always does.
+    #[serde(default, rename = "async", skip_serializing_if = "Option::is_none")]
+    pub asynchronous: Option<bool>,
+
     /// How to authenticate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<HttpAuth>,

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{ActionState, StepType, Time, any_object, atomic};
+use super::{ActionState, StepType, Time, any_object, any_value, atomic};
 
 /// How far an operation is: written by the operator alone.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -231,9 +231,17 @@ pub struct StepStatus {
     #[serde(default, skip_serializing_if = "is_false")]
     pub maybe_done: bool,
 
-    /// What goes on at the other side: a Job.
+    /// What goes on at the other side: a Job, an operation, or the work for which a callback is awaited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalRef>,
+
+    /// What the other side last said of its work, while a callback is awaited. Recorded every 30 s at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Heartbeat>,
+
+    /// The digest of the callback that completed the step: by it a repeat is recognised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback: Option<String>,
 
     /// When the step was started.
     pub start_time: Time,
@@ -282,6 +290,18 @@ pub struct StepStatus {
     #[serde(flatten)]
     #[schemars(skip)]
     pub other: Map<String, Value>,
+}
+
+/// A sign of life of the other side.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Heartbeat {
+    /// When it arrived.
+    pub time: Time,
+    /// What it said, up to 1 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_value")]
+    pub details: Option<Value>,
 }
 
 /// How far a `forEach` is. Items that are under way or failed have entries of their own, `<step>[<index>]`; every other
@@ -338,6 +358,13 @@ pub struct DecidedAction {
     pub time: Time,
 }
 
+impl StepStatus {
+    /// True while the other side has taken the work of an `http` step and is to call back.
+    pub fn awaits_callback(&self) -> bool {
+        self.step_type == StepType::Http && self.state == StepState::Waiting && self.external.is_some()
+    }
+}
+
 /// How far a step is. The legal transitions are in the engine's `transitions`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum StepState {
@@ -380,7 +407,8 @@ impl StepState {
     }
 }
 
-/// An object that an attempt created and that goes on by itself.
+/// An object that an attempt created and that goes on by itself; or, with the kind `Callback`, work at the other side of
+/// an `http` call: its name is the idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalRef {

@@ -24,6 +24,8 @@ use super::{Duration, Http, Job, Kubernetes, Order, TemplateRef, any_list, any_o
 #[x_kube(validation = Rule::new("!has(self.local) || has(self.http) || has(self.kubernetes)").message("can only be said of an http or kubernetes step").field_path(".local"))]
 #[x_kube(validation = Rule::new("!has(self.local) || !self.local || !has(self.idempotent) || self.idempotent").message("a step that is not idempotent can't be local").field_path(".local"))]
 #[x_kube(validation = Rule::new("!has(self.idempotent) || has(self.http)").message("can only be said of an http step").field_path(".idempotent"))]
+#[x_kube(validation = Rule::new("!has(self.timeouts) || !has(self.timeouts.heartbeat) || (has(self.http) && has(self.http.async) && self.http.async)").message("can only be said of an http step with async: true").field_path(".timeouts.heartbeat"))]
+#[x_kube(validation = Rule::new("!has(self.local) || !self.local || !has(self.http) || !has(self.http.async) || !self.http.async").message("a step that is completed by a callback can't be local").field_path(".local"))]
 pub struct Step {
     /// The step's name, by which expressions read its output: `steps.<name>.output`. A letter in lower case, then up
     /// to 39 letters and digits.
@@ -184,7 +186,8 @@ pub struct Retry {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeouts {
-    /// One attempt, from its start. Default: 1m for calls; none for a `job` and for waiting.
+    /// One attempt, from its start; of an `http` step with `async`, until it is answered. Default: 1m for calls; none for
+    /// a `job` and for waiting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_to_close: Option<Duration>,
 
@@ -192,6 +195,11 @@ pub struct Timeouts {
     /// while users see a slow operation in place of a failed one; none for `job`, `wait` and `kubernetes.wait`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule_to_close: Option<Duration>,
+
+    /// Of an `http` step with `async`: how long the other side may be silent, from the attempt's start or its last
+    /// heartbeat. Then the attempt has failed (`HeartbeatTimeout`), and another follows under the same key. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Duration>,
 }
 
 /// A Secret that takes parts of a result.
@@ -429,6 +437,11 @@ impl Step {
             .into_iter()
             .filter_map(|(given, step_type)| given.then_some(step_type));
         given.next().filter(|_| given.next().is_none())
+    }
+
+    /// True where the other side may answer that it will call back.
+    pub fn is_async(&self) -> bool {
+        self.http.as_ref().is_some_and(|http| http.asynchronous == Some(true))
     }
 
     /// True where the step only waits for objects, without an effect of its own.

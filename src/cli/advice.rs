@@ -382,11 +382,26 @@ impl Adviser<'_> {
                 let left = left
                     .map(|at| format!(", {} from now", times::whole(at.since(self.now))))
                     .unwrap_or_default();
+                let heartbeat = step.heartbeat.as_ref().map(|heartbeat| {
+                    let details = heartbeat.details.as_ref().map(|details| format!(": {details}"));
+                    let ago = times::whole(self.now.since(heartbeat.time));
+                    format!("; its last heartbeat came {ago} ago{}", details.unwrap_or_default())
+                });
                 self.why(format!(
-                    "Step {name} has been waiting for {since}: {}{left}{end}",
-                    one_line(&message)
+                    "Step {name} has been waiting for {since}: {}{left}{}{end}",
+                    one_line(&message),
+                    heartbeat.unwrap_or_default()
                 ));
-                if let Some(external) = &step.external {
+                if step.awaits_callback() {
+                    self.choice(
+                        "End it, if the other side never calls back:",
+                        &[
+                            &format!("complete {flag}"),
+                            &format!("fail {flag}"),
+                            &format!("skip {flag}"),
+                        ],
+                    );
+                } else if let Some(external) = &step.external {
                     let look = match external.kind.as_str() {
                         "CloudOperation" => format!("{NAME} describe {}{}", external.name, self.flags),
                         kind => self.kubectl(&format!("describe {} {}", kind.to_lowercase(), external.name)),

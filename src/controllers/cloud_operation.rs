@@ -323,11 +323,11 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
 }
 
 /// Why an operation waits before it starts: its state, a message, and when to look again, if not for a change.
-type Waits = (OperationState, String, Option<Duration>);
+pub(super) type Waits = (OperationState, String, Option<Duration>);
 
 /// The whole spec of an operation that names a template. None where its own is the whole, or where nothing is decided
 /// from its steps. Or why that can't be said yet.
-async fn resolve(
+pub(super) async fn resolve(
     operation: &CloudOperation,
     status: &OperationStatus,
     actions: &[engine::Action],
@@ -445,13 +445,13 @@ pub struct Workflows {
     compiled: Mutex<HashMap<String, Compiled>>,
 }
 
-type Compiled = Arc<Result<Arc<Workflow>, InvalidSpec>>;
+pub(super) type Compiled = Arc<Result<Arc<Workflow>, InvalidSpec>>;
 
 /// How many compiled specs are kept.
 const MAX_COMPILED: usize = 512;
 
 impl Workflows {
-    fn get(&self, digest: &str, spec: &CloudOperationSpec) -> Compiled {
+    pub(super) fn get(&self, digest: &str, spec: &CloudOperationSpec) -> Compiled {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = compiled.get(digest) {
             return known.clone();

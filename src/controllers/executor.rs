@@ -11,20 +11,22 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
-use tokio::sync::Semaphore;
+use serde_json::Value;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::cached::{Cached, version};
 use super::cloud_operation::identity;
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
-use crate::activities::{Activities, AttemptContext, Claim, Progress};
-use crate::api::{CloudOperation, CloudOperationSpec, Step, StepType};
+use crate::activities::{Activities, AttemptContext, Claim, Progress, Report as Said};
+use crate::api::{CloudOperation, CloudOperationSpec, Heartbeat, Step, StepType, Time};
 use crate::engine::expression::Scope;
 use crate::engine::{
-    self, AttemptFailure, AttemptOutcome, AttemptResult, IdempotencyKey, Outcome, Work, WorkKind, Workflow,
+    self, AttemptFailure, AttemptOutcome, AttemptResult, Callback, Effect, IdempotencyKey, Outcome, RetryAdvice, Work,
+    WorkKind, Workflow,
 };
 
 /// How many calls are made at once. Waits, which cost nothing, don't count.
@@ -52,10 +54,46 @@ struct Entry {
     /// The object as this process last wrote it, while the cache may not have it yet.
     latest: Option<Arc<CloudOperation>>,
     /// What arrived and isn't recorded yet.
-    inbox: Vec<AttemptResult>,
+    inbox: Vec<Arrived>,
     flights: HashMap<Work, Flight>,
+    /// Signs of life of the other side, by step and epoch.
+    beats: HashMap<(String, i64), Beat>,
     /// The sequence number up to which the history is in objects of its own.
     spilled: i64,
+}
+
+/// What arrived, and who is to be told of the operation in which it is recorded.
+struct Arrived {
+    result: AttemptResult,
+    tell: Option<oneshot::Sender<Arc<CloudOperation>>>,
+}
+
+/// The last sign of life of the other side.
+struct Beat {
+    at: Instant,
+    heartbeat: Heartbeat,
+    /// When one was last recorded.
+    recorded: Option<Instant>,
+    /// True if this one is going to be.
+    scheduled: bool,
+}
+
+/// A callback that counts, and what it is about.
+pub struct CalledBack<'a> {
+    /// The operation, as it was when the callback was looked at.
+    pub operation: &'a CloudOperation,
+    /// Its whole spec.
+    pub spec: &'a CloudOperationSpec,
+    /// That spec, compiled.
+    pub workflow: &'a Arc<Workflow>,
+    /// The step.
+    pub step: &'a str,
+    /// The epoch of its key.
+    pub epoch: i64,
+    /// The run under that key.
+    pub run: i64,
+    /// The token that was shown.
+    pub token: &'a str,
 }
 
 enum Flight {
@@ -99,7 +137,7 @@ impl Executor {
         let mut operations = self.operations();
         let mut results = vec![];
         if let Some(entry) = operations.get_mut(&cached.uid().unwrap_or_default()) {
-            results.clone_from(&entry.inbox);
+            results = entry.inbox.iter().map(|arrived| arrived.result.clone()).collect();
             match &entry.latest {
                 Some(latest) if version(&**latest) > version(cached) => return Ok((latest.clone(), results)),
                 _ => entry.latest = None,
@@ -124,7 +162,11 @@ impl Executor {
     pub fn recorded(&self, operation: Arc<CloudOperation>, results: usize) {
         let mut operations = self.operations();
         let entry = operations.entry(operation.uid().unwrap_or_default()).or_default();
-        entry.inbox.drain(..results);
+        for arrived in entry.inbox.drain(..results) {
+            if let Some(tell) = arrived.tell {
+                let _ = tell.send(operation.clone()); // fails if nobody waits for it any more
+            }
+        }
         entry.latest = Some(operation);
     }
 
@@ -150,6 +192,8 @@ impl Executor {
             }
             wanted
         });
+        let under_way = |step: &str, epoch| work.iter().any(|piece| piece.step == step && piece.epoch == epoch);
+        entry.beats.retain(|(step, epoch), _| under_way(step, *epoch));
         for piece in work {
             if let (false, Some(workflow)) = (entry.flights.contains_key(&piece), workflow) {
                 let task = self.clone().launch(operation, spec, workflow, piece.clone());
@@ -271,7 +315,10 @@ impl Executor {
                     Err(failure) => AttemptOutcome::StopFailed(failure),
                 };
             }
-            WorkKind::Follow(external) => Box::pin(self.activities.follow(context, external, progress)).await,
+            WorkKind::Follow(external) => {
+                let followed = Box::pin(self.activities.follow(context, external, progress));
+                self.unless_silent(context, step, followed).await
+            }
             WorkKind::Attempt => {
                 let _permit = if step.is_kubernetes_wait() {
                     None
@@ -280,15 +327,18 @@ impl Executor {
                 };
                 let targets = self.namespaces.http_targets(&context.namespace);
                 let attempt = self.activities.run(context, *step_type, request, targets.as_deref());
-                match engine::start_to_close(step) {
-                    None => attempt.await,
-                    Some(limit) => timeout(limit, attempt).await.unwrap_or_else(|_| {
-                        Outcome::Failed(AttemptFailure::unknown(
-                            "StartToClose",
-                            format!("no answer within timeouts.startToClose ({limit:?})"),
-                        ))
-                    }),
-                }
+                let attempt = async {
+                    match engine::start_to_close(step) {
+                        None => attempt.await,
+                        Some(limit) => timeout(limit, attempt).await.unwrap_or_else(|_| {
+                            Outcome::Failed(AttemptFailure::unknown(
+                                "StartToClose",
+                                format!("no answer within timeouts.startToClose ({limit:?})"),
+                            ))
+                        }),
+                    }
+                };
+                self.unless_silent(context, step, attempt).await
             }
         };
         let outcome = Box::pin(self.record(&prepared, outcome)).await;
@@ -331,6 +381,187 @@ impl Executor {
             Ok(output) => AttemptOutcome::Succeeded { output },
             Err(error) => AttemptOutcome::Failed(AttemptFailure::definite("InvalidExpression", error.to_string())),
         }
+    }
+
+    /// What comes of it, unless the other side is silent for longer than it may be.
+    async fn unless_silent(
+        &self,
+        context: &AttemptContext,
+        step: &Step,
+        outcome: impl Future<Output = Outcome>,
+    ) -> Outcome {
+        let Some(limit) = step.timeouts.as_ref().and_then(|timeouts| timeouts.heartbeat.as_ref()) else {
+            return outcome.await;
+        };
+        let (started, limit) = (Instant::now(), limit.get());
+        let silence = async {
+            loop {
+                let last = self.last_beat(context);
+                let since = last.as_ref().map_or(started, |(at, _)| started.max(*at));
+                if since.elapsed() >= limit {
+                    return last;
+                }
+                sleep_until(since + limit).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = outcome => outcome,
+            last = silence => {
+                let last = last.map_or("there was none".to_owned(), |(_, time)| format!("the last came at {time}"));
+                Outcome::Failed(AttemptFailure::unknown(
+                    "HeartbeatTimeout",
+                    format!("no heartbeat within timeouts.heartbeat ({limit:?}): {last}"),
+                ))
+            }
+        }
+    }
+
+    fn last_beat(&self, context: &AttemptContext) -> Option<(Instant, Time)> {
+        let operations = self.operations();
+        let entry = operations.get(&context.operation_uid)?;
+        let beat = entry.beats.get(&(context.step.clone(), context.key.epoch()))?;
+        Some((beat.at, beat.heartbeat.time))
+    }
+
+    /// Notes a sign of life. Answers in how long it is to be recorded, unless that is seen to already.
+    pub fn beat(&self, uid: &str, step: &str, epoch: i64, heartbeat: Heartbeat) -> Option<Duration> {
+        let mut operations = self.operations();
+        let beats = &mut operations.get_mut(uid)?.beats;
+        let beat = beats.entry((step.to_owned(), epoch)).or_insert_with(|| Beat {
+            at: Instant::now(),
+            heartbeat: heartbeat.clone(),
+            recorded: None,
+            scheduled: false,
+        });
+        beat.at = Instant::now();
+        beat.heartbeat = heartbeat;
+        if std::mem::replace(&mut beat.scheduled, true) {
+            return None;
+        }
+        let pause = beat.recorded.map(|at| NOTE_INTERVAL.saturating_sub(at.elapsed()));
+        Some(pause.unwrap_or_default())
+    }
+
+    /// The last sign of life, which is to be recorded now.
+    pub fn due_beat(&self, uid: &str, step: &str, epoch: i64) -> Option<Heartbeat> {
+        let mut operations = self.operations();
+        let beat = operations.get_mut(uid)?.beats.get_mut(&(step.to_owned(), epoch))?;
+        beat.scheduled = false;
+        beat.recorded = Some(Instant::now());
+        Some(beat.heartbeat.clone())
+    }
+
+    /// Records a sign of life, without what must not be recorded of it.
+    pub async fn record_beat(&self, called: &CalledBack<'_>, mut heartbeat: Heartbeat) {
+        let Ok(mut prepared) = self.prepare_callback(called) else {
+            return;
+        };
+        let request = std::mem::take(&mut prepared.request);
+        if let Some(details) = heartbeat.details.take().filter(|_| !prepared.context.sensitive) {
+            let said = Said::Completed(details);
+            let context = &prepared.context;
+            let masked = self.activities.called_back(context, request, called.token, said).await;
+            if let Ok(Outcome::Succeeded { mut result }) = masked {
+                heartbeat.details = Some(result["body"].take());
+            }
+        }
+        self.arrive(called, &prepared.context, AttemptOutcome::Beat(heartbeat), None);
+    }
+
+    /// Takes a callback that says how it went. Answers once it is recorded: with the operation as it then was.
+    ///
+    /// # Errors
+    /// What keeps it from being recorded now.
+    pub async fn called_back(
+        &self,
+        called: &CalledBack<'_>,
+        report: Said,
+        completes: Option<String>,
+    ) -> Result<oneshot::Receiver<Arc<CloudOperation>>, AttemptFailure> {
+        let mut prepared = self.prepare_callback(called)?;
+        let request = std::mem::take(&mut prepared.request);
+        let outcome = self
+            .activities
+            .called_back(&prepared.context, request, called.token, report)
+            .await;
+        let recorded = match outcome {
+            Ok(outcome) => Ok(Box::pin(self.record(&prepared, outcome)).await),
+            Err(failure) => Err(failure),
+        };
+        let said = match recorded {
+            Ok(AttemptOutcome::Succeeded { output }) => Ok(output),
+            // Its output can't be had, now or later, but it was done.
+            Ok(AttemptOutcome::Failed(failure)) if completes.is_some() && failure.retry == RetryAdvice::Never => {
+                Err(AttemptFailure {
+                    effect: Effect::Unknown,
+                    ..failure
+                })
+            }
+            Ok(AttemptOutcome::Failed(failure)) if completes.is_none() => Err(failure),
+            // What is to be recorded can't be had now: the other side calls again.
+            Ok(AttemptOutcome::Failed(failure)) | Err(failure) => {
+                let message = format!(
+                    "its callback can't be recorded: {}: {}",
+                    failure.reason, failure.message
+                );
+                self.arrive(called, &prepared.context, AttemptOutcome::Noted { message }, None);
+                return Err(failure);
+            }
+            Ok(other) => return Err(AttemptFailure::definite("Bug", format!("a callback came to {other:?}"))),
+        };
+        self.metrics.called_back(&said);
+        let (tell, told) = oneshot::channel();
+        let callback = Callback {
+            run: called.run,
+            completes,
+            said,
+        };
+        self.arrive(
+            called,
+            &prepared.context,
+            AttemptOutcome::CalledBack(callback),
+            Some(tell),
+        );
+        Ok(told)
+    }
+
+    fn prepare_callback(&self, called: &CalledBack<'_>) -> Result<Prepared, AttemptFailure> {
+        let status = called.operation.status.as_ref();
+        let entry = status.and_then(|status| status.steps.iter().find(|entry| entry.name == called.step));
+        let piece = Work {
+            step: called.step.to_owned(),
+            epoch: called.epoch,
+            attempt: entry.map_or(0, |entry| entry.attempt),
+            kind: WorkKind::Attempt,
+        };
+        self.prepare(called.operation, called.spec, called.workflow, &piece)
+    }
+
+    /// Puts what arrived by itself into the inbox. Where the operation is gone or the term over, nobody is told.
+    fn arrive(
+        &self,
+        called: &CalledBack<'_>,
+        context: &AttemptContext,
+        outcome: AttemptOutcome,
+        tell: Option<oneshot::Sender<Arc<CloudOperation>>>,
+    ) {
+        let result = AttemptResult {
+            step: called.step.to_owned(),
+            epoch: called.epoch,
+            attempt: context.attempt,
+            outcome,
+        };
+        let mut operations = self.operations();
+        if self.ended.load(Ordering::SeqCst) {
+            return;
+        }
+        let entry = operations.entry(context.operation_uid.clone()).or_default();
+        entry.inbox.push(Arrived { result, tell });
+        drop(operations);
+        let reference = ObjectRef::new(&context.operation).within(&context.namespace);
+        // Only fails while the operator ends, and then the other side calls again.
+        let _ = self.trigger.unbounded_send(reference);
     }
 
     /// How many attempts with an effect are under way.
@@ -410,7 +641,7 @@ impl Report {
             AttemptOutcome::Failed(failure) => ("failed", Some(failure)),
             AttemptOutcome::Stopped => ("stopped", None),
             AttemptOutcome::StopFailed(failure) => ("not stopped", Some(failure)),
-            AttemptOutcome::Noted { .. } => return, // no end
+            AttemptOutcome::Noted { .. } | AttemptOutcome::Beat(_) | AttemptOutcome::CalledBack(_) => return, // no end
         };
         info!(
             namespace = self.reference.namespace,
@@ -433,7 +664,7 @@ impl Report {
             outcome,
         };
         if let Some(entry) = self.executor.operations().get_mut(&self.uid) {
-            entry.inbox.push(result);
+            entry.inbox.push(Arrived { result, tell: None });
             if landed {
                 entry.flights.insert(self.piece.clone(), Flight::Landed);
             }
@@ -464,7 +695,7 @@ fn progress(report: Report) -> Progress {
 struct Prepared {
     field: String,
     context: AttemptContext,
-    request: serde_json::Value,
+    request: Value,
     step: Box<Step>,
     step_type: StepType,
     kind: WorkKind,

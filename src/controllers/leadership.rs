@@ -25,7 +25,8 @@ use k8s_openapi::jiff::fmt::rfc2822::DateTimeParser;
 use kube::api::{ObjectMeta, PostParams};
 use kube::client::Body;
 use kube::core::Request;
-use kube::{Client, Resource};
+use kube::{Client, Resource, ResourceExt};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -36,6 +37,8 @@ use crate::api::{FIELD_MANAGER, Time};
 
 /// The Lease's name.
 pub const LEASE: &str = "holdfast";
+/// The annotation of the Lease that says where the leader takes callbacks: its address and port.
+pub const LEADER_ADDRESS_ANNOTATION: &str = "holdfast.dev/leader-address";
 /// How far the clock may be off the API server's.
 pub const MAX_SKEW: Duration = Duration::from_secs(5);
 
@@ -52,6 +55,10 @@ pub struct Candidate {
     pub duration: Duration,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
+    /// Where this process takes callbacks: an address and a port.
+    pub address: Option<String>,
+    /// Where the process does that leads, while this one stands by.
+    pub leader: Arc<watch::Sender<Option<String>>>,
     /// What the Lease says of a store that went back.
     pub restore: Arc<Restore>,
 }
@@ -149,7 +156,10 @@ impl Candidate {
                 .and_then(|s| s.lease_duration_seconds)
                 .and_then(|s| u64::try_from(s).ok());
             let lasts = lasts.map_or(self.duration, Duration::from_secs).max(self.duration);
-            if !holder.is_empty() && holder != self.identity && now.saturating_sub(since) < lasts {
+            let led = !holder.is_empty() && holder != self.identity && now.saturating_sub(since) < lasts;
+            let address = lease.annotations().get(LEADER_ADDRESS_ANNOTATION);
+            self.leader.send_replace(address.filter(|_| led).cloned());
+            if led {
                 return Ok(None);
             }
         }
@@ -158,6 +168,7 @@ impl Candidate {
             until: AtomicU64::new(0),
         });
         self.write(current.as_ref(), &self.identity, &leadership).await?;
+        self.leader.send_replace(None);
         info!(identity = self.identity, "leading");
         Ok(Some(leadership))
     }
@@ -281,6 +292,15 @@ impl Candidate {
         if let Some(why) = self.restore.to_record() {
             let annotations = metadata.annotations.get_or_insert_default();
             annotations.insert(HOLD_ALL_ANNOTATION.into(), why);
+        }
+        let annotations = metadata.annotations.get_or_insert_default();
+        match &self.address {
+            Some(address) if holder == self.identity => {
+                annotations.insert(LEADER_ADDRESS_ANNOTATION.into(), address.clone());
+            }
+            _ => {
+                annotations.remove(LEADER_ADDRESS_ANNOTATION);
+            }
         }
         Lease {
             metadata: ObjectMeta {

@@ -11,7 +11,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::api::{OperationState, StepType};
-use crate::engine::{AttemptOutcome, RetryAdvice};
+use crate::engine::{AttemptFailure, AttemptOutcome, RetryAdvice};
 
 /// Every metric, and the registry that prints them.
 pub struct Metrics {
@@ -124,6 +124,23 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// A callback said how an attempt went.
+    pub fn called_back<T>(&self, said: &Result<T, AttemptFailure>) {
+        // The other side's reasons are its own, and any number of them.
+        let (result, reason) = match said {
+            Ok(_) => ("succeeded", ""),
+            Err(failure) if failure.retry == RetryAdvice::Never => ("failed", "CalledBack"),
+            Err(_) => ("retryable", "CalledBack"),
+        };
+        self.attempts
+            .get_or_create(&AttemptLabels {
+                r#type: "http".into(),
+                result: result.into(),
+                reason: reason.into(),
+            })
+            .inc();
+    }
+
     /// An attempt ended.
     pub fn attempt(&self, step_type: StepType, outcome: &AttemptOutcome, took: Duration) {
         let (result, reason) = match outcome {
@@ -136,7 +153,8 @@ impl Metrics {
                 ("retryable", failure.reason.as_str())
             }
             AttemptOutcome::Stopped => ("stopped", ""),
-            AttemptOutcome::Noted { .. } => return, // no end
+            // A callback is no attempt, and the rest no end.
+            AttemptOutcome::Noted { .. } | AttemptOutcome::Beat(_) | AttemptOutcome::CalledBack(_) => return,
         };
         let r#type = format!("{step_type:?}").to_lowercase();
         self.attempts

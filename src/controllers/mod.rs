@@ -3,6 +3,7 @@
 mod actions;
 mod admission;
 mod cached;
+mod callbacks;
 mod clock;
 mod cloud_operation;
 mod depth;
@@ -22,8 +23,9 @@ mod templates;
 mod turns;
 mod within;
 
+pub use callbacks::{Call, Reception, Refusal, Says};
 pub use clock::{Clock, SystemClock};
-pub use leadership::LEASE;
+pub use leadership::{LEADER_ADDRESS_ANNOTATION, LEASE};
 pub use locks::lock_name;
 pub use namespaces::Namespaces;
 pub use operator::{Config, Environment, Health, run};

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use super::actions::Actions;
 use super::admission::Admission;
 use super::cached::Cached;
+use super::callbacks::Reception;
 use super::clock::Clock;
 use super::cloud_operation::{Context, Workflows, on_error, reconcile};
 use super::depth;
@@ -37,6 +38,7 @@ use super::restore::Restore;
 use super::templates::Templates;
 use super::turns::Turns;
 use crate::activities::Activities;
+use crate::activities::callbacks::Callbacks;
 use crate::activities::clients::ServiceAccount;
 use crate::activities::http::{TargetPolicy, Transport};
 use crate::api::{OperationState, schema_number, schema_numbers};
@@ -62,6 +64,8 @@ pub struct Config {
     pub hold_all: bool,
     /// The name of this process, for people: its Pod's or host's.
     pub host: String,
+    /// Where this process takes callbacks that others forward to it while it leads: its address and port.
+    pub address: Option<String>,
 }
 
 /// What the operator runs on: a cluster and a machine, or a simulation of them.
@@ -73,17 +77,21 @@ pub struct Environment {
     pub clock: Arc<dyn Clock>,
     /// What `http` steps call through.
     pub transport: Arc<dyn Transport>,
+    /// How callbacks are invited.
+    pub callbacks: Arc<Callbacks>,
 }
 
-/// What health checks and metrics read of a running operator.
+/// What health checks, metrics and callbacks find of a running operator.
 #[derive(Default)]
 pub struct Health {
     ready: AtomicBool,
     metrics: Arc<Metrics>,
     term: Mutex<Option<Term>>,
+    leader: Arc<watch::Sender<Option<String>>>,
 }
 
 struct Term {
+    reception: Arc<Reception>,
     store: Store<Cached>,
     executor: Arc<Executor>,
 }
@@ -92,6 +100,17 @@ impl Health {
     /// True once the operator can serve: it leads, or stands by to.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Who takes callbacks: if this process leads.
+    pub fn reception(&self) -> Option<Arc<Reception>> {
+        let term = self.term.lock().unwrap_or_else(PoisonError::into_inner);
+        term.as_ref().map(|term| term.reception.clone())
+    }
+
+    /// Where the process takes callbacks that leads, if another does.
+    pub fn leader(&self) -> Option<String> {
+        self.leader.borrow().clone()
     }
 
     /// Every metric, as Prometheus reads them.
@@ -155,6 +174,8 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
             identity: identity.clone(),
             duration: config.lease_duration,
             clock: environment.clock.clone(),
+            address: config.address.clone(),
+            leader: health.leader.clone(),
             restore: process.restore.clone(),
         };
         let leadership = tokio::select! {
@@ -241,6 +262,7 @@ async fn term(
         client,
         clock,
         transport,
+        callbacks,
     } = environment;
     let metrics = health.metrics.clone();
     let Process { own_account, restore } = process;
@@ -251,6 +273,7 @@ async fn term(
         own_account.clone(),
         transport.clone(),
         config.targets.clone(),
+        callbacks.clone(),
     );
     let queue = Arc::new(Queue::default());
     let (trigger, triggered) = futures::channel::mpsc::unbounded::<ObjectRef<Cached>>();
@@ -342,6 +365,7 @@ async fn term(
         .inspect_err(|error| warn!(%error, "the watch of OperationSchedules was interrupted"))
         .applied_objects();
     health.set_term(Some(Term {
+        reception: Arc::new(Reception::new(context.clone(), store.clone())),
         store: store.clone(),
         executor: executor.clone(),
     }));

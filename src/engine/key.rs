@@ -16,6 +16,7 @@ fn namespace() -> Uuid {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey {
     path: String,
+    epoch: i64,
 }
 
 impl IdempotencyKey {
@@ -26,7 +27,18 @@ impl IdempotencyKey {
         let step = step.replacen(":undo", "", 1);
         Self {
             path: format!("{operation_uid}/{step}/{what}/{epoch}"),
+            epoch,
         }
+    }
+
+    /// What it is made of: `<uid>/<step path>/<do|undo>/<epoch>`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The epoch in it.
+    pub fn epoch(&self) -> i64 {
+        self.epoch
     }
 
     /// A name for an object that an attempt creates: the same for every attempt until one failed definitely, then

@@ -3,6 +3,7 @@
 //! [`decide`] is the whole of it: the controllers call it with what they know, write the status that it answers, and
 //! only once that write was accepted do the work that it names.
 
+mod callback;
 mod decide;
 pub mod expression;
 #[cfg(test)]
@@ -22,11 +23,12 @@ mod template;
 mod transitions;
 mod workflow;
 
+pub use callback::{Callback, Said, Standing, standing};
 pub use decide::decide;
 pub use history::{chunk, shorten};
 pub use key::IdempotencyKey;
 pub use outcome::{AttemptFailure, Effect, Outcome, RetryAdvice};
-pub use request::{ExpressionFailure, Request, output, request, result_scope, scope};
+pub use request::{ExpressionFailure, Request, digest, output, request, result_scope, scope};
 pub use retry::start_to_close;
 pub use summary::MAX_STATUS;
 pub use template::{Resolved, held_up, resolve};
@@ -35,7 +37,7 @@ pub use workflow::{InvalidSpec, Role, Workflow, WorkflowStep, concurrency_key, i
 
 use serde_json::{Map, Value};
 
-use crate::api::{CloudOperationSpec, ExternalRef, OperationActionSpec, OperationStatus, Time};
+use crate::api::{CloudOperationSpec, ExternalRef, Heartbeat, OperationActionSpec, OperationStatus, Time};
 
 /// The number of the rules in this module. Semantics change only under a new number: an operation is decided by the
 /// rules under which it was started, and one from the future is left untouched.
@@ -146,6 +148,10 @@ pub enum AttemptOutcome {
         /// What it waits for.
         message: String,
     },
+    /// The other side gave a sign of life.
+    Beat(Heartbeat),
+    /// The other side called back.
+    CalledBack(Callback),
     /// It failed.
     Failed(AttemptFailure),
     /// What it had started was stopped.

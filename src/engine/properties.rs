@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::fixtures::{Case, busy, case, external, no_answer, refused};
 use super::transitions::{TRANSITIONS, coverage};
+use super::workflow::split_item;
 use super::*;
 use crate::api::{Cancel, CancelMode, HistoryEvent, OperationState, StepState, StepStatus, StepType};
 
@@ -25,7 +26,7 @@ struct StepPlan {
 /// A workflow of up to eight steps of every kind, each needing some of those above it.
 fn workflows() -> impl Strategy<Value = (bool, Vec<StepPlan>)> {
     let step = (
-        0..9usize,
+        0..10usize,
         prop::collection::vec(any::<prop::sample::Index>(), 0..3),
         prop::bool::weighted(0.2),
         any::<u8>(),
@@ -65,12 +66,13 @@ fn spec(graph: bool, plan: &[StepPlan]) -> String {
             4 => json!({"kubernetes": {"wait": {"resource": {"apiVersion": "v1", "kind": "Pod", "name": "p"}, "for": "Current"}}, "timeouts": {"scheduleToClose": "4m"}}),
             5 => json!({"set": {"x": i}, "when": "operation.name != 'resize'"}),
             7 => json!({"signal": {"name": "go", "default": {"by": "default"}}, "timeouts": {"scheduleToClose": "6m"}}),
+            9 => json!({"http": {"url": "http://x", "async": true}, "timeouts": {"heartbeat": "10s"}}),
             8 => json!({"approval": {"message": "may s${string(1)} go on?"}}),
             _ => json!({"kubernetes": {"get": {"resource": {"apiVersion": "v1", "kind": "Pod", "name": "p"}}}, "timeouts": {"scheduleToClose": "5m"}}),
         };
         value["name"] = json!(format!("s{i}"));
         value["needs"] = json!(needs);
-        if step.once && step.kind < 2 {
+        if step.once && (step.kind < 2 || step.kind == 9) {
             value["idempotent"] = json!(false);
         }
         if step.extras & 1 == 1 && step.kind < 3 {
@@ -147,6 +149,7 @@ enum Move {
     ReleaseNamespace,
     Cancel(bool),
     Act { which: prop::sample::Index, how: u8 },
+    CallBack { which: prop::sample::Index, how: u8 },
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -160,7 +163,8 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Move::HoldNamespace),
         1 => Just(Move::ReleaseNamespace),
         1 => any::<bool>().prop_map(Move::Cancel),
-        4 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(which, how)| Move::Act { which, how }),
+        5 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(which, how)| Move::Act { which, how }),
+        3 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(which, how)| Move::CallBack { which, how }),
     ];
     prop::collection::vec(one, 0..40)
 }
@@ -300,7 +304,8 @@ impl Watched {
 
     fn result(&self, which: prop::sample::Index, how: u8) -> Option<AttemptResult> {
         let work = (!self.case.work.is_empty()).then(|| &self.case.work[which.index(self.case.work.len())])?;
-        let job = self.case.step(&work.step).step_type.goes_on_by_itself();
+        let flow = self.case.spec.steps.iter().find(|step| step.name == work.step);
+        let job = self.case.step(&work.step).step_type.goes_on_by_itself() || flow.is_some_and(|step| step.is_async());
         Some(AttemptResult {
             step: work.step.clone(),
             epoch: work.epoch,
@@ -309,8 +314,37 @@ impl Watched {
         })
     }
 
+    /// A callback about a step that asks for them, whatever became of its attempt.
+    fn callback(&self, which: prop::sample::Index, how: u8) -> Option<AttemptResult> {
+        let asks = |step: &&StepStatus| {
+            let step = self.case.spec.steps.iter().find(|s| s.name == split_item(&step.name).0);
+            step.is_some_and(|step| step.is_async())
+        };
+        let steps: Vec<_> = self.case.status.steps.iter().filter(asks).collect();
+        let step = (!steps.is_empty()).then(|| steps[which.index(steps.len())])?;
+        let (completes, said) = match how % 4 {
+            0 => (None, Err(refused())),
+            1 | 2 => (None, Err(busy())),
+            _ => (Some(format!("d{how}")), Ok(json!({"n": how}).as_object().cloned())),
+        };
+        Some(AttemptResult {
+            step: step.name.clone(),
+            epoch: step.epoch,
+            attempt: step.attempt,
+            outcome: AttemptOutcome::CalledBack(Callback {
+                run: step.failures - i64::from(how >= 250),
+                completes,
+                said,
+            }),
+        })
+    }
+
     fn make(&mut self, step: &Move) -> Result<(), TestCaseError> {
         match step {
+            Move::CallBack { which, how } => {
+                let results: Vec<_> = self.callback(*which, *how).into_iter().collect();
+                return self.visit(&results);
+            }
             Move::Answer { which, how } => {
                 let results: Vec<_> = self.result(*which, *how).into_iter().collect();
                 return self.visit(&results);
@@ -427,7 +461,7 @@ fn every_history_keeps_the_invariants_ends_and_replays_and_all_transitions_are_t
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(
         Config {
-            cases: 300,
+            cases: 450,
             failure_persistence: None,
             ..Config::default()
         },
@@ -446,6 +480,8 @@ fn every_history_keeps_the_invariants_ends_and_replays_and_all_transitions_are_t
         .unwrap();
     // Those that random answers don't bring about.
     super::scenarios::lists::a_list_that_was_ended_with_its_operation_goes_on_with_it();
+    super::scenarios::people::a_wait_for_an_object_that_timed_out_is_waited_for_again();
+    super::scenarios::people::what_was_ended_with_its_operation_may_be_skipped();
     super::scenarios::a_request_that_changed_under_its_key_is_not_sent();
     super::scenarios::a_spec_changed_behind_admissions_back_executes_nothing_more();
     super::scenarios::an_object_first_seen_after_its_start_deadline_executes_nothing();

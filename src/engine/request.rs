@@ -325,7 +325,7 @@ pub(super) fn json_size(map: &Map<String, Value>) -> usize {
 }
 
 /// A short SHA-256 over the canonical JSON of a value (keys sorted, as serde_json's maps are).
-pub(super) fn digest(value: &Value) -> String {
+pub fn digest(value: &Value) -> String {
     let mut text = String::from("sha256:");
     for byte in &Sha256::digest(value.to_string().as_bytes())[..16] {
         // Writing to a String can't fail.

@@ -8,9 +8,10 @@ use super::fixtures::*;
 use super::*;
 use crate::api::{Cancel, OperationState::*, StepState};
 
+mod callbacks;
 mod groups;
 pub mod lists;
-mod people;
+pub mod people;
 mod saga;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -178,8 +178,14 @@ fn describe(step: &StepStatus) -> String {
     }
 }
 
-/// Keeps a status below [`MAX_STATUS`] whatever its operation does: long messages are shortened.
+/// Keeps a status below [`MAX_STATUS`] whatever its operation does: the details of heartbeats go, and long messages are
+/// shortened.
 pub fn bound(status: &mut OperationStatus) {
+    if serde_json::to_string(status).map_or(0, |text| text.len()) > MAX_STATUS {
+        for heartbeat in status.steps.iter_mut().filter_map(|step| step.heartbeat.as_mut()) {
+            heartbeat.details = None;
+        }
+    }
     for most in [400, 160, 80, 40] {
         if serde_json::to_string(status).map_or(0, |text| text.len()) <= MAX_STATUS {
             return;

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! `Undecided` is where a person is needed: Retry, Succeed, Fail and Skip lead out of it. A person may also take an end
-//! back that nothing has read (Retry, Observe, Skip).
+//! back that nothing has read (Retry, Observe, Skip). A callback may come in any state but an end: it says how the work
+//! went of which nothing, or nothing certain, was known.
 
 use crate::api::StepState::{self, *};
 
@@ -72,6 +73,9 @@ pub const TRANSITIONS: &[(StepState, StepEvent, StepState)] = &[
     (BackingOff, Cancel, Cancelled),
     (Waiting, Skip, Skipped),
     (BackingOff, Succeed, Succeeded),
+    // A callback says how it went after all.
+    (BackingOff, FailRetryably, BackingOff),
+    (Undecided, FailRetryably, BackingOff),
     (BackingOff, Doubt, Undecided),
     (BackingOff, Skip, Skipped),
     (Undecided, Succeed, Succeeded),

@@ -497,6 +497,7 @@ impl Compiler<'_> {
         }
         let (field, request) = request_of(step, step_type);
         self.check_wait(&own, step)?;
+        check_async(&own, step)?;
         check_child(&own, step)?;
         check_group(&own, step, self.spec)?;
         reads(field, &self.request(&at(field), &request, &scope)?)?;
@@ -641,6 +642,23 @@ impl Compiler<'_> {
         }
         Ok(())
     }
+}
+
+/// Checks what the schema can't see of a `compensate`, and does of a step.
+fn check_async(own: &str, step: &Step) -> Result<(), InvalidSpec> {
+    let heartbeat = step
+        .timeouts
+        .as_ref()
+        .is_some_and(|timeouts| timeouts.heartbeat.is_some());
+    if heartbeat && !step.is_async() {
+        let message = "can only be said of an http step with async: true";
+        return Err(InvalidSpec::new(format!("{own}.timeouts.heartbeat"), message));
+    }
+    if step.is_async() && step.local == Some(true) {
+        let message = "a step that is completed by a callback can't be local";
+        return Err(InvalidSpec::new(format!("{own}.local"), message));
+    }
+    Ok(())
 }
 
 /// Checks what is said of a group that only its steps can have.

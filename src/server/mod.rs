@@ -1,4 +1,6 @@
-//! The HTTP server: health checks and metrics.
+//! The HTTP server: health checks, metrics and callbacks.
+
+pub mod callbacks;
 
 use std::sync::Arc;
 
@@ -8,6 +10,8 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 
+use self::callbacks::Peers;
+use crate::activities::callbacks::Callbacks;
 use crate::controllers::Health;
 
 /// What the server answers.
@@ -15,12 +19,14 @@ use crate::controllers::Health;
 /// - `/healthz`: the process runs and its event loop turns.
 /// - `/readyz`: it leads or stands by to; 503 until the cluster's CRD is as new as the operator.
 /// - `/metrics`: numbers for Prometheus.
-pub fn router(health: Arc<Health>) -> Router {
+/// - `/callbacks/v1/`: what other sides say of the work that they took; see [`callbacks`].
+pub fn router(health: Arc<Health>, callbacks: Arc<Callbacks>, peers: Arc<dyn Peers>) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .with_state(health)
+        .with_state(health.clone())
+        .merge(callbacks::router(health, callbacks, peers))
 }
 
 async fn ready(State(health): State<Arc<Health>>) -> impl IntoResponse {

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use crate::callbacks::CallbackFault;
 use crate::samples::{Sample, sample};
 use crate::service::CallFault;
 use crate::world::{World, dying, of_operator};
@@ -25,6 +26,8 @@ enum Crash {
     AtRequest(usize, bool),
     /// At the service's call number n, from 1, before or after it had its effect.
     AtCall(usize, bool),
+    /// At the service's callback number n, from 1, before it arrives or after it was answered.
+    AtCallback(usize, bool),
 }
 
 /// How a run ended.
@@ -40,6 +43,7 @@ struct Ending {
 struct Used {
     requests: usize,
     calls: usize,
+    callbacks: usize,
 }
 
 async fn run(sample: &Sample, crash: Crash) -> (Ending, Used) {
@@ -72,6 +76,18 @@ async fn run(sample: &Sample, crash: Crash) -> (Ending, Used) {
             }
         }
         _ => CallFault::None,
+    });
+    let told = die.clone();
+    world.service.gateway.set_faults(move |number| match crash {
+        Crash::AtCallback(at, taken) if at == number => {
+            told.notify_one();
+            if taken {
+                CallbackFault::DieAfter
+            } else {
+                CallbackFault::DieBefore
+            }
+        }
+        _ => CallbackFault::None,
     });
     let mut operator = world.start();
     world.apply_sample(sample).await;
@@ -126,6 +142,7 @@ async fn run(sample: &Sample, crash: Crash) -> (Ending, Used) {
     let used = Used {
         requests: requests.load(Ordering::Relaxed),
         calls: world.service.calls(),
+        callbacks: world.service.gateway.calls(),
     };
     world.kill_all().await;
     (ending, used)
@@ -143,15 +160,16 @@ async fn crash_everywhere(name: &str) {
     assert!(used.requests > 10, "only {} requests were seen", used.requests);
     let requests = (1..=used.requests).flat_map(|n| [Crash::AtRequest(n, false), Crash::AtRequest(n, true)]);
     let calls = (1..=used.calls).flat_map(|n| [Crash::AtCall(n, false), Crash::AtCall(n, true)]);
+    let callbacks = (1..=used.callbacks).flat_map(|n| [Crash::AtCallback(n, false), Crash::AtCallback(n, true)]);
     let mut runs = 0;
-    for crash in requests.chain(calls) {
+    for crash in requests.chain(calls).chain(callbacks) {
         let (ending, _) = run(&sample, crash).await;
         assert_eq!(ending, expected, "{name} when it crashes {crash:?}");
         runs += 1;
     }
     println!(
-        "{name}: {runs} crashes ({} API requests and {} calls, before and after each)",
-        used.requests, used.calls
+        "{name}: {runs} crashes ({} API requests, {} calls and {} callbacks, before and after each)",
+        used.requests, used.calls, used.callbacks
     );
 }
 
@@ -159,11 +177,12 @@ macro_rules! crash_everywhere {
     ($($name:ident),*) => {$(
         #[tokio::test(start_paused = true)]
         async fn $name() {
-            crash_everywhere(stringify!($name)).await;
+            crash_everywhere(stringify!($name).trim_start_matches("r#")).await;
         }
     )*};
 }
 
 crash_everywhere!(
-    calls, graph, flaky, timer, refused, slow, objects, job, saga, list, group, people, local, long, parent, template
+    r#async, calls, graph, flaky, timer, refused, slow, objects, job, saga, list, group, people, local, long, parent,
+    template
 );

@@ -21,7 +21,7 @@ async fn survive(seed: u64) {
     let random = Arc::new(Mutex::new(fastrand::Rng::with_seed(seed)));
     let mut world = World::new(u32::try_from(seed).unwrap());
     let names = [
-        "calls", "graph", "flaky", "refused", "timer", "objects", "job", "template",
+        "calls", "graph", "flaky", "refused", "timer", "objects", "job", "template", "async",
     ];
     let dice = random.clone();
     world.server.set_faults(move |info| {

@@ -21,7 +21,7 @@ use crate::world::World;
 /// The samples of which a history is kept.
 const KEPT: &[&str] = &[
     "calls", "graph", "flaky", "timer", "refused", "slow", "objects", "job", "saga", "list", "group", "people",
-    "local", "long", "parent", "template",
+    "local", "long", "parent", "template", "async",
 ];
 /// How many statuses of one are kept, at most.
 const MOST: usize = 24;

@@ -4,6 +4,7 @@
 //! start and die. What must never happen is checked as it happens; see [`service`].
 
 mod actions;
+mod callbacks;
 mod children;
 mod cluster;
 mod concurrency;

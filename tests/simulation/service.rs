@@ -19,6 +19,8 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::callbacks::Gateway;
+
 /// What goes wrong with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallFault {
@@ -40,6 +42,8 @@ type FaultHook = Box<dyn Fn(usize) -> CallFault + Send>;
 #[derive(Clone)]
 pub struct Service {
     server: ApiServer,
+    /// The way to the operators, for callbacks.
+    pub gateway: Gateway,
     book: Arc<Mutex<Book>>,
 }
 
@@ -60,6 +64,7 @@ impl Service {
     pub fn new(server: ApiServer) -> Self {
         Self {
             server,
+            gateway: Gateway::default(),
             book: Arc::default(),
         }
     }
@@ -188,6 +193,33 @@ impl Service {
                 Ok(answer(code, &json!({"message": "not now"})))
             }
             Some("silent") if before < times => Err(SendError::NoAnswer("connection reset".into())),
+            // It does the work later, once for each key, and calls back.
+            Some("async") => {
+                self.gateway.work(&request);
+                Ok(answer(202, &json!({})))
+            }
+            // As above, but it reports a failure first.
+            Some("full") => {
+                self.gateway.try_work(&request);
+                Ok(answer(202, &json!({})))
+            }
+            // As above, but it forgets what it was first asked.
+            Some("forgets") => {
+                if before > 0 {
+                    self.gateway.work(&request);
+                }
+                Ok(answer(202, &json!({})))
+            }
+            // It takes the work, and the test calls back.
+            Some("taken") => {
+                self.gateway.take(&request);
+                Ok(answer(202, &json!({})))
+            }
+            // It has done the work, and says so before it answers.
+            Some("early") => {
+                self.gateway.report(&request).await;
+                Ok(answer(202, &json!({})))
+            }
             Some("slow") => {
                 let ms = path.rsplit('/').next().and_then(|ms| ms.parse().ok()).unwrap_or(0);
                 sleep(Duration::from_millis(ms)).await;

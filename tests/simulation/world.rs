@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use holdfast::activities::callbacks::Callbacks;
 use holdfast::activities::http::TargetPolicy;
 use holdfast::api::{
     ActionState, CloudOperation, HistoryEvent, OperationAction, OperationHistory, OperationState, OperationTemplate,
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::callbacks::Gateway;
 use crate::samples::Sample;
 use crate::service::Service;
 
@@ -116,20 +118,30 @@ impl World {
             },
             hold_all: false,
             host: format!("operator{number}"),
+            address: Some(Gateway::address(number)),
         };
+        let client = self.server.client(&format!("operator{number}"));
+        let base = "http://holdfast.holdfast-system.svc:8080".parse().unwrap();
+        let callbacks = Arc::new(Callbacks::new(client.clone(), "holdfast-system", Some(base)));
+        let health = Arc::new(Health::default());
+        let peers = Arc::new(self.service.gateway.clone());
+        let router = holdfast::server::router(health.clone(), callbacks.clone(), peers);
+        self.service.gateway.open(number, router);
         let environment = Environment {
-            client: self.server.client(&format!("operator{number}")),
+            client,
             clock: Arc::new(self.clock.clone()),
             transport: self.service.connection(number),
+            callbacks,
         };
         let (shutdown, asked) = watch::channel(false);
-        let task = tokio::spawn(run(config, environment, Arc::new(Health::default()), asked));
+        let task = tokio::spawn(run(config, environment, health, asked));
         self.operators.push(Some(Running { task, shutdown }));
         number
     }
 
     /// SIGKILL: the operator's tasks are gone at once.
     pub async fn kill(&mut self, number: usize) {
+        self.service.gateway.close(number);
         if let Some(running) = self.operators[number].take() {
             running.task.abort();
             let ended = running.task.await;
@@ -148,6 +160,7 @@ impl World {
                 .await
                 .expect("it ends after SIGTERM")
                 .unwrap();
+            self.service.gateway.close(number);
         }
     }
 

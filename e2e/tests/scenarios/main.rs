@@ -2,6 +2,7 @@
 
 mod access;
 mod actions;
+mod callbacks;
 mod concurrency;
 mod control;
 mod crash;

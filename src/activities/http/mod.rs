@@ -5,6 +5,7 @@
 //! throughout: a failure says *nothing was done* only when nothing was sent or the other side refused it.
 
 mod addresses;
+mod callback;
 mod dns;
 mod mask;
 mod redirect;
@@ -20,6 +21,7 @@ mod tests;
 
 use std::sync::Arc;
 
+pub use callback::Report;
 pub use targets::{Never, Rule, RuleError, TargetNotAllowed, TargetPolicy, Targets};
 pub use transport::{SendError, Transport, TrustedCa, WireRequest, WireResponse};
 pub use wire::Wire;
@@ -28,6 +30,7 @@ use self::redirect::{MAX_REDIRECTS, Next};
 use self::response::Call;
 use self::secrets::Secrets;
 use super::AttemptContext;
+use super::callbacks::{Callbacks, accepted};
 use crate::api;
 use crate::engine::expression::Expression;
 use crate::engine::{AttemptFailure, Effect, Outcome};
@@ -36,12 +39,13 @@ use crate::engine::{AttemptFailure, Effect, Outcome};
 #[derive(Clone)]
 pub struct HttpActivity {
     transport: Arc<dyn Transport>,
+    callbacks: Arc<Callbacks>,
 }
 
 impl HttpActivity {
     /// Sends by this transport: [`Wire`] in the operator.
-    pub fn new(transport: Arc<dyn Transport>) -> Self {
-        Self { transport }
+    pub fn new(transport: Arc<dyn Transport>, callbacks: Arc<Callbacks>) -> Self {
+        Self { transport, callbacks }
     }
 
     /// Makes one attempt at a request whose templates are filled in. It may take as long as the other side does: the
@@ -61,12 +65,17 @@ impl HttpActivity {
     ) -> Result<Outcome, AttemptFailure> {
         let draft = request::draft(request, &context.key.to_string(), targets)?;
         let success = request.success.as_deref().map(parse_success).transpose()?;
-        let secrets = Secrets::read(context, request).await?;
+        let mut secrets = Secrets::read(context, request).await?;
+        let is_async = request.asynchronous == Some(true);
+        if is_async {
+            secrets.invite(&self.callbacks.invite(context).await?)?;
+        }
         let wire = request::complete(draft, &secrets);
         let call = Call {
             method: wire.method.clone(),
             shown: Call::shown(&wire.method, &wire.url, &secrets.masker),
             success,
+            accepted: is_async.then(|| accepted(&context.key)),
             scope: context.scope.clone(),
             sensitive: context.sensitive,
             maybe_done: context.maybe_done,

@@ -15,6 +15,10 @@ use crate::engine::AttemptFailure;
 /// The header that carries the key by which the other side knows a repeated request.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
+/// The headers that tell the other side where to call back, and what to show there.
+pub(super) const CALLBACK_URL: HeaderName = HeaderName::from_static("holdfast-callback-url");
+pub(super) const CALLBACK_TOKEN: HeaderName = HeaderName::from_static("holdfast-callback-token");
+
 /// How much of an answer is read by default, in bytes.
 const MAX_RESPONSE_BYTES: i32 = 1024 * 1024;
 
@@ -105,6 +109,12 @@ pub(super) fn header_name(name: &str) -> Result<HeaderName, AttemptFailure> {
         return Err(invalid(
             &field,
             "every request carries the step's own key in this header; read it as ${step.idempotencyKey} to send it elsewhere too",
+        ));
+    }
+    if parsed == CALLBACK_URL || parsed == CALLBACK_TOKEN {
+        return Err(invalid(
+            &field,
+            "the operator sets this header where async is true: leave it out",
         ));
     }
     if RESERVED.contains(&parsed.as_str()) {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::mask::Masker;
 use super::transport::{SendError, WireResponse};
+use crate::api::ExternalRef;
 use crate::engine::expression::{Expression, ExpressionError, Scope};
 use crate::engine::{AttemptFailure, Effect, Outcome, RetryAdvice, shorten};
 
@@ -24,7 +25,9 @@ pub(super) struct Call {
     pub(super) shown: String,
     /// What makes an answer a success; `None` for a 2xx status.
     pub(super) success: Option<Expression>,
-    /// What that may read beside `result`.
+    /// What goes on at the other side if it answers 202; `None` where that is an answer like any other.
+    pub(super) accepted: Option<ExternalRef>,
+    /// What `success` may read beside `result`.
     pub(super) scope: Scope,
     /// True if nothing of the answer may be quoted.
     pub(super) sensitive: bool,
@@ -63,6 +66,10 @@ impl Call {
 
     /// What an answer means. `redirect` says why it was not followed, if it is a redirect.
     pub(super) fn judge(&self, answer: &WireResponse, redirect: Option<&str>) -> Outcome {
+        if let (StatusCode::ACCEPTED, Some(external)) = (answer.status, &self.accepted) {
+            let external = external.clone();
+            return Outcome::Accepted { external };
+        }
         let result = result(answer);
         let success = self.success.as_ref().map(|success| {
             let scope = self.scope.clone().with("result", result.clone());

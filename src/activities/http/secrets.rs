@@ -12,9 +12,10 @@ use kube::Api;
 use kube::api::PostParams;
 
 use super::mask::Masker;
-use super::request::header_name;
+use super::request::{CALLBACK_TOKEN, CALLBACK_URL, header_name};
 use super::transport::TrustedCa;
 use crate::activities::AttemptContext;
+use crate::activities::callbacks::Invitation;
 use crate::api::{self, KeyRef};
 use crate::engine::AttemptFailure;
 
@@ -60,6 +61,26 @@ impl Secrets {
             secrets.ca = Some(reader.ca(&tls.ca).await?);
         }
         Ok(secrets)
+    }
+
+    /// Reads what may come back in a callback: what is not made for one request alone.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(super) async fn masker(context: &AttemptContext, request: &api::Http) -> Result<Masker, AttemptFailure> {
+        let mut request = request.clone();
+        request.tls = None;
+        request.auth = request.auth.filter(|auth| auth.service_account_token.is_none());
+        Ok(Self::read(context, &request).await?.masker)
+    }
+
+    /// Adds what lets the other side call back.
+    pub(super) fn invite(&mut self, invitation: &Invitation) -> Result<(), AttemptFailure> {
+        self.know(&invitation.token);
+        for (name, value) in [(CALLBACK_URL, &invitation.url), (CALLBACK_TOKEN, &invitation.token)] {
+            self.headers.push((name, sensitive(value, "http.async")?));
+        }
+        Ok(())
     }
 
     async fn authorization(&mut self, reader: &Reader<'_>, auth: &api::HttpAuth) -> Result<String, AttemptFailure> {

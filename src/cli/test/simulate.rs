@@ -10,6 +10,7 @@ use kube::client::Body;
 use serde_json::Value;
 
 use super::file::{Answer, Answers, Event};
+use crate::activities::callbacks::Callbacks;
 use crate::activities::http::{HttpActivity, SendError, TargetPolicy, Transport, WireRequest, WireResponse};
 use crate::activities::{AttemptContext, Claim};
 use crate::api::{
@@ -429,8 +430,9 @@ async fn outcome(flow: &WorkflowStep, context: &AttemptContext, request: Value, 
 
 /// What the operator makes of an answer to an http step.
 async fn judged(context: &AttemptContext, mut request: Value, answer: &Value) -> Outcome {
-    // There are no Secrets here.
+    // There are no Secrets here; and what is answered is what a callback would say.
     if let Some(fields) = request.as_object_mut() {
+        fields.remove("async");
         fields.remove("auth");
         fields.remove("tls");
         if let Some(headers) = fields.get_mut("headers").and_then(Value::as_array_mut) {
@@ -446,7 +448,10 @@ async fn judged(context: &AttemptContext, mut request: Value, answer: &Value) ->
         allowed: vec![],
         never: vec![],
     });
-    let activity = HttpActivity::new(Arc::new(Mocked(answer.clone())));
+    let activity = HttpActivity::new(
+        Arc::new(Mocked(answer.clone())),
+        Arc::new(Callbacks::new(nobody(), "test", None)),
+    );
     activity
         .run(context, &request, &policy.for_namespace(&context.namespace, None))
         .await

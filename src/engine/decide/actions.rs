@@ -258,7 +258,7 @@ impl Pass<'_> {
                 "step {name} is a group: name one of its steps, such as {}",
                 self.members_of(name).next().map_or(name, |member| &member.name)
             )),
-            StepState::Waiting if step.external.is_some() => Err(format!(
+            StepState::Waiting if step.external.is_some() && !step.awaits_callback() => Err(format!(
                 "what step {name} started is under way: cancel the operation, or wait for its end"
             )),
             StepState::Waiting | StepState::BackingOff | StepState::Undecided => Ok(i),

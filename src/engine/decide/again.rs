@@ -176,7 +176,8 @@ impl Pass<'_> {
             step.failure = None;
             step.end_time = None;
             step.end_seq = None;
-            step.failures += i64::from(step.external.take().is_some());
+            let created = step.external.take().is_some() && step.step_type.goes_on_by_itself();
+            step.failures += i64::from(created);
             step.lost = step.attempt;
             let deadline = workflow.step(name).and_then(|flow| schedule_to_close(&flow.spec));
             step.deadline = deadline.map(|most| self.now.plus(most));

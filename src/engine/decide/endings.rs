@@ -107,7 +107,7 @@ impl Pass<'_> {
 
     fn expire_step(&mut self, i: usize, message: &str) {
         let step = &mut self.status.steps[i];
-        step.maybe_done |= step.state == StepState::Running;
+        step.maybe_done |= step.state == StepState::Running || step.awaits_callback();
         if step.step_type.goes_on_by_itself() && step.items.is_none() && step.state != StepState::Undecided {
             step.failure = Some(Failure {
                 reason: TIMED_OUT.into(),
@@ -144,7 +144,7 @@ impl Pass<'_> {
             let step = &self.status.steps[i];
             let name = &step.name;
             let now = matches!(flow.role, Role::Undo(_)) || (flow.role == Role::Main && self.ending_now());
-            let unknown = step.maybe_done || step.state == StepState::Running;
+            let unknown = step.maybe_done || step.state == StepState::Running || step.awaits_callback();
             if !self.ends(flow, name) || (unknown && self.must_end_first(step)) {
                 continue;
             }
@@ -163,6 +163,7 @@ impl Pass<'_> {
             }
             let step = &mut self.status.steps[i];
             let job = step.step_type.goes_on_by_itself();
+            let accepted = step.awaits_callback();
             let mine = step.runner.as_deref() == Some(self.inputs.runner);
             let stop = match step.state {
                 StepState::Running if job => now && !mine, // a call of ours that starts it is short: it ends first
@@ -172,6 +173,7 @@ impl Pass<'_> {
             };
             let cancel = match step.state {
                 StepState::Running => now && !job,
+                StepState::Waiting if accepted => now,
                 StepState::Waiting => !job,
                 StepState::BackingOff => !stop,
                 StepState::Undecided => true,
@@ -185,10 +187,13 @@ impl Pass<'_> {
                     StepState::Running => {
                         "it was ended while a call was under way: whether that had its effect is unknown"
                     }
+                    StepState::Waiting if accepted => {
+                        "it was ended before its callback came: whether the other side does its work is unknown"
+                    }
                     StepState::Undecided if step.maybe_done => "whether it had its effect is unknown",
                     _ => "",
                 };
-                step.maybe_done |= step.state == StepState::Running;
+                step.maybe_done |= step.state == StepState::Running || accepted;
                 step.message = Some(message.to_owned()).filter(|m| !m.is_empty());
                 self.advance(i, StepEvent::Cancel, HistoryEvent::StepCancelled, message);
             }
@@ -198,7 +203,8 @@ impl Pass<'_> {
     /// Closes what is open without a look at the other side: for a spec that may not be executed any more.
     pub(super) fn abandon_open_steps(&mut self) {
         for i in 0..self.status.steps.len() {
-            self.status.steps[i].maybe_done |= self.status.steps[i].state == StepState::Running;
+            let step = &mut self.status.steps[i];
+            step.maybe_done |= step.state == StepState::Running || step.awaits_callback();
             self.advance(
                 i,
                 StepEvent::Cancel,

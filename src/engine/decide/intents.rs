@@ -191,6 +191,8 @@ impl Pass<'_> {
             lost: 0,
             maybe_done: false,
             external: None,
+            heartbeat: None,
+            callback: None,
             start_time: self.now,
             attempt_time: None,
             end_time: state.is_closed().then_some(self.now),

@@ -32,7 +32,7 @@ use super::retry::schedule_to_close;
 use super::summary;
 use super::transitions::{StepEvent, next};
 use super::workflow::{InvalidSpec, Role, Workflow, WorkflowStep, group_name, item_name, member_name, split_item};
-use super::{AttemptOutcome, AttemptResult, Decision, ENGINE, IdempotencyKey, Inputs, Work, WorkKind};
+use super::{AttemptOutcome, AttemptResult, Callback, Decision, ENGINE, IdempotencyKey, Inputs, Work, WorkKind};
 use crate::api::{
     Failure, HistoryEvent, Items, OnFailure, OperationState, OperationStatus, StepState, StepStatus, StepType, Time,
 };

@@ -5,17 +5,26 @@ use crate::api::FailurePolicy;
 
 impl Pass<'_> {
     pub(super) fn apply(&mut self, workflow: &Workflow, result: &AttemptResult) {
+        if let AttemptOutcome::CalledBack(callback) = &result.outcome {
+            return self.called_back(workflow, result, callback);
+        }
         let Some(i) = self.status.steps.iter().position(|s| {
             s.name == result.step && s.epoch == result.epoch && s.attempt == result.attempt && !s.state.is_closed()
         }) else {
             return; // of an attempt that was closed meanwhile: too late
         };
+        let over = matches!(self.status.steps[i].state, StepState::BackingOff | StepState::Undecided);
         match &result.outcome {
+            // A callback said how it went before its request was answered.
+            AttemptOutcome::Accepted { .. } | AttemptOutcome::Failed(_) if over => {}
             AttemptOutcome::Succeeded { output } => self.succeed(i, output.clone()),
             AttemptOutcome::Accepted { external } => {
                 let step = &mut self.status.steps[i];
                 step.external = Some(external.clone());
-                step.message = Some(format!("waiting for {} {} to end", external.kind, external.name));
+                step.message = Some(match step.step_type {
+                    StepType::Http => "accepted; waiting for its callback".to_owned(),
+                    _ => format!("waiting for {} {} to end", external.kind, external.name),
+                });
                 self.advance(
                     i,
                     StepEvent::Accept,
@@ -24,7 +33,9 @@ impl Pass<'_> {
                 );
             }
             AttemptOutcome::Noted { message } => self.status.steps[i].message = Some(shorten(message, MAX_MESSAGE)),
+            AttemptOutcome::Beat(heartbeat) => self.status.steps[i].heartbeat = Some(heartbeat.clone()),
             AttemptOutcome::Failed(failure) => self.fail_attempt(workflow, i, failure),
+            AttemptOutcome::CalledBack(_) => {} // it is about the key, not the attempt: see above
             AttemptOutcome::Stopped => match &self.status.steps[i].failure {
                 Some(failure) if failure.reason == TIMED_OUT => {
                     let message = failure.message.clone();
@@ -46,11 +57,38 @@ impl Pass<'_> {
         }
     }
 
+    /// What the other side says by a callback is about the key: whatever became of the attempt, as long as the step is
+    /// open.
+    fn called_back(&mut self, workflow: &Workflow, result: &AttemptResult, callback: &Callback) {
+        let Some(i) = self.status.steps.iter().position(|step| {
+            step.name == result.step
+                && step.epoch == result.epoch
+                && !step.state.is_closed()
+                && step.state != StepState::Cancelling
+        }) else {
+            return;
+        };
+        let step = &mut self.status.steps[i];
+        if let Some(digest) = &callback.completes {
+            step.callback = Some(digest.clone());
+        } else if callback.run != step.failures {
+            return; // a repeat: the failure was recorded
+        }
+        match &callback.said {
+            Ok(output) => self.succeed(i, output.clone()),
+            Err(failure) => {
+                step.failures += i64::from(callback.completes.is_none());
+                self.fail_attempt(workflow, i, failure);
+            }
+        }
+    }
+
     pub(super) fn succeed(&mut self, i: usize, output: Option<Map<String, Value>>) {
         if let Some(output) = output {
             if depth(output.values()) > MAX_DEPTH {
                 let message =
                     format!("the step did its work, but its output is nested more than {MAX_DEPTH} levels deep");
+                self.status.steps[i].maybe_done |= self.status.steps[i].attempt > 0;
                 return self.fail(i, "OutputTooLarge", &message);
             }
             let size = json_size(&output);
@@ -65,12 +103,14 @@ impl Pass<'_> {
                 let message = format!(
                     "the step did its work, but its output has {size} bytes: a step's may have {MAX_STEP_OUTPUT}, all steps' together {MAX_OUTPUTS}; name less in output, or use outputSecret"
                 );
+                self.status.steps[i].maybe_done |= self.status.steps[i].attempt > 0;
                 return self.fail(i, "OutputTooLarge", &message);
             }
             self.status.steps[i].output = Some(output).filter(|o| !o.is_empty());
         }
         self.status.steps[i].failure = None;
         self.status.steps[i].message = None;
+        self.status.steps[i].heartbeat = None;
         self.advance(i, StepEvent::Succeed, HistoryEvent::StepSucceeded, "");
     }
 
@@ -78,8 +118,11 @@ impl Pass<'_> {
         let unknown = failure.effect == Effect::Unknown;
         let step = &mut self.status.steps[i];
         step.maybe_done |= unknown;
-        let vanished = step.external.is_some() && unknown;
-        let created = step.external.is_some();
+        let created = step.external.is_some() && step.step_type.goes_on_by_itself();
+        let vanished = created && unknown;
+        if !created {
+            step.external = None; // no callback is awaited any more, though one still counts
+        }
         step.failure = Some(Failure {
             reason: failure.reason.clone(),
             message: shorten(&failure.message, MAX_MESSAGE),

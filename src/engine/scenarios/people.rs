@@ -316,3 +316,26 @@ fn a_bad_schema_of_a_signal_is_an_invalid_spec() {
     let error = Workflow::compile(&spec).unwrap_err();
     assert_eq!(error.field, "spec.steps[0].signal.schema");
 }
+
+#[test]
+pub fn a_wait_for_an_object_that_timed_out_is_waited_for_again() {
+    let mut case = case(
+        "steps: [{name: ready, kubernetes: {wait: {resource: {apiVersion: v1, kind: Pod, name: p}, for: Current}}, timeouts: {scheduleToClose: 4m}}]",
+    );
+    case.visit().fail("ready", no_answer());
+    case.later(Duration::from_secs(300));
+    case.assert_step("ready", StepState::TimedOut, 1);
+    assert_eq!(case.asks(json!({"retry": {"step": "ready"}})).0, Applied);
+    case.assert_step("ready", StepState::Waiting, 2);
+    case.succeed("ready", nothing()).assert_state(Succeeded);
+}
+
+#[test]
+pub fn what_was_ended_with_its_operation_may_be_skipped() {
+    let mut case = case("{order: Graph, steps: [{name: a, http: {url: 'http://x'}}, {name: b, wait: {duration: 1h}}]}");
+    case.visit().fail("a", refused());
+    case.assert_step("b", StepState::Cancelled, 0);
+    assert_eq!(case.asks(json!({"skip": {"step": "b"}})).0, Applied);
+    case.assert_step("b", StepState::Skipped, 0);
+    case.assert_state(Failed);
+}

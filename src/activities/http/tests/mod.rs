@@ -1,6 +1,7 @@
 //! The activity against real servers on loopback, by the real transport.
 
 mod answers;
+mod callbacks;
 mod credentials;
 mod network;
 mod redirects;
@@ -133,7 +134,10 @@ impl Attempt {
         Self {
             context,
             targets: targets(&["127.0.0.0/8"]),
-            activity: HttpActivity::new(Arc::new(Wire::new())),
+            activity: HttpActivity::new(
+                Arc::new(Wire::new()),
+                Arc::new(Callbacks::new(Cluster::default().client(), "holdfast-system", None)),
+            ),
         }
     }
 
