@@ -2,6 +2,7 @@
 
 mod access;
 mod actions;
+mod children;
 mod control;
 mod crash;
 mod deadlines;
@@ -13,6 +14,8 @@ mod http_credentials;
 mod job;
 mod kubernetes;
 mod lists;
+mod local;
+mod long;
 mod people;
 mod saga;
 mod schedules;
