@@ -69,6 +69,7 @@ fn every_state_has_a_health() {
     use OperationState::*;
     let suite: HealthTests = yaml(&customisation().join("health_test.yaml"));
     let all = [
+        Queued,
         Running,
         Waiting,
         AwaitingApproval,
@@ -87,7 +88,7 @@ fn every_state_has_a_health() {
     ];
     for state in all {
         let wanted = match state {
-            Running | Waiting | BackingOff | Compensating => "Progressing",
+            Queued | Running | Waiting | BackingOff | Compensating => "Progressing",
             Suspended | Restored | Stuck | AwaitingApproval => "Suspended",
             Succeeded => "Healthy",
             Failed | Cancelled | TimedOut | Expired | InvalidSpec | SpecChanged => "Degraded",

@@ -154,11 +154,11 @@ const BAD_STEPS: &[(&str, &str)] = &[
     ("set: {v: 1}", "spec.steps[0].name: Required value"),
     (
         "name: a",
-        "spec.steps[0]: Invalid value: a step has exactly one of http, kubernetes, job, operation, wait, signal, approval, set, assert",
+        "spec.steps[0]: Invalid value: a step has exactly one of http, kubernetes, job, operation, steps, wait, signal, approval, set, assert",
     ),
     (
         "name: a, set: {v: 1}, assert: 'true'",
-        "a step has exactly one of http, kubernetes, job, operation, wait, signal, approval, set, assert",
+        "a step has exactly one of http, kubernetes, job, operation, steps, wait, signal, approval, set, assert",
     ),
     (
         "name: a, set: {v: 1}, needs: [b]",
@@ -231,7 +231,20 @@ const BAD_STEPS: &[(&str, &str)] = &[
     ),
     (
         "name: a, signal: {}, approval: {}",
-        "a step has exactly one of http, kubernetes, job, operation, wait, signal, approval, set, assert",
+        "a step has exactly one of http, kubernetes, job, operation, steps, wait, signal, approval, set, assert",
+    ),
+    (
+        "name: a, steps: [{name: b, set: {}, wait: {duration: 1s}}]",
+        "spec.steps[0].steps[0]: Invalid value: a step has exactly one of http, kubernetes, job, operation, wait, signal, approval, set, assert",
+    ),
+    (
+        "name: a, retry: {maximumAttempts: 1}, steps: [{name: b, set: {}}]",
+        "say them of the steps in it",
+    ),
+    ("name: a, order: Graph, set: {}", "order needs steps"),
+    (
+        "name: a, steps: [{name: b, set: {}}], compensate: {http: {url: 'http://x'}}",
+        "or of steps with forEach",
     ),
     (
         "name: a, approval: {users: [x, x]}",

@@ -284,6 +284,232 @@ async fn one_that_failed_goes_on_by_retry() {
 }
 
 #[tokio::test]
+async fn what_is_rejected_fails_and_a_reset_asks_anew() {
+    let world = World::new("plugin-reset").await;
+    let _operator = world.operator();
+    let spec = r"
+        steps:
+        - {name: plan, set: {size: 3}}
+        - {name: ask, approval: {message: 'really?'}}
+        - {name: nap, wait: {duration: 1h}}
+        ";
+    world.run("no", spec).await;
+    world.until_state("no", OperationState::AwaitingApproval).await;
+    let refused = ["reject", "no", "--comment", "not today"];
+    contains(
+        &prints(&world, &refused).await,
+        &["Applied: step ask was rejected: not today"],
+    );
+    world.ends("no", OperationState::Failed).await;
+    contains(&prints(&world, &["get", "no"]).await, &["✗ ask", "not today", "○ nap"]);
+
+    world.run("yes", spec).await;
+    world.until_state("yes", OperationState::AwaitingApproval).await;
+    prints(&world, &["approve", "yes"]).await;
+    world.until_state("yes", OperationState::Waiting).await;
+    contains(&prints(&world, &["reset", "yes", "--step", "ask"]).await, &["Applied:"]);
+    world.until_state("yes", OperationState::AwaitingApproval).await;
+    contains(&prints(&world, &["get", "yes"]).await, &["✓ plan", "… ask", "○ nap"]);
+    let unknown = plugin(&world, &["reset", "yes", "--step", "lost"]).await;
+    assert_eq!(unknown.code, Some(1), "{}", unknown.out);
+    prints(&world, &["approve", "yes"]).await;
+    world.until_state("yes", OperationState::Waiting).await;
+
+    // What is shown is for programs, too.
+    contains(&prints(&world, &["get", "-o", "wide"]).await, &["yes", "no"]);
+    contains(
+        &prints(&world, &["get", "-o", "name"]).await,
+        &["cloudoperation.holdfast.dev/yes\n"],
+    );
+    let history: Value = serde_json::from_str(&prints(&world, &["history", "yes", "-o", "json"]).await).unwrap();
+    assert!(history.to_string().contains("ActionApplied"), "{history}");
+    contains(
+        &prints(&world, &["graph", "yes"]).await,
+        &["flowchart TD", "plan<br/>set\"]:::done"],
+    );
+    contains(
+        &prints(&world, &["version"]).await,
+        &["cloudoperations.holdfast.dev: schema"],
+    );
+    let waited = plugin(&world, &["wait", "yes", "--timeout", "1s"]).await;
+    assert_eq!(waited.code, Some(124));
+    let rerun = prints(&world, &["rerun", "no", "--dry-run"]).await;
+    let rerun: Value = serde_yaml::from_str(&rerun).unwrap();
+    assert_eq!(rerun["metadata"]["generateName"], "no-rerun-");
+    assert_eq!(
+        world.operations().list(&Default::default()).await.unwrap().items.len(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn cancelled_with_compensate_it_is_undone() {
+    let world = World::new("plugin-undo").await;
+    let _operator = world.operator();
+    world
+        .run(
+            "undone",
+            r"
+            serviceAccountName: runner
+            steps:
+            - name: make
+              kubernetes: {apply: {manifest: {apiVersion: v1, kind: ConfigMap, metadata: {name: made}}}}
+              compensate: {kubernetes: {delete: {resource: {apiVersion: v1, kind: ConfigMap, name: made}}}}
+            - {name: nap, wait: {duration: 1h}}
+            ",
+        )
+        .await;
+    world.until_state("undone", OperationState::Waiting).await;
+    prints(&world, &["cancel", "undone", "--compensate"]).await;
+    world.ends("undone", OperationState::Cancelled).await;
+    contains(
+        &prints(&world, &["get", "undone"]).await,
+        &["✓ make", "\nundo\n✓ make:undo"],
+    );
+    assert!(!world.kubectl(&["get", "configmap", "made"]).await.ok);
+}
+
+#[tokio::test]
+async fn a_plan_shows_what_would_be_done_and_does_nothing() {
+    let world = World::new("plugin-plan").await;
+    world
+        .apply(
+            "{apiVersion: v1, kind: ConfigMap, metadata: {name: there}, data: {size: '3'}}\n---\n\
+             {apiVersion: v1, kind: ConfigMap, metadata: {name: old}}",
+        )
+        .await;
+    world
+        .apply(
+            r"
+apiVersion: holdfast.dev/v1alpha1
+kind: OperationTemplate
+metadata: {name: size}
+spec:
+  inputSchema:
+    type: object
+    properties:
+      size: {type: string, default: '5', maxLength: 3}
+  steps:
+  - name: now
+    kubernetes: {get: {resource: {apiVersion: v1, kind: ConfigMap, name: there}}}
+    output: {size: '${result.data.size}'}
+  - {name: differs, assert: steps.now.output.size != input.size}
+  - {name: never, when: steps.now.output.size == '9', wait: {duration: 1h}}
+  - name: change
+    kubernetes: {patch: {resource: {apiVersion: v1, kind: ConfigMap, name: there}, patch: {data: {size: '${input.size}'}}}}
+  - name: fresh
+    kubernetes: {apply: {manifest: {apiVersion: v1, kind: ConfigMap, metadata: {name: 'fresh-${input.size}'}}}}
+  - {name: gone, kubernetes: {delete: {resource: {apiVersion: v1, kind: ConfigMap, name: old}}}}
+  - name: call
+    http: {method: POST, url: 'http://nobody.invalid/', auth: {bearer: {secretKeyRef: {name: shop, key: token}}}}
+    output: {id: '${result.body.id}'}
+  - name: later
+    kubernetes: {apply: {manifest: {apiVersion: v1, kind: ConfigMap, metadata: {name: later}, data: {id: '${steps.call.output.id}'}}}}
+  - {name: work, job: {image: 'registry.invalid/x:1'}}
+",
+        )
+        .await;
+    let plan = prints(&world, &["plan", "--template", "size"]).await;
+    contains(
+        &plan,
+        &[
+            "a plan, nothing was changed",
+            r#"input: {"size":"5"}"#,
+            "read           get ConfigMap there → {\"size\":\"3\"}",
+            "✓ differs  holds",
+            "– never    skipped        when steps.now.output.size == '9' is false",
+            "~ change   would change   patch ConfigMap there: data.size \"3\" → \"5\"",
+            "+ fresh    would create   apply ConfigMap fresh-5",
+            "- gone     would delete   delete ConfigMap old",
+            "→ call     would call     POST http://nobody.invalid/ (with token of Secret shop)",
+            "? later    not known yet  apply ConfigMap later (known after call)",
+            "+ work     would create   a Job of registry.invalid/x:1",
+        ],
+    );
+    let same = plugin(
+        &world,
+        &["plan", "--template", "size", "--input", "size=\"3\"", "-o", "json"],
+    )
+    .await;
+    assert_eq!(same.code, Some(1), "its assert fails: {}", same.out);
+    let same: Value = serde_json::from_str(&same.out).unwrap();
+    assert_eq!(same["steps"][1]["action"], "Fails");
+    assert_eq!(same["steps"][3]["action"], "NotReached");
+    let wrong = ["plan", "--template", "size", "--input", "size=10000"];
+    let said = plugin(&world, &wrong).await;
+    assert_eq!(said.code, Some(1));
+    contains(&said.out, &["✗ spec.input.size: 10000 is not of type"]);
+    let said = plugin(&world, &[&wrong[..], &["-o", "yaml"]].concat()).await;
+    let said: Value = serde_yaml::from_str(&said.out).unwrap();
+    assert_eq!(said["invalid"][0]["field"], "spec.input.size");
+
+    // With another's rights it is refused what that one may not do.
+    let nobody = format!("system:serviceaccount:{}:default", world.namespace);
+    let denied = plugin(&world, &["plan", "--template", "size", "--as", &nobody]).await;
+    assert_eq!(denied.code, Some(2), "may not even read the template: {}", denied.out);
+    let file = world
+        .manifest("alone", "steps: [{name: make, kubernetes: {apply: {manifest: {apiVersion: v1, kind: ConfigMap, metadata: {name: a}}}}}]")
+        .to_string();
+    let denied = plugin_with(&world, &file, &["plan", "-f", "-", "--as", &nobody]).await;
+    assert_eq!(denied.code, Some(1), "{}", denied.err);
+    contains(&denied.out, &["✗ make  refused  AccessDenied:", &nobody]);
+
+    let left = world
+        .prints(&["get", "configmaps,jobs,cloudoperations", "-o", "name"])
+        .await;
+    contains(&left, &["configmap/there", "configmap/old"]);
+    assert!(
+        !left.contains("fresh") && !left.contains("job") && !left.contains("cloudoperation"),
+        "{left}"
+    );
+    let there = world
+        .prints(&["get", "configmap", "there", "-o", "jsonpath={.data.size}"])
+        .await;
+    assert_eq!(there, "3");
+}
+
+#[tokio::test]
+async fn kubectl_completes_names_of_the_cluster() {
+    let world = World::new("plugin-complete").await;
+    world
+        .run("webshop", "steps: [{name: first, set: {}}, {name: ask, approval: {}}]")
+        .await;
+    let directory = tempfile::tempdir().unwrap();
+    let link = directory.path().join("kubectl_complete-holdfast");
+    std::os::unix::fs::symlink(built("kubectl-holdfast"), &link).unwrap();
+    let link = link.display().to_string();
+    for (words, expected) in [
+        (&["get", "web"][..], "webshop\n:4\n"),
+        (&["reset", "webshop", "--step", ""], "ask\nfirst\n:4\n"),
+        (&["approve", "webshop", "--step", ""], "ask\n:4\n"),
+        (&["lint", ""], ":0\n"),
+    ] {
+        let mut all = vec!["-n", &world.namespace];
+        all.extend(words);
+        assert_eq!(run(&link, "", &all).await.out, expected, "{words:?}");
+    }
+}
+
+#[tokio::test]
+async fn tests_of_operations_need_no_cluster() {
+    let plugin = built("kubectl-holdfast").display().to_string();
+    let samples = holdfast_e2e::kubectl::project("tests/data/test");
+    let ran = run(&plugin, "", &["test", &samples, "--kubeconfig", "/none"]).await;
+    assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+    contains(&ran.out, &["ok: 5 passed, 0 failed"]);
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("wrong.test.yaml").display().to_string();
+    let test = "{operation: {spec: {steps: [{name: a, set: {v: 1}}], output: {v: '${steps.a.output.v}'}}}, expect: {output: {v: 2}}}";
+    std::fs::write(&file, test).unwrap();
+    let ran = run(&plugin, "", &["test", &file]).await;
+    assert_eq!(ran.code, Some(1));
+    contains(&ran.out, &["FAILED", "output.v: expected 2, is 1", "StepSucceeded   a"]);
+    let ran = run(&plugin, "", &["test", &file, "-o", "junit"]).await;
+    contains(&ran.out, &["<testsuite name=\"holdfast\" tests=\"1\" failures=\"1\">"]);
+}
+
+#[tokio::test]
 async fn files_are_checked_without_a_cluster() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("wrong.yaml");

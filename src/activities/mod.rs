@@ -4,6 +4,7 @@
 mod backoff;
 pub mod call;
 pub mod clients;
+mod created;
 pub mod discovery;
 pub mod http;
 pub mod job;
@@ -93,7 +94,12 @@ impl Activities {
                 Ok(request) => Box::pin(operation::start(context, &request)).await,
                 Err(failure) => Outcome::Failed(failure),
             },
-            StepType::Wait | StepType::Set | StepType::Assert | StepType::Signal | StepType::Approval => {
+            StepType::Wait
+            | StepType::Set
+            | StepType::Assert
+            | StepType::Signal
+            | StepType::Approval
+            | StepType::Steps => {
                 Outcome::Failed(AttemptFailure::definite("Bug", format!("{step_type:?} is no activity")))
             }
         }

@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Duration, OperationStatus, Retry, Step, TemplateRef, Time, any_list, any_object};
+use super::{Duration, OperationStatus, Retry, Step, TemplateRef, Time, any_list, any_object, expression};
 
 /// A durable operation: its steps call clouds and clusters, its progress is recorded step by step in
 /// its status, and it resumes exactly where it left off after any crash.
@@ -23,7 +23,7 @@ use super::{Duration, OperationStatus, Retry, Step, TemplateRef, Time, any_list,
     category = "holdfast",
     namespaced,
     status = "OperationStatus",
-    annotation("holdfast.dev/schema", "3"),
+    annotation("holdfast.dev/schema", "4"),
     derive = "PartialEq",
     doc = "A CloudOperation is a durable run of a workflow: its steps call clouds and clusters, its progress is recorded step by step in its status, and it resumes exactly where it left off after any crash.",
     selectable = ".status.state",
@@ -50,6 +50,7 @@ use super::{Duration, OperationStatus, Retry, Step, TemplateRef, Time, any_list,
 #[x_kube(validation = Rule::new("has(self.retry) == has(oldSelf.retry) && (!has(self.retry) || self.retry == oldSelf.retry)").message("spec.retry is immutable: create another CloudOperation"))]
 #[x_kube(validation = Rule::new("has(self.serviceAccountName) == has(oldSelf.serviceAccountName) && (!has(self.serviceAccountName) || self.serviceAccountName == oldSelf.serviceAccountName)").message("spec.serviceAccountName is immutable: create another CloudOperation"))]
 #[x_kube(validation = Rule::new("has(self.startDeadline) == has(oldSelf.startDeadline) && (!has(self.startDeadline) || self.startDeadline == oldSelf.startDeadline)").message("spec.startDeadline is immutable: create another CloudOperation"))]
+#[x_kube(validation = Rule::new("has(self.concurrency) == has(oldSelf.concurrency) && (!has(self.concurrency) || self.concurrency == oldSelf.concurrency)").message("spec.concurrency is immutable: create another CloudOperation"))]
 #[x_kube(validation = Rule::new("has(self.timeout) == has(oldSelf.timeout) && (!has(self.timeout) || self.timeout == oldSelf.timeout)").message("spec.timeout is immutable: create another CloudOperation"))]
 pub struct CloudOperationSpec {
     /// The service account, in the operation's namespace, as which its steps act: Kubernetes changes, Secrets,
@@ -74,6 +75,10 @@ pub struct CloudOperationSpec {
         pattern = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-](0[0-9]|1[0-9]|2[0-3]):[0-5][0-9])$"
     ))]
     pub start_deadline: Option<Time>,
+
+    /// Lets only so many operations with the same key run at once in the namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
 
     /// What the operation does when a step fails for good. Default: `Stop`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -123,6 +128,35 @@ pub struct CloudOperationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub ttl_seconds_after_finished: Option<i32>,
+}
+
+/// Which operations exclude each other. One counts from its start to its end, also while it is suspended or stuck.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Concurrency {
+    /// Operations for which this expression gives the same text exclude each other, whatever they run. It reads `input`, as
+    /// the operation itself says it, and `operation`.
+    #[schemars(schema_with = "expression")]
+    pub key: String,
+
+    /// How many of them run at once, as this one bears it. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max: Option<i32>,
+
+    /// What an operation does for which there is no room. Default: `Queue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<QueuePolicy>,
+}
+
+/// What an operation does that can't start at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum QueuePolicy {
+    /// It waits, as `Queued`: who was created first starts first.
+    #[default]
+    Queue,
+    /// It ends as `Failed`, with nothing executed.
+    Reject,
 }
 
 /// In which order the steps run. `Sequence` (the default): each after the one above it. `Graph`: each as soon as the

@@ -14,6 +14,7 @@ mod job;
 mod kubernetes;
 mod operation_action;
 mod operation_history;
+mod operation_lock;
 mod operation_schedule;
 mod operation_template;
 mod scalars;
@@ -26,6 +27,7 @@ pub use job::*;
 pub use kubernetes::*;
 pub use operation_action::*;
 pub use operation_history::*;
+pub use operation_lock::*;
 pub use operation_schedule::*;
 pub use operation_template::*;
 pub use scalars::*;
@@ -39,6 +41,8 @@ pub const SUSPENDED_LABEL: &str = "holdfast.dev/suspended";
 /// The annotation of a namespace that lists what `http` steps in it may call, beyond the default:
 /// addresses, CIDR ranges and host names (`*.example.com`), separated by commas.
 pub const HTTP_TARGETS_ANNOTATION: &str = "holdfast.dev/http-targets";
+/// The annotation of a namespace that says how many of its operations run at once: a number from 1. The others wait.
+pub const MAX_OPERATIONS_ANNOTATION: &str = "holdfast.dev/max-operations";
 /// The annotation on every object that Holdfast creates: the idempotency key of the step that created it.
 pub const KEY_ANNOTATION: &str = "holdfast.dev/idempotency-key";
 /// The label on every object that Holdfast creates for an operation: the operation's name.
@@ -62,6 +66,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         CloudOperation::crd(),
         OperationAction::crd(),
         OperationHistory::crd(),
+        OperationLock::crd(),
         OperationSchedule::crd(),
         OperationTemplate::crd(),
     ];
@@ -146,18 +151,17 @@ fn nested_steps(spec: &mut JSONSchemaProps) {
     };
     let mut bare = (**step).clone();
     plain(&mut bare);
-    if let Some(fields) = &mut bare.properties {
-        fields.retain(|name, _| name != "compensate" && name != "needs");
-    }
-    bare.x_kubernetes_validations.iter_mut().flatten().for_each(|rule| {
-        // What isn't there can't be asked for.
-        if rule.rule.contains("self.needs") || rule.rule.contains("self.compensate") {
-            rule.rule = "true".into();
+    for ValidationRule { rule, message, .. } in bare.x_kubernetes_validations.iter_mut().flatten() {
+        for of_groups in ["has(self.steps), ", " || (has(self.steps) && has(self.forEach))"] {
+            *rule = rule.replace(of_groups, "");
         }
-    });
-    if let Some(rules) = &mut bare.x_kubernetes_validations {
-        rules.retain(|rule| rule.rule != "true");
+        for of_groups in ["steps, ", ", or of steps with forEach"] {
+            *message = message.as_ref().map(|text| text.replace(of_groups, ""));
+        }
     }
+    without(&mut bare, &["steps", "order"]);
+    let mut member = bare.clone();
+    without(&mut bare, &["compensate", "needs"]);
     let mut undo = JSONSchemaProps {
         type_: Some("object".into()),
         properties: bare.properties.clone(),
@@ -171,13 +175,30 @@ fn nested_steps(spec: &mut JSONSchemaProps) {
         message: Some("compensate has exactly one of http, kubernetes, job".into()),
         ..ValidationRule::default()
     }]);
-    if let Some(compensate) = step.properties.as_mut().and_then(|p| p.get_mut("compensate")) {
+    if let Some(compensate) = within(&mut member, "compensate") {
+        *compensate = undo.clone();
+    }
+    if let Some(compensate) = within(step, "compensate") {
         undo.description = compensate.description.take();
         *compensate = undo;
+    }
+    if let Some(members) = within(step, "steps") {
+        members.items = Some(JSONSchemaPropsOrArray::Schema(Box::new(member)));
+        members.max_items = Some(20);
     }
     if let Some(finally) = properties.get_mut("finally") {
         finally.items = Some(JSONSchemaPropsOrArray::Schema(Box::new(bare)));
         finally.max_items = Some(20);
+    }
+}
+
+/// Takes fields out of a schema, and the rules on them: what isn't there can't be asked for.
+fn without(schema: &mut JSONSchemaProps, fields: &[&str]) {
+    if let Some(properties) = &mut schema.properties {
+        properties.retain(|name, _| !fields.contains(&name.as_str()));
+    }
+    if let Some(rules) = &mut schema.x_kubernetes_validations {
+        rules.retain(|rule| !fields.iter().any(|field| rule.rule.contains(&format!("self.{field}"))));
     }
 }
 

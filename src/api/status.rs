@@ -123,6 +123,8 @@ pub struct OperationStatus {
 /// What an operation is doing, or how it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum OperationState {
+    /// It has not started: others with its `concurrency.key` run, or as many as its namespace runs at once.
+    Queued,
     /// An attempt is under way.
     Running,
     /// All that is under way waits: for a time, an object, a Job.
@@ -161,7 +163,8 @@ impl OperationState {
     pub fn is_finished(self) -> bool {
         use OperationState::*;
         match self {
-            Running | Waiting | AwaitingApproval | BackingOff | Suspended | Restored | Stuck | Compensating => false,
+            Queued | Running | Waiting | AwaitingApproval | BackingOff | Suspended | Restored | Stuck
+            | Compensating => false,
             Succeeded | Failed | Cancelled | TimedOut | Expired | InvalidSpec | SpecChanged => true,
         }
     }

@@ -7,17 +7,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Duration, Http, Job, Kubernetes, TemplateRef, any_object, expression};
+use super::{Duration, Http, Job, Kubernetes, Order, TemplateRef, any_list, any_object, expression};
 
-/// One step. Exactly one of `http`, `kubernetes`, `job`, `operation`, `wait`, `signal`, `approval`, `set` and `assert` says what it
-/// does.
+/// One step. Exactly one of `http`, `kubernetes`, `job`, `operation`, `steps`, `wait`, `signal`, `approval`, `set` and `assert`
+/// says what it does.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self == oldSelf").message("a step is immutable: create another CloudOperation"))]
-#[x_kube(validation = Rule::new("[has(self.http), has(self.kubernetes), has(self.job), has(self.operation), has(self.wait), has(self.signal), has(self.approval), has(self.set), has(self.assert)].filter(t, t).size() == 1").message("a step has exactly one of http, kubernetes, job, operation, wait, signal, approval, set, assert"))]
+#[x_kube(validation = Rule::new("[has(self.http), has(self.kubernetes), has(self.job), has(self.operation), has(self.steps), has(self.wait), has(self.signal), has(self.approval), has(self.set), has(self.assert)].filter(t, t).size() == 1").message("a step has exactly one of http, kubernetes, job, operation, steps, wait, signal, approval, set, assert"))]
 #[x_kube(validation = Rule::new("!(self.name in ['true', 'false', 'null', 'in', 'as', 'break', 'const', 'continue', 'else', 'for', 'function', 'if', 'import', 'let', 'loop', 'package', 'namespace', 'return', 'var', 'void', 'while'])").message("is a reserved word of the expression language: choose another").field_path(".name"))]
 #[x_kube(validation = Rule::new("!has(self.needs) || !(self.name in self.needs)").message("a step can't need itself").field_path(".needs"))]
-#[x_kube(validation = Rule::new("!has(self.compensate) || has(self.http) || has(self.kubernetes) || has(self.job) || has(self.operation)").message("can only be said of a step with an effect: http, kubernetes, job or operation").field_path(".compensate"))]
+#[x_kube(validation = Rule::new("!has(self.compensate) || has(self.http) || has(self.kubernetes) || has(self.job) || has(self.operation) || (has(self.steps) && has(self.forEach))").message("can only be said of a step with an effect: http, kubernetes, job or operation, or of steps with forEach").field_path(".compensate"))]
+#[x_kube(validation = Rule::new("has(self.steps) || !has(self.order)").message("order needs steps").field_path(".order"))]
+#[x_kube(validation = Rule::new("!has(self.steps) || (!has(self.retry) && !has(self.sensitive) && !has(self.outputSecret))").message("retry, sensitive and outputSecret can't be said of steps: say them of the steps in it"))]
 #[x_kube(validation = Rule::new("has(self.forEach) || (!has(self.maxParallel) && !has(self.maxFailures))").message("maxParallel and maxFailures need forEach"))]
 #[x_kube(validation = Rule::new("!has(self.local) || has(self.http) || has(self.kubernetes)").message("can only be said of an http or kubernetes step").field_path(".local"))]
 #[x_kube(validation = Rule::new("!has(self.local) || !self.local || !has(self.idempotent) || self.idempotent").message("a step that is not idempotent can't be local").field_path(".local"))]
@@ -114,6 +116,17 @@ pub struct Step {
     /// Runs another operation to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Box<ChildOperation>>,
+
+    /// Runs these steps, as one: it has ended once they have. Beside `when`, `needs` and `onFailure`, which are about all of
+    /// them, `forEach` runs them for each item of a list. They are named `<name>/<step>` and read each other by name; what
+    /// `output` names of them is the group's. With `forEach`, the others read that alone; without, also the steps themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "any_list")]
+    pub steps: Vec<Step>,
+
+    /// In which order the steps of a group run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
 
     /// Waits for a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -244,13 +257,13 @@ pub enum ParentClosePolicy {
 pub struct Wait {
     /// How long, from the step's start: a duration such as `90s`, or a `${...}` template that gives one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new("self.contains('${') || self.matches('^([0-9]{1,9}([.][0-9]{1,9})?(ns|us|ms|s|m|h))+$')").message("must be a duration such as 500ms, 30s, 5m or 24h (hours are the largest unit), or a ${...} template"))]
     pub duration: Option<String>,
 
     /// Until when: a time such as `2026-11-24T03:00:00Z`, or a `${...}` template that gives one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new("self.contains('${') || self.matches('^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}')").message("must be a time such as 2026-11-24T03:00:00Z, or a ${...} template"))]
     pub until_time: Option<String>,
 }
@@ -360,6 +373,8 @@ pub enum StepType {
     Approval,
     /// Runs another operation to its end.
     Operation,
+    /// Runs steps, as one.
+    Steps,
 }
 
 impl StepType {
@@ -408,6 +423,7 @@ impl Step {
             (self.signal.is_some(), StepType::Signal),
             (self.approval.is_some(), StepType::Approval),
             (self.operation.is_some(), StepType::Operation),
+            (!self.steps.is_empty(), StepType::Steps),
         ];
         let mut given = types
             .into_iter()

@@ -95,6 +95,11 @@ impl Adviser<'_> {
             None => self.unseen(),
             Some(Succeeded) => self.succeeded(),
             Some(Suspended) => self.suspended(),
+            Some(Queued) => {
+                self.why(format!("It has not started: {}", sentence(&message_of(self.status))));
+                let locks = self.kubectl("get operationlocks");
+                self.by_hand("See who holds which key:", locks);
+            }
             Some(Restored) => {
                 self.why(sentence(&message_of(self.status)));
                 let label = self.kubectl(&format!("label cop {} velero.io/restore-name-", self.name));

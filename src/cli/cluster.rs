@@ -7,6 +7,7 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::{CliError, Global, NAME};
 use crate::api::{CloudOperation, OPERATION_UID_LABEL, OperationHistory, OperationTemplate};
@@ -30,7 +31,7 @@ impl Cluster {
             ..KubeConfigOptions::default()
         };
         let wrong = |error: &dyn std::fmt::Display| CliError::Kubeconfig(error.to_string());
-        let config = match (&global.kubeconfig, &global.context) {
+        let mut config = match (&global.kubeconfig, &global.context) {
             (Some(path), _) => {
                 let kubeconfig = Kubeconfig::read_from(path).map_err(|error| wrong(&error))?;
                 Config::from_custom_kubeconfig(kubeconfig, &options)
@@ -47,6 +48,10 @@ impl Cluster {
         }
         if let Some(context) = &global.context {
             flag("--context", context);
+        }
+        if let Some(user) = &global.as_user {
+            flag("--as", user);
+            config.auth_info.impersonate = Some(user.clone());
         }
         if let Some(namespace) = global
             .namespace
@@ -79,6 +84,21 @@ impl Cluster {
     pub fn command(&self, command: &str, operation: &str, rest: &str) -> String {
         let space = if rest.is_empty() { "" } else { " " };
         format!("{NAME} {command} {operation}{space}{rest}{}", self.flags)
+    }
+
+    /// Checks that a manifest is for the namespace that commands are about.
+    ///
+    /// # Errors
+    /// When it names another.
+    pub fn is_for(&self, manifest: &Value) -> Result<(), CliError> {
+        let namespace = manifest["metadata"]["namespace"].as_str();
+        match namespace.filter(|namespace| *namespace != self.namespace) {
+            None => Ok(()),
+            Some(namespace) => Err(CliError::Usage(format!(
+                "the operation in the file is for namespace {namespace}, and this is {}: give -n {namespace}",
+                self.namespace
+            ))),
+        }
     }
 
     /// An operation by its name.

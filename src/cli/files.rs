@@ -76,10 +76,20 @@ pub fn documents(text: &str) -> Result<Vec<Value>, serde_yaml::Error> {
     Ok(documents)
 }
 
+/// The kind of an object of Holdfast's, of any version.
+pub fn kind(document: &Value) -> Option<&str> {
+    let text = |field: &str| document.get(field).and_then(Value::as_str).unwrap_or_default();
+    text("apiVersion").starts_with("holdfast.dev/").then(|| text("kind"))
+}
+
 /// True for a CloudOperation of any version.
 pub fn is_operation(document: &Value) -> bool {
-    let text = |field: &str| document.get(field).and_then(Value::as_str).unwrap_or_default();
-    text("kind") == "CloudOperation" && text("apiVersion").starts_with("holdfast.dev/")
+    kind(document) == Some("CloudOperation")
+}
+
+/// True for an OperationTemplate of any version.
+pub fn is_template(document: &Value) -> bool {
+    kind(document) == Some("OperationTemplate")
 }
 
 /// The one CloudOperation in a file.
@@ -87,15 +97,26 @@ pub fn is_operation(document: &Value) -> bool {
 /// # Errors
 /// When there is none, or more.
 pub fn operation(file: &str) -> Result<Value, CliError> {
+    operation_and_templates(file).map(|(operation, _)| operation)
+}
+
+/// The one CloudOperation in a file, and the OperationTemplates beside it.
+///
+/// # Errors
+/// When there is no operation, or more than one.
+pub fn operation_and_templates(file: &str) -> Result<(Value, Vec<Value>), CliError> {
     let wrong = |message: String| CliError::File {
         file: file.to_owned(),
         message,
     };
-    let documents = documents(&read(file)?).map_err(|error| wrong(error.to_string()))?;
-    let mut operations: Vec<Value> = documents.into_iter().filter(is_operation).collect();
+    let mut documents = documents(&read(file)?).map_err(|error| wrong(error.to_string()))?;
+    let mut operations: Vec<Value> = documents.extract_if(.., |document| is_operation(document)).collect();
+    documents.retain(is_template);
     match (operations.pop(), operations.len()) {
-        (Some(operation), 0) => Ok(operation),
-        (None, _) => Err(wrong("there is no CloudOperation in it".into())),
+        (Some(operation), 0) => Ok((operation, documents)),
+        (None, _) => Err(wrong(
+            "there is no CloudOperation in it (apiVersion holdfast.dev/v1alpha1)".into(),
+        )),
         (Some(_), others) => Err(wrong(format!(
             "there are {} CloudOperations in it: this takes one",
             others + 1

@@ -4,8 +4,10 @@
 mod actions;
 mod advice;
 mod cluster;
+mod complete;
 mod control;
 mod describe;
+mod diff;
 mod error;
 mod files;
 mod get;
@@ -13,9 +15,11 @@ mod graph;
 mod history;
 mod lint;
 mod output;
+mod plan;
 mod rerun;
 mod run;
 mod table;
+mod test;
 mod times;
 mod tree;
 mod values;
@@ -40,7 +44,7 @@ pub const NAME: &str = "kubectl holdfast";
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done; of wait and run --wait: the operation ended as Succeeded
-  1    an action was rejected, a file has problems; of wait and run --wait: the operation ended otherwise
+  1    an action was rejected, a file has problems, a plan would be refused, a test failed; of wait and run --wait: the operation ended otherwise
   2    wrong usage, or the cluster can't be reached or refused
   124  it took longer than --timeout";
 
@@ -55,7 +59,7 @@ struct Cli {
 }
 
 /// Which cluster, and where in it.
-#[derive(Args)]
+#[derive(Args, Default)]
 struct Global {
     /// The kubeconfig file. Default: as kubectl's.
     #[arg(long, global = true, value_name = "FILE", help_heading = "Cluster")]
@@ -66,6 +70,9 @@ struct Global {
     /// The namespace. Default: the context's.
     #[arg(short, long, global = true, help_heading = "Cluster")]
     namespace: Option<String>,
+    /// Another user to act as, if you may: as kubectl's.
+    #[arg(long = "as", global = true, value_name = "USER", help_heading = "Cluster")]
+    as_user: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -86,8 +93,12 @@ enum Command {
     Run(run::Run),
     /// Creates an operation as one that has ended was, or the rest of it.
     Rerun(rerun::Rerun),
-    /// Checks files of operations, without a cluster.
+    /// Shows what an operation would do, and does nothing.
+    Plan(plan::Plan),
+    /// Checks files of operations, templates and schedules, without a cluster.
     Lint(lint::Lint),
+    /// Runs tests of operations, whose calls are answered by a file, without a cluster.
+    Test(test::Tests),
     /// Draws the steps and what each needs.
     Graph(graph::Graph),
     /// Prints the plugin's version, and which schema the cluster has.
@@ -101,10 +112,13 @@ enum Command {
 
 /// Runs the command that the process was started with. Answers its exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run(cli)),
+        Ok(runtime) if complete::is_asked() => {
+            let words: Vec<String> = std::env::args().skip(1).collect();
+            runtime.block_on(complete::answer(&words, &mut Output::new()))
+        }
+        Ok(runtime) => runtime.block_on(run(Cli::parse())),
         Err(error) => Err(error.into()),
     };
     match outcome {
@@ -123,6 +137,7 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
     let Cli { global, command } = cli;
     match command {
         Command::Lint(lint) => return lint.run(&mut out),
+        Command::Test(tests) => return tests.run(&mut out).await,
         Command::Graph(graph) if graph.is_offline() => return graph.run_offline(&mut out),
         Command::Completion { shell } => {
             let mut script = Vec::new();
@@ -146,9 +161,10 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Wait(wait) => wait.run(&cluster, &mut out).await,
         Command::Run(run) => run.run(&cluster, &mut out).await,
         Command::Rerun(rerun) => rerun.run(&cluster, &mut out).await,
+        Command::Plan(plan) => plan.run(&cluster, &mut out).await,
         Command::Graph(graph) => graph.run(&cluster, &mut out).await,
         // Done above.
-        Command::Lint(_) | Command::Version | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
+        Command::Lint(_) | Command::Test(_) | Command::Version | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }
 }
 

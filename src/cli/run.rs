@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::api::DynamicObject;
 use kube::api::PostParams;
 use kube::core::Request;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::cluster::Cluster;
 use super::output::Output;
@@ -42,13 +42,7 @@ pub struct Then {
 impl Run {
     pub async fn run(&self, cluster: &Cluster, out: &mut Output) -> Result<ExitCode, CliError> {
         let mut operation = files::operation(&self.filename)?;
-        let namespace = operation["metadata"]["namespace"].as_str();
-        if let Some(namespace) = namespace.filter(|namespace| *namespace != cluster.namespace) {
-            return Err(CliError::Usage(format!(
-                "the operation in {} is for namespace {namespace}, and this is {}: give -n {namespace}",
-                self.filename, cluster.namespace
-            )));
-        }
+        cluster.is_for(&operation)?;
         self.then.set_input(&mut operation)?;
         self.then.create(cluster, out, &operation).await
     }
@@ -60,21 +54,7 @@ impl Then {
     /// # Errors
     /// When one is no pair, or there is no spec to set it in.
     pub fn set_input(&self, operation: &mut Value) -> Result<(), CliError> {
-        let given = values::object("--input", &self.input)?;
-        if given.is_empty() {
-            return Ok(());
-        }
-        let spec = operation.get_mut("spec").and_then(Value::as_object_mut);
-        let input = spec.map(|spec| spec.entry("input").or_insert_with(|| Value::Object(Map::new())));
-        match input {
-            Some(Value::Object(input)) => input.extend(given),
-            _ => {
-                return Err(CliError::Usage(
-                    "the operation has no spec whose input can be set".into(),
-                ));
-            }
-        }
-        Ok(())
+        values::set_input(operation, &self.input)
     }
 
     /// Creates the operation, says its name, and waits if that is asked for.

@@ -11,8 +11,8 @@ use super::times;
 use crate::api::{CloudOperation, OnFailure, OperationState, OperationStatus, Step, StepState, StepStatus, Time};
 use crate::engine::{Role, Workflow};
 
-/// A line of the tree.
-struct Row {
+/// A line of a tree.
+pub struct Row {
     depth: usize,
     symbol: &'static str,
     style: Style,
@@ -23,22 +23,44 @@ struct Row {
     detail: String,
 }
 
+impl Row {
+    /// A line without attempts and times.
+    pub fn new(depth: usize, (symbol, style): (&'static str, Style), name: &str, state: &str, detail: String) -> Self {
+        Self {
+            depth,
+            symbol,
+            style,
+            name: name.into(),
+            state: state.into(),
+            attempt: String::new(),
+            time: String::new(),
+            detail,
+        }
+    }
+}
+
 /// The operation's steps as they are now, as lines for people: at most `width` columns wide, if that is given.
 pub fn render(operation: &CloudOperation, now: Time, width: Option<usize>) -> String {
     let mut text = heading(operation, now);
-    let parts = parts(operation, now);
+    text.push_str(&rows(&parts(operation, now), width));
+    if let Some(output) = operation.status.as_ref().and_then(|status| status.output.as_ref()) {
+        let output = serde_json::to_string(output).unwrap_or_default();
+        text.push_str(&format!("\n{}\n", wrapped(&output, "output: ", "        ", width)));
+    }
+    text
+}
+
+/// The lines of a tree in its parts, each with its title: at most `width` columns wide, if that is given.
+pub fn rows(parts: &[(&str, Vec<Row>)], width: Option<usize>) -> String {
+    let mut text = String::new();
     let widths = columns(parts.iter().flat_map(|(_, rows)| rows));
-    for (title, rows) in &parts {
+    for (title, rows) in parts {
         if !title.is_empty() {
             text.push_str(&format!("\n{}\n", paint(BOLD, title)));
         }
         for row in rows {
             text.push_str(&line(row, &widths, width));
         }
-    }
-    if let Some(output) = operation.status.as_ref().and_then(|status| status.output.as_ref()) {
-        let output = serde_json::to_string(output).unwrap_or_default();
-        text.push_str(&format!("\n{}\n", wrapped(&output, "output: ", "        ", width)));
     }
     text
 }
@@ -109,7 +131,7 @@ pub fn style_of(state: OperationState) -> Style {
     use OperationState::*;
     match state {
         Running => BUSY,
-        Waiting => PLAIN,
+        Queued | Waiting => PLAIN,
         AwaitingApproval | BackingOff | Suspended | Restored | Compensating | Cancelled | Expired => WARN,
         Stuck | Failed | TimedOut | InvalidSpec | SpecChanged => BAD,
         Succeeded => GOOD,
@@ -407,13 +429,20 @@ fn line(row: &Row, widths: &Columns, most: Option<usize>) -> String {
             head.push_str(&paint(style, text));
             blanks = 0;
         }
-        blanks += columns - width(text) + 2;
+        if columns > 0 {
+            blanks += columns - width(text) + 2;
+        }
     }
     let gap = " ".repeat(blanks);
     if row.detail.is_empty() {
         return format!("{}\n", head.trim_end());
     }
-    let used = 2 + widths.name + 2 + widths.state + 2 + widths.attempt + 2 + widths.time + 2;
+    let columns = [widths.name, widths.state, widths.attempt, widths.time];
+    let used = 2 + columns
+        .iter()
+        .filter(|columns| **columns > 0)
+        .map(|columns| columns + 2)
+        .sum::<usize>();
     let Some(most) = most else {
         return format!("{head}{gap}{}\n", row.detail);
     };
@@ -546,14 +575,14 @@ undo
             shown(&operation, Some(60)),
             "\
 resize  Waiting  0/1  started 1m ago
-… ask  Waiting    1m  waiting for an approval: resize web
-                      from 4 to 12 servers"
+… ask  Waiting  1m  waiting for an approval: resize web from
+                    4 to 12 servers"
         );
         assert_eq!(
             shown(&operation, Some(40)),
             "\
 resize  Waiting  0/1  started 1m ago
-… ask  Waiting    1m
+… ask  Waiting  1m
     waiting for an approval: resize web
     from 4 to 12 servers"
         );

@@ -54,6 +54,28 @@ pub fn object_or_file(
     }
 }
 
+/// Sets the fields of an operation's `spec.input` that `--input` gives.
+///
+/// # Errors
+/// When one is no pair, or there is no spec to set it in.
+pub fn set_input(operation: &mut Value, pairs: &[String]) -> Result<(), CliError> {
+    let given = object("--input", pairs)?;
+    if given.is_empty() {
+        return Ok(());
+    }
+    let spec = operation.get_mut("spec").and_then(Value::as_object_mut);
+    let input = spec.map(|spec| spec.entry("input").or_insert_with(|| Value::Object(Map::new())));
+    match input {
+        Some(Value::Object(input)) => {
+            input.extend(given);
+            Ok(())
+        }
+        _ => Err(CliError::Usage(
+            "the operation has no spec whose input can be set: give it a spec with steps, or with a templateRef".into(),
+        )),
+    }
+}
+
 /// What a value is, in a word.
 pub fn kind(value: &Value) -> &'static str {
     match value {

@@ -18,6 +18,8 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 pub struct Cached {
     metadata: ObjectMeta,
     state: Option<OperationState>,
+    started: bool,
+    excludes: bool,
     /// Its spec and status, as JSON.
     body: Box<[u8]>,
 }
@@ -47,6 +49,16 @@ impl Cached {
         self.state
     }
 
+    /// True once it was decided on for the first time.
+    pub fn is_started(&self) -> bool {
+        self.started
+    }
+
+    /// True if it excludes others, by `spec.concurrency`.
+    pub fn excludes_others(&self) -> bool {
+        self.excludes
+    }
+
     /// The order of an object's versions. Kubernetes' resourceVersions are decimal and grow.
     pub fn version(&self) -> u64 {
         version(self)
@@ -70,11 +82,15 @@ impl<'de> Deserialize<'de> for Cached {
         });
         let state = object.get("status").and_then(|status| status.get("state"));
         let state = state.and_then(|state| OperationState::deserialize(state).ok());
+        let has = |part: &str, field: &str| object.get(part).is_some_and(|part| part.get(field).is_some());
+        let (started, excludes) = (has("status", "startTime"), has("spec", "concurrency"));
         object.retain(|field, _| field == "spec" || field == "status");
         let body = serde_json::to_vec(&object).map_err(de::Error::custom)?;
         Ok(Self {
             metadata,
             state,
+            started,
+            excludes,
             body: body.into(),
         })
     }

@@ -11,6 +11,7 @@ use kube::{Api, Client, ResourceExt};
 use tracing::{debug, info, warn};
 
 use super::actions::Actions;
+use super::admission::{Admission, Admitted};
 use super::cached::Cached;
 use super::clock::Clock;
 use super::events::Events;
@@ -26,7 +27,7 @@ use crate::api::{CREATED_BY_ANNOTATION, CloudOperation, CloudOperationSpec, Oper
 use crate::engine::{self, Decision, Identity, Inputs, InvalidSpec, Resolved, Workflow};
 
 /// The label that Velero puts on what it restores.
-const RESTORED_LABEL: &str = "velero.io/restore-name";
+pub const RESTORED_LABEL: &str = "velero.io/restore-name";
 /// How often a pass is decided anew, at most, as its object changes under it.
 const MAX_ROUNDS: usize = 8;
 
@@ -62,6 +63,8 @@ pub struct Context {
     pub histories: Histories,
     /// Who is decided on next.
     pub turns: Arc<Turns>,
+    /// Who may start.
+    pub admission: Admission,
 }
 
 /// Why a pass could not be completed. It is made again, later each time.
@@ -102,6 +105,14 @@ pub enum ReconcileError {
     /// A part of the history could not be moved out of the status, or deleted.
     #[error("the OperationHistory objects of {name} could not be written: {error}")]
     History {
+        /// The operation.
+        name: String,
+        /// What the API server said.
+        error: kube::Error,
+    },
+    /// The concurrency key could not be taken.
+    #[error("the concurrency key of {name} could not be taken: {error}")]
+    Lock {
         /// The operation.
         name: String,
         /// What the API server said.
@@ -152,22 +163,42 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
         let now = context.clock.now();
         let identity = identity(operation);
         let actions = context.actions.on(&identity.namespace, &identity.name);
-        let (resolved, waits) = resolve(operation, &status, &actions, &context, now).await?;
+        let (resolved, mut waits) = resolve(operation, &status, &actions, &context, now).await?;
         let spec = resolved.as_ref().map_or(&operation.spec, |resolved| &resolved.spec);
         let digest = engine::spec_digest(spec);
-        let workflow = match resolved.as_ref().and_then(|resolved| resolved.invalid.clone()) {
+        let mut workflow = match resolved.as_ref().and_then(|resolved| resolved.invalid.clone()) {
             Some(invalid) => Arc::new(Err(invalid)),
             None => context.workflows.get(&digest, spec),
         };
+        let mut refused = None;
+        if waits.is_some() {
+            context.admission.leave(operation); // it takes no turn from another meanwhile
+        } else if workflow.is_ok() {
+            let draining = *context.draining.borrow();
+            let admitted = context.admission.admit(operation, &status, &actions, draining, now);
+            match admitted.await.map_err(|error| ReconcileError::Lock {
+                name: operation.name_any(),
+                error,
+            })? {
+                Admitted::Yes => {}
+                Admitted::NotNow(again) => return Ok(again.map_or_else(Action::await_change, Action::requeue)),
+                Admitted::Waits(state, message, again) => waits = Some((state, message, again)),
+                Admitted::Never(why) => refused = Some(why),
+                Admitted::Invalid(invalid) => workflow = Arc::new(Err(invalid)),
+            }
+        }
         let decision = match waits {
             Some((state, message, again)) => Decision {
                 status: engine::held_up(&status, &identity, state, &message, now),
                 durable: true,
                 work: vec![],
-                wake: [spec.start_deadline.filter(|at| *at >= now), Some(now.plus(again))]
-                    .into_iter()
-                    .flatten()
-                    .min(),
+                wake: [
+                    spec.start_deadline.filter(|at| *at >= now),
+                    again.map(|again| now.plus(again)),
+                ]
+                .into_iter()
+                .flatten()
+                .min(),
                 delete: false,
             },
             None => engine::decide(
@@ -181,6 +212,7 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
                     actions: &actions,
                     spilled: context.executor.spilled(&identity.uid),
                     namespace_hold: context.namespaces.hold(&operation.namespace().unwrap_or_default()),
+                    refused: refused.as_deref(),
                     draining: *context.draining.borrow(),
                     runner: &context.runner,
                     now,
@@ -270,6 +302,13 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
                     error,
                 })?;
         }
+        let has_ended = |status: &OperationStatus| status.state.is_some_and(OperationState::is_finished);
+        if durable.status.as_ref().is_some_and(has_ended) {
+            context.admission.leave(&durable);
+            if !has_ended(&status) {
+                context.admission.tidy(&durable).await;
+            }
+        }
         let chunk = durable.status.as_ref().and_then(engine::chunk);
         if let Some(chunk) = chunk.filter(|_| status.engine.is_none_or(|engine| engine <= engine::ENGINE)) {
             let spilled = context.histories.spill(&durable, chunk).await.map_err(history_error)?;
@@ -283,8 +322,8 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
     Err(ReconcileError::Busy(current.name_any()))
 }
 
-/// Why an operation waits, before it is known what it runs: its state, a message, and when to look again.
-type Waits = (OperationState, String, Duration);
+/// Why an operation waits before it starts: its state, a message, and when to look again, if not for a change.
+type Waits = (OperationState, String, Option<Duration>);
 
 /// The whole spec of an operation that names a template. None where its own is the whole, or where nothing is decided
 /// from its steps. Or why that can't be said yet.
@@ -330,7 +369,7 @@ async fn resolve(
             };
             (Some(Arc::new(resolved)), None)
         }
-        Runs::Unknown(state, message, again) => (None, Some((state, message, again))),
+        Runs::Unknown(state, message, again) => (None, Some((state, message, Some(again)))),
     })
 }
 

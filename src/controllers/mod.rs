@@ -1,6 +1,7 @@
 //! The shells that join engine and activities: watch, decide, write, act.
 
 mod actions;
+mod admission;
 mod cached;
 mod clock;
 mod cloud_operation;
@@ -10,10 +11,12 @@ mod executor;
 mod histories;
 mod journal;
 mod leadership;
+mod locks;
 mod metrics;
 mod namespaces;
 mod operation_schedule;
 mod operator;
+mod queue;
 mod restore;
 mod templates;
 mod turns;

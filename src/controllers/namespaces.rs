@@ -8,9 +8,10 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
+use tracing::warn;
 
 use super::clock::Clock;
-use crate::api::{HTTP_TARGETS_ANNOTATION, SUSPENDED_LABEL, Time};
+use crate::api::{HTTP_TARGETS_ANNOTATION, MAX_OPERATIONS_ANNOTATION, SUSPENDED_LABEL, Time};
 use crate::engine::Hold;
 
 /// The namespaces, as last seen.
@@ -24,6 +25,7 @@ pub struct Namespaces {
 struct Known {
     hold: Option<Hold>,
     http_targets: Option<String>,
+    max_operations: Option<usize>,
 }
 
 impl Namespaces {
@@ -72,7 +74,14 @@ impl Namespaces {
         known.get(namespace).and_then(|known| known.http_targets.clone())
     }
 
-    /// Takes in a namespace. Answers whether it is newly held or released.
+    /// How many of the namespace's operations run at once, if its annotation says it.
+    pub fn max_operations(&self, namespace: &str) -> Option<usize> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(namespace).and_then(|known| known.max_operations)
+    }
+
+    /// Takes in a namespace. Answers whether its operations are to be looked at: it is newly held or released, or another
+    /// number of them may run at once.
     fn see(&self, namespace: &PartialObjectMeta<Namespace>) -> bool {
         let held = namespace
             .labels()
@@ -82,6 +91,16 @@ impl Namespaces {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = known.entry(namespace.name_any()).or_default();
         entry.http_targets = namespace.annotations().get(HTTP_TARGETS_ANNOTATION).cloned();
+        let most = namespace.annotations().get(MAX_OPERATIONS_ANNOTATION);
+        let max_operations = most.and_then(|most| most.parse().ok().filter(|most| *most > 0));
+        if let (Some(value), None) = (most, max_operations) {
+            warn!(
+                namespace = namespace.name_any(),
+                value, "{MAX_OPERATIONS_ANNOTATION} is not a number from 1: it limits nothing"
+            );
+        }
+        let other_limit = entry.max_operations != max_operations;
+        entry.max_operations = max_operations;
         let was = entry.hold.is_some_and(|hold| hold.until.is_none());
         match (was, held) {
             (false, true) => {
@@ -98,10 +117,10 @@ impl Namespaces {
             }
             _ => {}
         }
-        was != held
+        was != held || other_limit
     }
 
-    /// Follows the namespaces. Yields each one's name when it is newly held or released, and an empty name once all are
+    /// Follows the namespaces. Yields each one's name when its operations are to be looked at, and an empty name once all are
     /// known.
     pub fn follow(
         self: Arc<Self>,

@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::actions::Actions;
+use super::admission::Admission;
 use super::cached::Cached;
 use super::clock::Clock;
 use super::cloud_operation::{Context, Workflows, on_error, reconcile};
@@ -31,6 +32,7 @@ use super::leadership::{Candidate, Leadership};
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
 use super::operation_schedule;
+use super::queue::Queue;
 use super::restore::Restore;
 use super::templates::Templates;
 use super::turns::Turns;
@@ -250,6 +252,7 @@ async fn term(
         transport.clone(),
         config.targets.clone(),
     );
+    let queue = Arc::new(Queue::default());
     let (trigger, triggered) = futures::channel::mpsc::unbounded::<ObjectRef<Cached>>();
     let executor = Arc::new(Executor::new(
         Arc::new(activities),
@@ -278,6 +281,7 @@ async fn term(
         actions: actions.clone(),
         histories: Histories::new(client.clone()),
         turns: Turns::new(CONCURRENCY),
+        admission: Admission::new(client.clone(), queue.clone(), namespaces.clone(), trigger.clone()),
     });
 
     let api: Api<Cached> = config
@@ -308,6 +312,25 @@ async fn term(
         .default_backoff()
         .reflect(writer);
     let reflected = operation_schedule::wake_owners(reflected, schedules.clone(), schedule_trigger.clone(), listed);
+    let stand_in_line = {
+        let (queue, namespaces, trigger, store) = (queue.clone(), namespaces.clone(), trigger.clone(), store.clone());
+        move |event: &watcher::Event<Cached>| {
+            let woken = match event {
+                watcher::Event::Apply(operation) | watcher::Event::InitApply(operation) => {
+                    let namespace = operation.namespace().unwrap_or_default();
+                    queue.see(operation, namespaces.max_operations(&namespace).is_some())
+                }
+                watcher::Event::Delete(operation) => queue.leave(&operation.uid().unwrap_or_default()),
+                watcher::Event::InitDone => queue.keep(&uids(&store)),
+                watcher::Event::Init => vec![],
+            };
+            for operation in woken {
+                // Fails only once the controller has ended, and this with it.
+                let _ = trigger.unbounded_send(operation);
+            }
+        }
+    };
+    let reflected = reflected.inspect_ok(stand_in_line);
     let watched = operations(reflected, store.clone(), executor.clone(), went_back);
     let schedule_api: Api<operation_schedule::Known> = config
         .namespace
@@ -337,6 +360,8 @@ async fn term(
     let wake = |namespace: Option<&str>| {
         for operation in store.state() {
             if namespace.is_none_or(|namespace| operation.namespace().as_deref() == Some(namespace)) {
+                let of = operation.namespace().unwrap_or_default();
+                queue.see(&operation, namespaces.max_operations(&of).is_some());
                 // Fails only once the controller has ended, and this with it.
                 let _ = trigger.unbounded_send(ObjectRef::from_obj(&*operation));
             }
@@ -433,6 +458,10 @@ async fn term(
     }
 }
 
+fn uids(store: &Store<Cached>) -> HashSet<String> {
+    store.state().iter().filter_map(|operation| operation.uid()).collect()
+}
+
 /// The stream of operations that feeds the cache, and drops the work of those that are gone. Says so where an operation
 /// comes back as it was before.
 fn operations(
@@ -445,8 +474,7 @@ fn operations(
         .inspect(move |event| match event {
             Ok(watcher::Event::Delete(operation)) => executor.forget(&operation.uid().unwrap_or_default()),
             Ok(watcher::Event::InitDone) => {
-                let uids: HashSet<String> = store.state().iter().filter_map(|operation| operation.uid()).collect();
-                executor.forget_all_but(&uids);
+                executor.forget_all_but(&uids(&store));
             }
             Ok(watcher::Event::InitApply(operation)) => {
                 let known = store

@@ -83,6 +83,7 @@ impl Case {
             actions: &self.actions,
             spilled: self.spilled,
             namespace_hold: self.hold,
+            refused: None,
             draining: self.draining,
             runner: &self.runner,
             now: self.now,

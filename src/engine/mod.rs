@@ -31,7 +31,7 @@ pub use retry::start_to_close;
 pub use summary::MAX_STATUS;
 pub use template::{Resolved, held_up, resolve};
 pub use transitions::{StepEvent, TRANSITIONS};
-pub use workflow::{InvalidSpec, Role, Workflow, WorkflowStep, item_name, spec_digest, undo_name};
+pub use workflow::{InvalidSpec, Role, Workflow, WorkflowStep, concurrency_key, item_name, spec_digest, undo_name};
 
 use serde_json::{Map, Value};
 
@@ -105,6 +105,8 @@ pub struct Inputs<'a> {
     pub spilled: i64,
     /// The namespace's last hold.
     pub namespace_hold: Option<Hold>,
+    /// Why the operation may not start: it ends with nothing executed.
+    pub refused: Option<&'a str>,
     /// True while this process shuts down: what arrives is recorded, nothing is started.
     pub draining: bool,
     /// The process that would execute what is started.

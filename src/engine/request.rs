@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::expression::{self, Expression, Scope};
 use super::workflow::{
-    InvalidSpec, Role, Workflow, WorkflowStep, input, join_conditions, split_conditions, split_item,
+    InvalidSpec, Role, Workflow, WorkflowStep, group_name, input, join_conditions, member_name, split_conditions,
+    split_item,
 };
 use super::{IdempotencyKey, Identity};
 use crate::api::{CloudOperationSpec, Failure, Items, OperationState, OperationStatus, StepState, StepStatus, Time};
@@ -42,37 +43,108 @@ pub fn scope(
     spec: &CloudOperationSpec,
     status: &OperationStatus,
 ) -> Result<Scope, ExpressionFailure> {
-    let scope = scope_of_all(workflow, step, identity, spec, status);
-    let (Some(for_each), (_, Some(index))) = (&step.for_each, split_item(name)) else {
-        return Ok(scope);
-    };
-    let items = items(step, for_each, &scope)?;
-    let item = items.into_iter().nth(index).unwrap_or_default();
-    Ok(scope.with("item", item).with("index", json!(index)))
+    let scope = scope_of_all(workflow, step, name, identity, spec, status)?;
+    match split_item(name).1 {
+        Some(index) => with_item(step, scope, index),
+        None => Ok(scope),
+    }
 }
 
 /// What a step's `when` and `forEach` may read.
+///
+/// # Errors
+/// The `forEach` of its group can't be evaluated, which it could when the group started.
 pub(super) fn scope_of_all(
     workflow: &Workflow,
     step: &WorkflowStep,
+    name: &str,
     identity: &Identity,
     spec: &CloudOperationSpec,
     status: &OperationStatus,
-) -> Scope {
-    let entries = step.ancestors.iter().map(|i| {
-        let name = &workflow.steps[*i].name;
-        (name.as_str(), status.steps.iter().find(|s| &s.name == name))
-    });
-    let scope = base_scope(identity, spec, entries);
+) -> Result<Scope, ExpressionFailure> {
+    let ancestors = step.ancestors.iter().map(|i| &workflow.steps[*i]);
+    let scope = base_scope(
+        identity,
+        spec,
+        ancestors.map(|read| (read.spec.name.as_str(), entry(status, &beside(name, step, read)))),
+    );
+    if let Some(group) = workflow.group(step)
+        && let Some(index) = group_name(name).and_then(|group| split_item(group).1)
+    {
+        return with_item(group, scope, index);
+    }
     if step.role != Role::Finally {
-        return scope;
+        return Ok(scope);
     }
     let failure = status.failure.as_ref();
     let state = failure.map_or(OperationState::Succeeded, failed_state);
-    scope.with(
+    Ok(scope.with(
         "operation",
         json!({"name": identity.name, "namespace": identity.namespace, "uid": identity.uid, "state": state, "failure": failure}),
-    )
+    ))
+}
+
+/// A step's entry in the journal.
+pub(super) fn entry<'s>(status: &'s OperationStatus, name: &str) -> Option<&'s StepStatus> {
+    status.steps.iter().find(|step| step.name == name)
+}
+
+/// The entry that a step reads: in a group that runs for each item, that of the same item.
+fn beside(name: &str, step: &WorkflowStep, read: &WorkflowStep) -> String {
+    match group_name(name) {
+        Some(group) if step.group.is_some() && step.group == read.group => member_name(group, &read.spec.name),
+        _ => read.name.clone(),
+    }
+}
+
+/// A scope with an item of a step's list, if it has one.
+fn with_item(step: &WorkflowStep, scope: Scope, index: usize) -> Result<Scope, ExpressionFailure> {
+    let Some(for_each) = &step.for_each else {
+        return Ok(scope);
+    };
+    let item = items(step, for_each, &scope)?
+        .into_iter()
+        .nth(index)
+        .unwrap_or_default();
+    Ok(scope.with("item", item).with("index", json!(index)))
+}
+
+/// What is recorded of a group, or of one item of it, once its steps have ended.
+///
+/// # Errors
+/// A template that can't be evaluated, by its field.
+pub(super) fn group_output(
+    workflow: &Workflow,
+    group: &WorkflowStep,
+    name: &str,
+    identity: &Identity,
+    spec: &CloudOperationSpec,
+    status: &OperationStatus,
+) -> Result<Option<Map<String, Value>>, ExpressionFailure> {
+    let Some(output) = &group.spec.output else {
+        return Ok(None);
+    };
+    let members = workflow.steps[group.members.clone()].iter();
+    let members = members.map(|read| {
+        (
+            read.spec.name.as_str(),
+            entry(status, &member_name(name, &read.spec.name)),
+        )
+    });
+    let outer = group.ancestors.iter().map(|i| &workflow.steps[*i]);
+    let outer = outer.map(|read| (read.spec.name.as_str(), entry(status, &read.name)));
+    let mut scope = base_scope(identity, spec, outer.chain(members));
+    if let Some(index) = split_item(name).1 {
+        scope = with_item(group, scope, index)?;
+    }
+    match expression::render(&Value::Object(output.clone()), &scope) {
+        Ok(Value::Object(output)) => Ok(Some(output)),
+        Ok(_) => Ok(None), // not reached: an object renders to an object
+        Err(error) => Err(ExpressionFailure {
+            field: format!("{}.output.{}", group.field, error.field),
+            message: error.error.to_string(),
+        }),
+    }
 }
 
 /// The list of a `forEach`.
@@ -111,11 +183,16 @@ pub(super) const TIMED_OUT: &str = "TimedOut";
 pub(super) const CANCELLED: &str = "Cancelled";
 
 /// What the operation's `output` may read: all steps.
-pub(super) fn final_scope(identity: &Identity, spec: &CloudOperationSpec, status: &OperationStatus) -> Scope {
+pub(super) fn final_scope<'s>(identity: &Identity, spec: &CloudOperationSpec, status: &'s OperationStatus) -> Scope {
+    let named = |step: &'s StepStatus| {
+        let name = step.name.rsplit_once('/').map_or(step.name.as_str(), |(_, name)| name);
+        (name, Some(step))
+    };
+    let of_items = |step: &&StepStatus| step.name.contains('[');
     base_scope(
         identity,
         spec,
-        status.steps.iter().map(|step| (step.name.as_str(), Some(step))),
+        status.steps.iter().filter(|step| !of_items(step)).map(named),
     )
 }
 

@@ -8,6 +8,7 @@ use super::fixtures::*;
 use super::*;
 use crate::api::{Cancel, OperationState::*, StepState};
 
+mod groups;
 pub mod lists;
 mod people;
 mod saga;

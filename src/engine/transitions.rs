@@ -30,7 +30,7 @@ pub enum StepEvent {
     Accept,
     /// The next attempt is due, or a person asks for it.
     Retry,
-    /// The next attempt to wait for an object is due; or a person reopens a list.
+    /// The next attempt to wait for an object is due; or a person lets a list or group go on.
     Observe,
     /// Its `scheduleToClose` passed.
     Expire,
@@ -90,6 +90,7 @@ pub const TRANSITIONS: &[(StepState, StepEvent, StepState)] = &[
     (Failed, Observe, Waiting),
     (Failed, Skip, Skipped),
     (TimedOut, Retry, Running),
+    (TimedOut, Observe, Waiting),
     (TimedOut, Skip, Skipped),
     (Cancelled, Retry, Running),
     (Cancelled, Observe, Waiting),

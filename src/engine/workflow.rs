@@ -2,19 +2,21 @@
 //! before any effect.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::expression::{self, Expression, References};
+use super::Identity;
+use super::expression::{self, Expression, References, Scope};
 use super::request::{MAX_DEPTH, depth};
 use super::retry::RetryPolicy;
-use crate::api::{CloudOperationSpec, Duration, Order, Step, StepType};
+use crate::api::{CloudOperationSpec, Concurrency, Duration, Order, Step, StepType};
 
 /// A workflow that can be decided on.
 #[derive(Debug)]
 pub struct Workflow {
-    /// The steps of the spec in their order, then those of `finally`, then those that undo.
+    /// The steps of the spec in their order, then those of `finally`, then those of groups, then those that undo.
     pub steps: Vec<WorkflowStep>,
     /// How many of them are the spec's `steps`.
     pub total: usize,
@@ -26,7 +28,7 @@ pub struct Workflow {
 /// A step that can be decided on.
 #[derive(Debug)]
 pub struct WorkflowStep {
-    /// Its name; that of a step that undoes is [`undo_name`].
+    /// Its path: its name; `<group>/<name>` of one in a group; of a step that undoes, [`undo_name`].
     pub name: String,
     /// Its field, as a path from the object's root: `spec.steps[2]`.
     pub field: String,
@@ -46,6 +48,10 @@ pub struct WorkflowStep {
     pub ancestors: BTreeSet<usize>,
     /// The step that undoes it.
     pub undo: Option<usize>,
+    /// The group that it is in.
+    pub group: Option<usize>,
+    /// The steps of the group that it is.
+    pub members: Range<usize>,
     /// Its retry policy.
     pub retry: RetryPolicy,
     /// The request as the spec has it, with its templates.
@@ -77,7 +83,7 @@ impl WorkflowStep {
     /// The name of the signal that it waits for, if it does.
     pub fn signal(&self) -> Option<&str> {
         let signal = self.spec.signal.as_ref()?;
-        Some(signal.name.as_deref().unwrap_or(&self.name))
+        Some(signal.name.as_deref().unwrap_or(&self.spec.name))
     }
 }
 
@@ -95,9 +101,19 @@ pub fn item_name(step: &str, index: usize) -> String {
 pub fn split_item(name: &str) -> (&str, Option<usize>) {
     let item = name
         .strip_suffix(']')
-        .and_then(|name| name.split_once('['))
+        .and_then(|name| name.rsplit_once('['))
         .and_then(|(step, index)| Some((step, index.parse().ok()?)));
     item.map_or((name, None), |(step, index)| (step, Some(index)))
+}
+
+/// The path of a step in a group, or in one item of it.
+pub fn member_name(group: &str, step: &str) -> String {
+    format!("{group}/{step}")
+}
+
+/// The group that a step is in, or the item of one: by their paths.
+pub fn group_name(step: &str) -> Option<&str> {
+    step.rsplit_once('/').map(|(group, _)| group)
 }
 
 /// Why a spec can't be executed.
@@ -142,95 +158,56 @@ impl Workflow {
                 format!("it is nested more than {MAX_DEPTH} levels deep"),
             ));
         }
-        let mut index = BTreeMap::new();
-        for (i, step) in spec.steps.iter().enumerate() {
-            if expression::is_cel_word(&step.name) {
-                return Err(InvalidSpec::new(
-                    format!("spec.steps[{i}].name"),
-                    format!("{:?} is a reserved word", step.name),
-                ));
-            }
-            if index.insert(step.name.as_str(), i).is_some() {
-                return Err(InvalidSpec::new(
-                    format!("spec.steps[{i}].name"),
-                    format!("a step named {:?} exists already", step.name),
-                ));
-            }
-        }
         if spec.steps.is_empty() {
             return Err(InvalidSpec::new(
                 "spec.steps",
                 "there is nothing to do: at least one step is needed",
             ));
         }
+        let places = places(spec)?;
+        let index = places
+            .iter()
+            .enumerate()
+            .map(|(i, place)| (place.step.name.as_str(), i))
+            .collect();
+        let compiler = Compiler {
+            spec,
+            places: &places,
+            index,
+        };
         let main = spec.steps.len();
-        for (i, step) in spec.finally.iter().enumerate() {
-            if index.insert(step.name.as_str(), main + i).is_some() {
-                return Err(InvalidSpec::new(
-                    format!("spec.finally[{i}].name"),
-                    format!("a step named {:?} exists already", step.name),
-                ));
-            }
-        }
-        let compiler = Compiler { spec, index: &index };
-        let mut steps = Vec::with_capacity(spec.steps.len());
-        for (i, step) in spec.steps.iter().enumerate() {
-            let mut needs = BTreeSet::new();
-            if spec.order.unwrap_or_default() == Order::Sequence && i > 0 {
-                needs.insert(i - 1);
-            }
-            let compiled = compiler.step(format!("spec.steps[{i}]"), Role::Main, step, needs)?;
-            if let Some(later) = compiled.needs.iter().find(|n| **n >= main) {
-                let later = &spec.finally[later - main].name;
+        let finally = main..main + spec.finally.len();
+
+        let mut steps = compiler.main()?;
+        for (i, step) in steps.iter().enumerate() {
+            if let Some(later) = step.needs.iter().find(|n| finally.contains(n)) {
+                let later = &places[*later].step.name;
                 let message = format!("it can't need or read {later:?}, which is in spec.finally and runs at the end");
-                return Err(InvalidSpec::new(compiled.field, message));
+                return Err(InvalidSpec::new(&places[i].field, message));
             }
-            steps.push(compiled);
         }
         resolve_ancestors(&mut steps)?;
-        for (i, step) in spec.finally.iter().enumerate() {
-            let field = format!("spec.finally[{i}]");
-            let mut compiled = compiler.step(field, Role::Finally, step, BTreeSet::new())?;
-            let own = main + i;
-            if let Some(later) = compiled.needs.iter().find(|n| **n >= own) {
-                let later = &spec.finally[later - main].name;
-                return Err(InvalidSpec::new(
-                    compiled.field,
-                    format!("it can't read {later:?}, which comes later"),
-                ));
-            }
-            compiled.needs = (main..own).collect();
-            compiled.ancestors = (0..own).collect();
-            steps.push(compiled);
+        for i in finally.clone() {
+            steps.push(compiler.at_the_end(i, main)?);
         }
-        for i in 0..main {
-            let Some(compensate) = &spec.steps[i].compensate else {
+        for i in finally.end..places.len() {
+            steps.push(compiler.member(i, &steps)?);
+        }
+        resolve_members(&mut steps)?;
+        for i in (0..steps.len()).filter(|i| !finally.contains(i)) {
+            let Some(undo) = compiler.undo(i, &steps[i])? else {
                 continue;
             };
-            let field = format!("spec.steps[{i}].compensate");
-            let mut step = compensate.step(undo_name(&spec.steps[i].name));
-            if spec.steps[i].for_each.is_some() {
-                // Each item that was done is undone, one after the other.
-                step.for_each.clone_from(&spec.steps[i].for_each);
-                step.max_parallel = Some(1);
-            }
-            let mut readable = steps[i].ancestors.clone();
-            readable.insert(i);
-            let mut compiled = compiler.step(field, Role::Undo(i), &step, BTreeSet::new())?;
-            if let Some(other) = compiled.needs.difference(&readable).next() {
-                let (field, other) = (compiled.field, &steps[*other].name);
-                let message = format!("it can read only the step itself and what that needs, not {other:?}");
-                return Err(InvalidSpec::new(field, message));
-            }
-            compiled.needs = BTreeSet::new();
-            compiled.ancestors = readable;
             steps[i].undo = Some(steps.len());
-            steps.push(compiled);
+            steps.push(undo);
+        }
+        if let Some(concurrency) = &spec.concurrency {
+            compiler.condition("spec.concurrency.key", &concurrency.key, &["input", "operation"])?;
         }
         let output = spec.output.clone().map(Value::Object);
         if let Some(output) = &output {
             let found = compiler.templates("spec.output", output, STEP_SCOPE)?;
-            compiler.steps_read("spec.output", &found)?;
+            compiler.readable("spec.output", &compiler.steps_read("spec.output", &found)?, None)?;
         }
         let index = steps
             .iter()
@@ -247,33 +224,244 @@ impl Workflow {
 
     /// The step that an entry of the journal with this name is about.
     pub fn step(&self, name: &str) -> Option<&WorkflowStep> {
-        let i = self.index.get(name).or_else(|| self.index.get(split_item(name).0))?;
-        Some(&self.steps[*i])
+        if let Some(i) = self.index.get(name) {
+            return Some(&self.steps[*i]);
+        }
+        let (name, _) = split_item(name);
+        let path = match name.rsplit_once('/') {
+            Some((group, member)) => &member_name(split_item(group).0, member),
+            None => name,
+        };
+        Some(&self.steps[*self.index.get(path)?])
+    }
+
+    /// The steps that run as soon as what they need has ended, those of groups among them, with their indices.
+    pub fn main(&self) -> impl Iterator<Item = (usize, &WorkflowStep)> {
+        let steps = self.steps.iter().enumerate();
+        steps.filter(|(_, step)| step.role == Role::Main)
+    }
+
+    /// The group that a step is in.
+    pub fn group(&self, step: &WorkflowStep) -> Option<&WorkflowStep> {
+        step.group.map(|group| &self.steps[group])
+    }
+}
+
+/// Where a step stands in a spec.
+struct Place<'a> {
+    step: &'a Step,
+    field: String,
+    group: Option<usize>,
+}
+
+/// Every step of a spec but those that undo, in the order of [`Workflow::steps`].
+fn places(spec: &CloudOperationSpec) -> Result<Vec<Place<'_>>, InvalidSpec> {
+    let place = |step, field, group| Place { step, field, group };
+    let steps = spec.steps.iter().enumerate();
+    let main = steps
+        .clone()
+        .map(|(i, step)| place(step, format!("spec.steps[{i}]"), None));
+    let finally = spec.finally.iter().enumerate();
+    let finally = finally.map(|(i, step)| place(step, format!("spec.finally[{i}]"), None));
+    let members = steps.flat_map(|(i, group)| {
+        let steps = group.steps.iter().enumerate();
+        steps.map(move |(j, step)| place(step, format!("spec.steps[{i}].steps[{j}]"), Some(i)))
+    });
+    let mut names = BTreeSet::new();
+    let mut places = Vec::new();
+    for place in main.chain(finally).chain(members) {
+        let name = &place.step.name;
+        let wrong = if expression::is_cel_word(name) {
+            format!("{name:?} is a reserved word")
+        } else if !names.insert(name) {
+            format!("a step named {name:?} exists already")
+        } else {
+            places.push(place);
+            continue;
+        };
+        return Err(InvalidSpec::new(format!("{}.name", place.field), wrong));
+    }
+    let nested = places
+        .iter()
+        .enumerate()
+        .find(|(i, place)| *i >= spec.steps.len() && !place.step.steps.is_empty());
+    match nested {
+        Some((_, place)) => {
+            let message = "steps can be in a step of spec.steps alone; use operation for more levels";
+            Err(InvalidSpec::new(format!("{}.steps", place.field), message))
+        }
+        None => Ok(places),
     }
 }
 
 struct Compiler<'a> {
     spec: &'a CloudOperationSpec,
-    index: &'a BTreeMap<&'a str, usize>,
+    places: &'a [Place<'a>],
+    index: BTreeMap<&'a str, usize>,
 }
 
 impl Compiler<'_> {
+    /// The steps of `spec.steps`. What those in a group need of others, the group needs.
+    fn main(&self) -> Result<Vec<WorkflowStep>, InvalidSpec> {
+        let mut steps = Vec::with_capacity(self.places.len());
+        let mut first = self.spec.steps.len() + self.spec.finally.len();
+        for (i, step) in self.spec.steps.iter().enumerate() {
+            let mut needs = BTreeSet::new();
+            if self.spec.order.unwrap_or_default() == Order::Sequence && i > 0 {
+                needs.insert(i - 1);
+            }
+            let mut compiled = self.step(i, Role::Main, step, needs)?;
+            compiled.members = first..first + step.steps.len();
+            first = compiled.members.end;
+            for member in compiled.members.clone() {
+                let reads = self
+                    .step(member, Role::Main, self.places[member].step, BTreeSet::new())?
+                    .needs;
+                compiled
+                    .needs
+                    .extend(reads.difference(&compiled.members.clone().collect()));
+            }
+            let field = &self.places[i].field;
+            self.readable(field, &compiled.needs, Some(i))?;
+            if compiled.needs.contains(&i) {
+                return Err(InvalidSpec::new(
+                    field,
+                    format!("step {:?} can't need or read itself", step.name),
+                ));
+            }
+            compiled.needs = compiled
+                .needs
+                .iter()
+                .map(|n| self.places[*n].group.unwrap_or(*n))
+                .collect();
+            compiled.needs.remove(&i); // what the output of a group reads of it
+            steps.push(compiled);
+        }
+        Ok(steps)
+    }
+
+    /// A step of `spec.finally`.
+    fn at_the_end(&self, own: usize, main: usize) -> Result<WorkflowStep, InvalidSpec> {
+        let Place { step, field, .. } = &self.places[own];
+        let mut compiled = self.step(own, Role::Finally, step, BTreeSet::new())?;
+        self.readable(field, &compiled.needs, None)?;
+        let later = |n: &&usize| **n >= own && self.places[**n].group.is_none();
+        if let Some(later) = compiled.needs.iter().find(later) {
+            let later = &self.places[*later].step.name;
+            return Err(InvalidSpec::new(
+                field,
+                format!("it can't read {later:?}, which comes later"),
+            ));
+        }
+        compiled.needs = (main..own).collect();
+        compiled.ancestors = (0..own).collect();
+        Ok(compiled)
+    }
+
+    /// A step in a group.
+    fn member(&self, own: usize, steps: &[WorkflowStep]) -> Result<WorkflowStep, InvalidSpec> {
+        let Place { step, field, group } = &self.places[own];
+        let Some(group) = group.and_then(|group| steps.get(group)) else {
+            return Err(InvalidSpec::new(field, "it is in no group")); // not reached
+        };
+        if group.for_each.is_some() {
+            for (given, name) in [
+                (step.for_each.is_some(), "forEach"),
+                (step.compensate.is_some(), "compensate"),
+            ] {
+                if given {
+                    let message = format!(
+                        "can't be said of a step that runs for each item: {}",
+                        if name == "forEach" {
+                            "use operation for a list in a list"
+                        } else {
+                            "say it of the group"
+                        }
+                    );
+                    return Err(InvalidSpec::new(format!("{field}.{name}"), message));
+                }
+            }
+        }
+        let mut needs = BTreeSet::new();
+        if group.spec.order.unwrap_or_default() == Order::Sequence && own > group.members.start {
+            needs.insert(own - 1);
+        }
+        let mut compiled = self.step(own, Role::Main, step, needs)?;
+        compiled.needs.retain(|n| group.members.contains(n));
+        compiled.name = member_name(&group.name, &step.name);
+        Ok(compiled)
+    }
+
+    /// The step that undoes another, if it says how.
+    fn undo(&self, of: usize, step: &WorkflowStep) -> Result<Option<WorkflowStep>, InvalidSpec> {
+        let Some(compensate) = &step.spec.compensate else {
+            return Ok(None);
+        };
+        let mut undo = compensate.step(undo_name(&step.name));
+        if step.for_each.is_some() {
+            // Each item that was done is undone, one after the other.
+            undo.for_each.clone_from(&step.spec.for_each);
+            undo.max_parallel = Some(1);
+        }
+        let mut readable = step.ancestors.clone();
+        readable.insert(of);
+        let mut compiled = self.step(of, Role::Undo(of), &undo, BTreeSet::new())?;
+        let field = format!("{}.compensate", step.field);
+        if let Some(other) = compiled.needs.difference(&readable).next() {
+            let other = &self.places[*other].step.name;
+            let message = format!("it can read only the step itself and what that needs, not {other:?}");
+            return Err(InvalidSpec::new(field, message));
+        }
+        compiled.needs = BTreeSet::new();
+        compiled.ancestors = readable;
+        compiled.field = field;
+        Ok(Some(compiled))
+    }
+
+    /// Checks that steps can be read by one that isn't in their group: what runs for each item is read as the group's output.
+    fn readable(&self, field: &str, read: &BTreeSet<usize>, by: Option<usize>) -> Result<(), InvalidSpec> {
+        let hidden = read.iter().find(|n| {
+            let group = self.places[**n].group.filter(|group| Some(*group) != by);
+            group.is_some_and(|group| self.places[group].step.for_each.is_some())
+        });
+        match hidden.and_then(|n| Some((&self.places[*n].step.name, self.places[self.places[*n].group?].step))) {
+            None => Ok(()),
+            Some((name, Step { name: group, .. })) => Err(InvalidSpec::new(
+                field,
+                format!(
+                    "step {name:?} runs for each item: read steps.{group}.output.items, and name in the output of {group} what they are to have"
+                ),
+            )),
+        }
+    }
+
+    /// A step by itself. Its `needs` are all that it names or reads.
     fn step(
         &self,
-        own: String,
+        place: usize,
         role: Role,
         step: &Step,
         mut needs: BTreeSet<usize>,
     ) -> Result<WorkflowStep, InvalidSpec> {
+        let own = match role {
+            Role::Undo(_) => format!("{}.compensate", self.places[place].field),
+            _ => self.places[place].field.clone(),
+        };
         let at = |field: &str| format!("{own}.{field}");
         let step_type = step.step_type().ok_or_else(|| {
             InvalidSpec::new(
                 own.clone(),
-                "a step has exactly one of http, kubernetes, job, operation, wait, signal, approval, set, assert",
+                "a step has exactly one of http, kubernetes, job, operation, steps, wait, signal, approval, set, assert",
             )
         })?;
         let mut scope = STEP_SCOPE.to_vec();
-        if step.for_each.is_some() {
+        let group = self.places[place].group;
+        let of_items = group.is_some_and(|group| self.places[group].step.for_each.is_some());
+        if of_items {
+            scope.extend(["item", "index"]);
+        }
+        let before = scope.clone();
+        if step.for_each.is_some() && !of_items {
             scope.extend(["item", "index"]);
         }
         for (n, name) in step.needs.iter().enumerate() {
@@ -290,19 +478,31 @@ impl Compiler<'_> {
                 .map(|source| self.condition(&at(field), source, scope));
             parsed.transpose()
         };
-        let for_each = condition("forEach", &step.for_each, STEP_SCOPE)?;
-        let when = condition("when", &step.when, STEP_SCOPE)?;
+        let for_each = condition("forEach", &step.for_each, &before)?;
+        let when = condition("when", &step.when, &before)?;
         let assert = condition("assert", &step.assert, &scope)?;
         for (field, expression) in [("forEach", &for_each), ("when", &when), ("assert", &assert)] {
             if let Some(expression) = expression {
-                reads(field, &expression.references())?;
+                let found = expression.references();
+                if let Some(inner) = found
+                    .steps
+                    .iter()
+                    .find(|name| step.steps.iter().any(|s| s.name == **name))
+                {
+                    let message = format!("it can't read {inner:?}, which is in the group and runs later");
+                    return Err(InvalidSpec::new(at(field), message));
+                }
+                reads(field, &found)?;
             }
         }
         let (field, request) = request_of(step, step_type);
         self.check_wait(&own, step)?;
         check_child(&own, step)?;
+        check_group(&own, step, self.spec)?;
         reads(field, &self.request(&at(field), &request, &scope)?)?;
-        scope.extend(["step", "result"]);
+        if step_type != StepType::Steps {
+            scope.extend(["step", "result"]);
+        }
         if let Some(output) = &step.output {
             reads(
                 "output",
@@ -315,7 +515,7 @@ impl Compiler<'_> {
                 &self.templates(&at("outputSecret"), &to_value(secret), &scope)?,
             )?;
         }
-        if self.index.get(&*step.name).is_some_and(|own| needs.contains(own)) {
+        if role != Role::Undo(place) && needs.contains(&place) {
             return Err(InvalidSpec::new(
                 at("needs"),
                 format!("step {:?} can't need or read itself", step.name),
@@ -338,6 +538,8 @@ impl Compiler<'_> {
             needs,
             ancestors: BTreeSet::new(),
             undo: None,
+            group: group.filter(|_| role == Role::Main),
+            members: 0..0,
             retry: RetryPolicy::new(step.retry.as_ref(), self.spec.retry.as_ref()),
             request,
             assert,
@@ -348,8 +550,7 @@ impl Compiler<'_> {
 
     fn known_step(&self, field: &str, name: &str) -> Result<usize, InvalidSpec> {
         self.index.get(name).copied().ok_or_else(|| {
-            let steps = self.spec.steps.iter().chain(&self.spec.finally);
-            let names: Vec<&str> = steps.map(|s| s.name.as_str()).collect();
+            let names: Vec<&str> = self.places.iter().map(|place| place.step.name.as_str()).collect();
             InvalidSpec::new(
                 field,
                 format!("there is no step named {name:?}; there are {}", names.join(", ")),
@@ -442,6 +643,40 @@ impl Compiler<'_> {
     }
 }
 
+/// Checks what is said of a group that only its steps can have.
+fn check_group(own: &str, step: &Step, spec: &CloudOperationSpec) -> Result<(), InvalidSpec> {
+    if step.steps.is_empty() {
+        return Ok(());
+    }
+    let start_to_close = step
+        .timeouts
+        .as_ref()
+        .is_some_and(|timeouts| timeouts.start_to_close.is_some());
+    for (given, field) in [
+        (step.retry.is_some(), "retry"),
+        (start_to_close, "timeouts.startToClose"),
+        (step.idempotent.is_some(), "idempotent"),
+        (step.sensitive.is_some(), "sensitive"),
+        (step.output_secret.is_some(), "outputSecret"),
+        (step.local.is_some(), "local"),
+        (step.compensate.is_some() && step.for_each.is_none(), "compensate"),
+    ] {
+        if given {
+            let message = "can't be said of steps: say it of the steps in it";
+            return Err(InvalidSpec::new(format!("{own}.{field}"), message));
+        }
+    }
+    let most = spec.steps.iter().map(|step| step.steps.len().max(1)).sum::<usize>();
+    if most > MAX_STEPS {
+        let message = format!("spec.steps has {most} steps with those of groups: {MAX_STEPS} at most");
+        return Err(InvalidSpec::new(format!("{own}.steps"), message));
+    }
+    Ok(())
+}
+
+/// How many steps an operation has at most, those of groups among them: all of them fit into a status.
+const MAX_STEPS: usize = 200;
+
 /// Checks what a child is to run.
 fn check_child(own: &str, step: &Step) -> Result<(), InvalidSpec> {
     let Some(spec) = step.operation.as_ref().and_then(|child| child.spec.as_ref()) else {
@@ -492,6 +727,7 @@ fn request_of(step: &Step, step_type: StepType) -> (&'static str, Value) {
         StepType::Wait => ("wait", to_value(&step.wait)),
         StepType::Set => ("set", to_value(&step.set)),
         StepType::Assert => ("assert", Value::Null), // an expression, not a template
+        StepType::Steps => ("steps", Value::Null),   // they are steps of their own
         StepType::Signal => ("signal", Value::Null), // its schema and default are taken as they are
         StepType::Approval => ("approval", to_value(&step.approval)),
         StepType::Operation => {
@@ -576,6 +812,70 @@ fn resolve_ancestors(steps: &mut [WorkflowStep]) -> Result<(), InvalidSpec> {
             .collect();
         steps[i].ancestors = ancestors;
         done.insert(i);
+    }
+    Ok(())
+}
+
+/// The key of an operation that excludes others, from the input that it says itself.
+///
+/// # Errors
+/// An expression that can't be evaluated, or doesn't give a text.
+pub fn concurrency_key(
+    concurrency: &Concurrency,
+    input: &Map<String, Value>,
+    identity: &Identity,
+) -> Result<String, InvalidSpec> {
+    let failed = |message: String| InvalidSpec::new("spec.concurrency.key", message);
+    let scope = Scope::default().with("input", Value::Object(input.clone())).with(
+        "operation",
+        json!({"name": identity.name, "namespace": identity.namespace, "uid": identity.uid}),
+    );
+    let key = Expression::parse(&concurrency.key).and_then(|key| key.evaluate(&scope));
+    match key.map_err(|error| failed(error.to_string()))? {
+        Value::String(key) if key.is_empty() => Err(failed("it gives an empty text".into())),
+        Value::String(key) if key.len() > 1024 => Err(failed("it gives a text of more than 1,024 bytes".into())),
+        Value::String(key) => Ok(key),
+        other => Err(failed(format!("a text is needed, not {other}: use string()"))),
+    }
+}
+
+/// Fills in the ancestors of steps in groups, and lets who reads a group read them.
+fn resolve_members(steps: &mut [WorkflowStep]) -> Result<(), InvalidSpec> {
+    let groups: Vec<usize> = (0..steps.len()).filter(|i| !steps[*i].members.is_empty()).collect();
+    for group in &groups {
+        let members = steps[*group].members.clone();
+        let mut done = BTreeSet::new();
+        while done.len() < members.len() {
+            let Some(i) = members
+                .clone()
+                .find(|i| !done.contains(i) && steps[*i].needs.is_subset(&done))
+            else {
+                let stuck: Vec<&str> = members
+                    .filter(|i| !done.contains(i))
+                    .map(|i| steps[i].name.as_str())
+                    .collect();
+                let message = format!(
+                    "these steps wait for each other, or for one that does: {}",
+                    stuck.join(", ")
+                );
+                return Err(InvalidSpec::new(format!("{}.steps", steps[*group].field), message));
+            };
+            let before = steps[i]
+                .needs
+                .iter()
+                .flat_map(|n| steps[*n].ancestors.iter().copied().chain([*n]));
+            steps[i].ancestors = before.chain(steps[*group].ancestors.iter().copied()).collect();
+            done.insert(i);
+        }
+    }
+    for group in groups {
+        if steps[group].for_each.is_some() {
+            continue;
+        }
+        let members = steps[group].members.clone();
+        for step in steps.iter_mut().filter(|step| step.ancestors.contains(&group)) {
+            step.ancestors.extend(members.clone());
+        }
     }
     Ok(())
 }

@@ -165,5 +165,5 @@ macro_rules! crash_everywhere {
 }
 
 crash_everywhere!(
-    calls, graph, flaky, timer, refused, slow, objects, job, saga, list, people, local, long, parent, template
+    calls, graph, flaky, timer, refused, slow, objects, job, saga, list, group, people, local, long, parent, template
 );

@@ -20,8 +20,8 @@ use crate::world::World;
 
 /// The samples of which a history is kept.
 const KEPT: &[&str] = &[
-    "calls", "graph", "flaky", "timer", "refused", "slow", "objects", "job", "saga", "list", "people", "local", "long",
-    "parent", "template",
+    "calls", "graph", "flaky", "timer", "refused", "slow", "objects", "job", "saga", "list", "group", "people",
+    "local", "long", "parent", "template",
 ];
 /// How many statuses of one are kept, at most.
 const MOST: usize = 24;
@@ -176,6 +176,7 @@ impl Replay {
                 actions,
                 spilled,
                 namespace_hold: None,
+                refused: None,
                 draining: false,
                 runner: "another",
                 now,

@@ -6,6 +6,7 @@
 mod actions;
 mod children;
 mod cluster;
+mod concurrency;
 mod crash_everywhere;
 mod faults;
 mod generated;

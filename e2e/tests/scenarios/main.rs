@@ -3,12 +3,14 @@
 mod access;
 mod actions;
 mod children;
+mod concurrency;
 mod control;
 mod crash;
 mod deadlines;
 mod finally;
 mod flow;
 mod gitops;
+mod groups;
 mod http;
 mod http_credentials;
 mod job;

@@ -1,20 +1,25 @@
-//! `lint`: everything that can be known to be wrong with an operation, from its file alone.
+//! `lint`: everything that can be known to be wrong with an operation, a template or a schedule, from its file alone.
 
 mod lines;
 mod rules;
 mod schema;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use self::lines::Lines;
+pub use self::lines::Lines;
 use self::schema::Checker;
 use super::output::{BOLD, GOOD, Output, paint};
 use super::{CliError, files};
-use crate::api::CloudOperation;
-use crate::engine::Workflow;
+use crate::api::{CloudOperation, CloudOperationSpec, OperationSchedule, OperationTemplate};
+use crate::engine::schedule::Calendar;
+use crate::engine::{self, InvalidSpec, Workflow};
+
+/// The kinds that people write.
+const KINDS: [&str; 3] = ["CloudOperation", "OperationTemplate", "OperationSchedule"];
 
 #[derive(Args)]
 pub struct Lint {
@@ -33,104 +38,176 @@ struct Problem {
 
 impl Lint {
     pub fn run(&self, out: &mut Output) -> Result<ExitCode, CliError> {
-        let checker = Checker::new()?;
-        let (mut operations, mut problems) = (0, 0);
+        let mut texts = vec![];
         for path in &self.files {
             let files = files::find(path)?;
             let searched = files.first() != Some(path);
             for file in files {
                 let text = files::read(&file)?;
-                // In a directory there are files of many kinds, templates too.
-                if searched && !text.contains("CloudOperation") {
-                    continue;
+                // In a directory there are files of many kinds, some of them no YAML that can be read.
+                if !searched || KINDS.iter().any(|kind| text.contains(kind)) {
+                    texts.push((file, text));
                 }
-                let (found, wrong) = check(&checker, &text);
-                operations += found;
-                problems += wrong.len();
-                for Problem { line, field, message } in wrong {
-                    let field = if field.is_empty() {
-                        field
-                    } else {
-                        paint(BOLD, &field) + ": "
-                    };
-                    out.print(&format!("{file}:{line}: {field}{message}\n"))?;
-                }
+            }
+        }
+        let linter = Linter::new(texts.iter().map(|(_, text)| text.as_str()))?;
+        let (mut objects, mut problems) = (0, 0);
+        for (file, text) in &texts {
+            let (found, wrong) = linter.check(text);
+            objects += found;
+            problems += wrong.len();
+            for Problem { line, field, message } in wrong {
+                out.print(&format!("{file}:{line}: {}{message}\n", label(&field)))?;
             }
         }
         if problems > 0 {
             return Ok(ExitCode::from(1));
         }
-        match operations {
-            0 => anstream::eprintln!("There is no CloudOperation in there."),
-            1 => anstream::eprintln!("{}: 1 operation, no problems", paint(GOOD, "ok")),
-            n => anstream::eprintln!("{}: {n} operations, no problems", paint(GOOD, "ok")),
+        match objects {
+            0 => anstream::eprintln!("There is nothing to check: no {} is in there.", KINDS.join(", no ")),
+            1 => anstream::eprintln!("{}: 1 object, no problems", paint(GOOD, "ok")),
+            n => anstream::eprintln!("{}: {n} objects, no problems", paint(GOOD, "ok")),
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// How many operations there are in a text, and what is wrong with them, by line.
-fn check(checker: &Checker, text: &str) -> (usize, Vec<Problem>) {
-    let documents = match files::documents(text) {
-        Ok(documents) => documents,
-        Err(error) => {
-            let line = error.location().map_or(1, |location| location.line());
-            return (
-                0,
-                vec![Problem {
-                    line,
-                    field: String::new(),
-                    message: format!("this is no YAML: {error}"),
-                }],
-            );
-        }
-    };
-    let lines = Lines::new(text);
-    let mut operations = 0;
-    let mut problems = vec![];
-    for (number, document) in documents
-        .iter()
-        .enumerate()
-        .filter(|(_, document)| files::is_operation(document))
-    {
-        operations += 1;
-        for (field, message) in problems_of(checker, document) {
-            problems.push(Problem {
+/// A field in front of what is wrong with it.
+fn label(field: &str) -> String {
+    if field.is_empty() {
+        String::new()
+    } else {
+        paint(BOLD, field) + ": "
+    }
+}
+
+/// What checks documents.
+pub struct Linter {
+    checkers: Vec<(&'static str, Checker)>,
+    /// The specs of the templates that are in the files as well.
+    templates: BTreeMap<String, Map<String, Value>>,
+}
+
+impl Linter {
+    /// With the templates that are in these texts.
+    ///
+    /// # Errors
+    /// When a schema can't be used.
+    pub fn new<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Self, CliError> {
+        let checkers: Result<_, _> = KINDS
+            .into_iter()
+            .map(|kind| Ok::<_, CliError>((kind, Checker::new(kind)?)))
+            .collect();
+        let documents = texts.flat_map(|text| files::documents(text).unwrap_or_default());
+        let templates = documents.filter(files::is_template).filter_map(|template| {
+            let name = template["metadata"]["name"].as_str()?.to_owned();
+            Some((name, template["spec"].as_object()?.clone()))
+        });
+        Ok(Self {
+            checkers: checkers?,
+            templates: templates.collect(),
+        })
+    }
+
+    /// How many objects there are in a text, and what is wrong with them, by line.
+    fn check(&self, text: &str) -> (usize, Vec<Problem>) {
+        let documents = match files::documents(text) {
+            Ok(documents) => documents,
+            Err(error) => {
+                let line = error.location().map_or(1, |location| location.line());
+                let message = format!("this is no YAML: {error}");
+                let field = String::new();
+                return (0, vec![Problem { line, field, message }]);
+            }
+        };
+        let lines = Lines::new(text);
+        let mut objects = 0;
+        let mut problems = vec![];
+        for (number, document) in documents.iter().enumerate() {
+            let Some(wrong) = self.problems(document) else {
+                continue;
+            };
+            objects += 1;
+            problems.extend(wrong.into_iter().map(|(field, message)| Problem {
                 line: lines.of(number, &field),
                 field,
                 message,
-            });
+            }));
+        }
+        problems.sort();
+        problems.dedup();
+        (objects, problems)
+    }
+
+    /// What is wrong with an object: fields and messages. Nothing is known of those of other kinds.
+    pub fn problems(&self, document: &Value) -> Option<Vec<(String, String)>> {
+        let of_kind = |(kind, _): &&(&str, Checker)| files::kind(document) == Some(*kind);
+        let (kind, checker) = self.checkers.iter().find(of_kind)?;
+        let mut problems = checker.check(document);
+        if has_no_name(document) {
+            problems.push(("metadata".into(), "a name is needed, or a generateName".into()));
+        }
+        rules::check(checker.schema(), document, "", &mut problems);
+        let read = match *kind {
+            "OperationTemplate" => serde_json::from_value(document.clone()).map(|template| of_template(&template)),
+            "OperationSchedule" => serde_json::from_value(document.clone()).map(|schedule| self.of_schedule(&schedule)),
+            _ => serde_json::from_value(document.clone())
+                .map(|CloudOperation { spec, .. }| self.of_spec(&spec).into_iter().collect()),
+        };
+        let deeper: Vec<InvalidSpec> = match read {
+            Ok(deeper) => deeper,
+            Err(error) if problems.is_empty() => {
+                problems.push(("spec".into(), error.to_string()));
+                vec![]
+            }
+            Err(_) => vec![],
+        };
+        for InvalidSpec { field, message } in deeper {
+            if problems.iter().all(|(known, _)| *known != field) {
+                problems.push((field, message));
+            }
+        }
+        Some(problems)
+    }
+
+    /// What keeps an operation from being executed. Of a template that isn't in the files nothing is known.
+    fn of_spec(&self, spec: &CloudOperationSpec) -> Option<InvalidSpec> {
+        match &spec.template_ref {
+            None => Workflow::compile(spec).err(),
+            Some(reference) => {
+                let resolved = engine::resolve(spec, self.templates.get(&reference.name)?);
+                // What is wrong with the template itself is said where it stands.
+                resolved
+                    .invalid
+                    .filter(|invalid| invalid.field.starts_with("spec.input") && invalid.field != "spec.inputSchema")
+            }
         }
     }
-    problems.sort();
-    problems.dedup();
-    (operations, problems)
+
+    fn of_schedule(&self, schedule: &OperationSchedule) -> Vec<InvalidSpec> {
+        let spec = &schedule.spec;
+        let calendar = Calendar::parse(&spec.schedule, spec.time_zone.as_deref()).err();
+        let operation = self.of_spec(&spec.operation.spec);
+        let operation = operation.map(|InvalidSpec { field, message }| InvalidSpec {
+            field: format!("spec.operation.{field}"),
+            message,
+        });
+        calendar.into_iter().chain(operation).collect()
+    }
 }
 
-/// What is wrong with an operation: fields and messages.
-fn problems_of(checker: &Checker, document: &Value) -> Vec<(String, String)> {
-    let mut problems = checker.check(document);
-    if has_no_name(document) {
-        problems.push(("metadata".into(), "a name is needed, or a generateName".into()));
-    }
-    rules::check(checker.schema(), document, "", &mut problems);
-    let operation = match serde_json::from_value::<CloudOperation>(document.clone()) {
-        Ok(operation) => operation,
-        Err(error) => {
-            if problems.is_empty() {
-                problems.push(("spec".into(), error.to_string()));
-            }
-            return problems;
-        }
+/// What keeps a template's operations from being executed, whatever their input.
+fn of_template(template: &OperationTemplate) -> Vec<InvalidSpec> {
+    let value = serde_json::to_value(&template.spec).unwrap_or_default();
+    let Ok(spec) = serde_json::from_value::<CloudOperationSpec>(value.clone()) else {
+        return vec![]; // not reached: a template has nothing that an operation hasn't
     };
-    // Of a template's steps nothing is known here.
-    if operation.spec.template_ref.is_none()
-        && let Err(invalid) = Workflow::compile(&operation.spec)
-        && problems.iter().all(|(field, _)| *field != invalid.field)
-    {
-        problems.push((invalid.field, invalid.message));
-    }
-    problems
+    let resolved = engine::resolve(&spec, &value.as_object().cloned().unwrap_or_default());
+    let schema = resolved.invalid.filter(|invalid| invalid.field == "spec.inputSchema");
+    schema
+        .into_iter()
+        .chain(Workflow::compile(&resolved.spec).err())
+        .collect()
 }
 
 fn has_no_name(document: &Value) -> bool {
@@ -147,9 +224,8 @@ mod tests {
     use super::*;
 
     fn said(file: &str) -> String {
-        let checker = Checker::new().unwrap();
         let text = std::fs::read_to_string(format!("tests/data/lint/{file}")).unwrap();
-        let (_, problems) = check(&checker, &text);
+        let (_, problems) = Linter::new([text.as_str()].into_iter()).unwrap().check(&text);
         let lines = problems
             .iter()
             .map(|p| format!("{}: {}: {}\n", p.line, p.field, p.message));
@@ -177,12 +253,43 @@ mod tests {
         assert_eq!(
             said("workflow.yaml"),
             "\
-6: spec.steps[0]: a step has exactly one of http, kubernetes, job, operation, wait, signal, approval, set, assert
+6: spec.steps[0]: a step has exactly one of http, kubernetes, job, operation, steps, wait, signal, approval, set, assert
 22: spec.steps[1].http.url: there is no step named \"lost\"; there are first, second
 31: spec.steps: these steps wait for each other, or for one that does: a, b (see needs, and what their expressions read)
 41: metadata: a name is needed, or a generateName
 "
         );
+    }
+
+    #[test]
+    fn templates_schedules_and_the_input_of_a_template_beside_it() {
+        assert_eq!(
+            said("others.yaml"),
+            "\
+11: spec.steps: needs of a step names a step that isn't there
+15: spec.steps[1].needs[0]: there is no step named \"describ\"; there are describe, resize
+21: spec: steps is missing
+23: spec.step: unknown field; did you mean steps?
+32: spec.input.size: 12 is greater than the maximum of 10
+38: spec.schedule: \"0 25 * * *\": failed to parse crontab expression: 0 25 * * * ^ value must be in range 0..=23; found 25
+43: spec.operation.spec.input.group: the template requires it
+51: spec.timeZone: there is no time zone \"Europe/Berln\": write it as Europe/Berlin
+56: spec.operation.spec.steps[0].set.v: invalid expression: `${` has no matching `}`; write $${ for a literal ${ (in: ${input.)
+"
+        );
+    }
+
+    #[test]
+    fn a_field_that_is_called_like_a_word_of_the_language_is_seen_by_rules() {
+        let operation = |wait: &str| {
+            let resource = "{apiVersion: apps/v1, kind: Deployment, name: web}";
+            format!(
+                "{{apiVersion: holdfast.dev/v1alpha1, kind: CloudOperation, metadata: {{name: a}}, spec: {{steps: [{{name: a, kubernetes: {{wait: {{resource: {resource}, {wait}}}}}}}]}}}}"
+            )
+        };
+        let problems = |wait: &str| Linter::new(std::iter::empty()).unwrap().check(&operation(wait)).1.len();
+        assert_eq!(problems("for: Current"), 0);
+        assert_eq!(problems("for: Current, until: 'true'"), 1);
     }
 
     #[test]
@@ -196,10 +303,10 @@ mod tests {
 
     #[test]
     fn the_samples_have_no_problems() {
-        let checker = Checker::new().unwrap();
         for entry in std::fs::read_dir("config/samples").unwrap() {
             let path = entry.unwrap().path();
-            let (_, problems) = check(&checker, &std::fs::read_to_string(&path).unwrap());
+            let text = std::fs::read_to_string(&path).unwrap();
+            let (_, problems) = Linter::new([text.as_str()].into_iter()).unwrap().check(&text);
             assert!(problems.is_empty(), "{}: {problems:?}", path.display());
         }
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::engine::expression::{Expression, Scope};
+use crate::engine::expression::{Expression, Scope, is_cel_word};
 
 /// Adds what breaks a rule of this schema, or of one within it. Rules on changes say nothing of a new object.
 pub fn check(schema: &Value, value: &Value, field: &str, problems: &mut Vec<(String, String)>) {
@@ -42,7 +42,26 @@ pub fn check(schema: &Value, value: &Value, field: &str, problems: &mut Vec<(Str
 /// True if the rule is surely broken. Where it can't be evaluated, the value has another type than it should, which the
 /// schema says better.
 fn is_broken(rule: &str, value: &Value) -> bool {
-    let scope = Scope::new().with("self", value.clone());
+    let scope = Scope::new().with("self", escaped(value));
     let holds = Expression::parse(rule).and_then(|rule| rule.evaluate_bool(&scope));
     holds == Ok(false)
+}
+
+/// A value with its fields named as rules name them: one that is called like a word of the language has underscores.
+fn escaped(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let field = |(name, value): (&String, &Value)| {
+                let name = if is_cel_word(name) {
+                    format!("__{name}__")
+                } else {
+                    name.clone()
+                };
+                (name, escaped(value))
+            };
+            Value::Object(fields.iter().map(field).collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(escaped).collect()),
+        other => other.clone(),
+    }
 }

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use crate::cli::CliError;
 use crate::cli::values::kind;
 
-/// The schema of CloudOperations, as their definition has it.
-fn of_operations() -> Value {
+/// The schema of a kind, as its definition has it.
+fn of(kind: &str) -> Value {
     let crds = crate::api::crds();
-    let crd = crds.into_iter().find(|crd| crd.spec.names.kind == "CloudOperation");
+    let crd = crds.into_iter().find(|crd| crd.spec.names.kind == kind);
     let version = crd.and_then(|crd| crd.spec.versions.into_iter().next());
     let schema = version.and_then(|version| version.schema?.open_api_v3_schema);
     let mut schema = serde_json::to_value(schema).unwrap_or_default();
@@ -36,15 +36,15 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// Of CloudOperations.
+    /// Of a kind.
     ///
     /// # Errors
-    /// When their schema can't be used.
-    pub fn new() -> Result<Self, CliError> {
-        let schema = of_operations();
+    /// When its schema can't be used.
+    pub fn new(kind: &str) -> Result<Self, CliError> {
+        let schema = of(kind);
         let mut strict = schema.clone();
         make_strict(&mut strict);
-        let unusable = |error| CliError::Usage(format!("the schema of CloudOperations can't be used: {error}"));
+        let unusable = |error| CliError::Usage(format!("the schema of {kind} can't be used: {error}"));
         let validator = jsonschema::validator_for(&strict).map_err(unusable)?;
         Ok(Self { schema, validator })
     }

@@ -254,6 +254,10 @@ impl Pass<'_> {
             _ if step.items.is_some() => Err(format!(
                 "step {name} is a list: name one of its items, such as {name}[0]"
             )),
+            StepState::Waiting if is_group(step) => Err(format!(
+                "step {name} is a group: name one of its steps, such as {}",
+                self.members_of(name).next().map_or(name, |member| &member.name)
+            )),
             StepState::Waiting if step.external.is_some() => Err(format!(
                 "what step {name} started is under way: cancel the operation, or wait for its end"
             )),
@@ -312,8 +316,7 @@ impl Pass<'_> {
             "a person said to go on without it",
         );
         if ended {
-            let (list, item) = split_item(&skip.step);
-            self.reopen_list(list, item.is_some());
+            self.reopen_around(workflow, &skip.step);
             self.status.epoch += 1; // what runs again with it, runs under a new key
             self.reopen(workflow);
         }
@@ -334,7 +337,7 @@ impl Pass<'_> {
                     .any(|step| stuck(step) && self.is_undo(&step.name));
                 let needs_it = |step: &&StepStatus| match undoing {
                     true => stuck(step) && self.is_undo(&step.name),
-                    false => matches!(step.state, Failed | TimedOut | Undecided) && split_item(&step.name).1.is_none(),
+                    false => matches!(step.state, Failed | TimedOut | Undecided) && !is_part(&step.name),
                 };
                 self.status
                     .steps
@@ -395,7 +398,10 @@ impl Pass<'_> {
         let Some(flow) = workflow.step(name) else {
             return Err(format!("there is no step {name:?}"));
         };
-        if flow.spec.on_failure == Some(OnFailure::Continue) && self.is_consumed(workflow, &flow.name) {
+        let consumed = |flow: &WorkflowStep| {
+            flow.spec.on_failure == Some(OnFailure::Continue) && self.is_consumed(workflow, &flow.name)
+        };
+        if consumed(flow) || workflow.group(flow).is_some_and(consumed) {
             return Err(format!(
                 "what follows has read how step {name} ended: reset goes back to it"
             ));
@@ -429,9 +435,9 @@ impl Pass<'_> {
 
     fn is_consumed(&self, workflow: &Workflow, name: &str) -> bool {
         let own = workflow.steps.iter().position(|flow| flow.name == name);
-        workflow.steps[..workflow.total]
-            .iter()
-            .any(|flow| own.is_some_and(|own| flow.ancestors.contains(&own)) && self.entry(&flow.name).is_some())
+        workflow
+            .main()
+            .any(|(_, flow)| own.is_some_and(|own| flow.ancestors.contains(&own)) && self.entry(&flow.name).is_some())
     }
 
     /// Lets a step run again: under its key where it isn't known whether its last attempt had its effect, unless the
@@ -439,8 +445,9 @@ impl Pass<'_> {
     fn run_again(&mut self, workflow: &Workflow, name: &str, new_key: bool) {
         let Ok(i) = self.position(name) else { return };
         let step = &mut self.status.steps[i];
-        if step.items.is_some() {
-            return self.run_list_again(workflow, name, new_key);
+        if step.items.is_some() || is_group(step) {
+            self.run_parts_again(workflow, name, new_key);
+            return self.reopen_around(workflow, name);
         }
         let attempts = matches!(
             step.step_type,
@@ -457,54 +464,63 @@ impl Pass<'_> {
             step.deadline = deadline.map(|most| self.now.plus(most));
             self.attempt(workflow, i, retry_event(workflow, name));
         } else {
-            let index = split_item(name).1.and_then(|index| i64::try_from(index).ok());
             self.status.steps.remove(i);
-            if let Some(index) = index {
-                let list = split_item(name).0;
-                let list = self.status.steps.iter_mut().find(|step| step.name == list);
-                if let Some(items) = list.and_then(|list| list.items.as_mut()) {
-                    items.again.insert(0, index);
-                }
+            if let (list, Some(index)) = split_item(name)
+                && let Some(list) = self.status.steps.iter_mut().find(|step| step.name == list)
+                && let Some(items) = &mut list.items
+            {
+                items.again.insert(0, i64::try_from(index).unwrap_or_default());
             }
         }
-        self.reopen_list(split_item(name).0, split_item(name).1.is_some());
+        self.reopen_around(workflow, name);
     }
 
-    fn run_list_again(&mut self, workflow: &Workflow, list: &str, new_key: bool) {
+    /// Lets what ended badly in a list or a group run again; and the list or group go on.
+    fn run_parts_again(&mut self, workflow: &Workflow, whole: &str, new_key: bool) {
         let ended_badly = |step: &&StepStatus| {
-            matches!(split_item(&step.name), (name, Some(_)) if name == list)
-                && !step.state.satisfies()
-                && step.state.is_closed()
+            let is_part = match split_item(&step.name) {
+                (list, Some(_)) => list == whole,
+                _ => group_name(&step.name) == Some(whole),
+            };
+            is_part && !step.state.satisfies() && step.state.is_closed()
         };
-        let items: Vec<String> = self
-            .status
-            .steps
-            .iter()
-            .filter(ended_badly)
-            .map(|step| step.name.clone())
-            .collect();
-        for item in items {
-            self.run_again(workflow, &item, new_key);
+        let parts = self.status.steps.iter().filter(ended_badly);
+        let parts: Vec<String> = parts.map(|step| step.name.clone()).collect();
+        for part in parts {
+            self.run_again(workflow, &part, new_key);
         }
-        self.reopen_list(list, true);
+        self.go_on(workflow, whole);
     }
 
-    /// Lets a list go on that had ended.
-    fn reopen_list(&mut self, list: &str, is_list: bool) {
-        let found = self
-            .status
-            .steps
-            .iter()
-            .position(|step| step.name == list && step.items.is_some());
-        if let (true, Some(i)) = (is_list, found)
-            && self.status.steps[i].state != StepState::Waiting
-        {
-            let step = &mut self.status.steps[i];
-            step.failure = None;
-            step.end_time = None;
-            step.end_seq = None;
-            self.advance(i, StepEvent::Observe, HistoryEvent::StepWaiting, "it goes on");
+    /// Lets the list and the group go on that a step is in.
+    fn reopen_around(&mut self, workflow: &Workflow, name: &str) {
+        let mut inner = name;
+        loop {
+            inner = match (split_item(inner), group_name(inner)) {
+                ((list, Some(_)), _) => list,
+                (_, Some(group)) => group,
+                _ => return,
+            };
+            self.go_on(workflow, inner);
         }
+    }
+
+    /// Lets a list or a group go on that had ended.
+    fn go_on(&mut self, workflow: &Workflow, whole: &str) {
+        let Ok(i) = self.position(whole) else { return };
+        let step = &self.status.steps[i];
+        if !(step.items.is_some() || is_group(step)) || step.state == StepState::Waiting {
+            return;
+        }
+        let deadline = workflow.step(whole).and_then(|flow| schedule_to_close(&flow.spec));
+        self.advance(i, StepEvent::Observe, HistoryEvent::StepWaiting, "it goes on");
+        let step = &mut self.status.steps[i];
+        step.failure = None;
+        step.end_time = None;
+        step.end_seq = None;
+        step.deadline = deadline
+            .filter(|_| step.items.is_none())
+            .map(|most| self.now.plus(most));
     }
 
     /// Lets an operation go on that had ended or was ending: what was ended before its time, or at the end, runs again.
@@ -525,7 +541,7 @@ impl Pass<'_> {
         // Where another step ended badly, too, the operation ends as that one lets it.
         let bad = self.status.steps.iter().find(|step| {
             let fails = |flow: &WorkflowStep| flow.role == Role::Main && !satisfies(flow, step);
-            step.state.is_closed() && split_item(&step.name).1.is_none() && workflow.step(&step.name).is_some_and(fails)
+            step.state.is_closed() && !is_part(&step.name) && workflow.step(&step.name).is_some_and(fails)
         });
         self.status.failure = bad.map(|step| Failure {
             step: Some(step.name.clone()),
@@ -543,22 +559,22 @@ impl Pass<'_> {
     }
 
     fn reset(&mut self, workflow: &Workflow, name: &str) -> Verdict {
-        let (name, item) = split_item(name);
-        if item.is_some() {
-            return Err(format!("a list is reset as a whole: reset {name}, or retry the item"));
+        if let Some((list, _)) = name.split_once('[') {
+            return Err(format!("a list is reset as a whole: reset {list}, or retry the item"));
         }
         self.position(name)?;
-        let Some(own) = workflow.steps[..workflow.total]
-            .iter()
-            .position(|flow| flow.name == name)
-        else {
+        let Some((own, flow)) = workflow.main().find(|(_, flow)| flow.name == name) else {
             return Err(format!("only one of spec.steps can be reset, not {name}"));
         };
         self.may_reopen(workflow)?;
+        // The group of a step that is reset runs again with those of its steps that are left.
+        let group = flow.group;
         let is_cut = |step: &StepStatus| {
-            workflow
-                .step(&step.name)
-                .is_some_and(|flow| flow.role == Role::Finally || flow.name == name || flow.ancestors.contains(&own))
+            workflow.step(&step.name).is_some_and(|flow| {
+                let is_group = group.is_some_and(|group| workflow.steps[group].name == flow.name);
+                let follows = flow.group == Some(own) || flow.ancestors.contains(&own);
+                flow.role == Role::Finally || flow.name == name || is_group || follows
+            })
         };
         let under_way = |step: &&StepStatus| {
             is_cut(step) && (step.state == StepState::Running || step.external.is_some()) && !step.state.is_closed()

@@ -133,42 +133,31 @@ impl Pass<'_> {
 
     /// Once the operation is going to end: ends what only waits; and, on a cancel or timeout, what is under way.
     pub(super) fn wind_down(&mut self) {
-        // Lists after their items.
-        let (lists, others): (Vec<usize>, Vec<usize>) =
-            (0..self.status.steps.len()).partition(|i| self.status.steps[*i].items.is_some());
-        for i in others.into_iter().chain(lists) {
+        // Lists and groups after what is in them.
+        let depth = |i: &usize| self.status.steps[*i].name.matches(['/', '[']).count();
+        let mut inside_out: Vec<usize> = (0..self.status.steps.len()).collect();
+        inside_out.sort_by_key(|i| std::cmp::Reverse(depth(i)));
+        for i in inside_out {
             let Some(flow) = self.flow(&self.status.steps[i].name) else {
                 continue;
             };
             let step = &self.status.steps[i];
             let name = &step.name;
-            let is_item = split_item(name).1.is_some();
-            let (ends, now) = match flow.role {
-                Role::Main => {
-                    let list_stops = is_item && self.stops_list(flow);
-                    (self.status.failure.is_some() || list_stops, self.ending_now())
-                }
-                Role::Undo(_) => (!self.compensates(), true),
-                Role::Finally => (false, false),
-            };
+            let now = matches!(flow.role, Role::Undo(_)) || (flow.role == Role::Main && self.ending_now());
             let unknown = step.maybe_done || step.state == StepState::Running;
-            if !ends || (unknown && self.must_end_first(step)) {
+            if !self.ends(flow, name) || (unknown && self.must_end_first(step)) {
                 continue;
             }
-            if is_open_list(step) {
-                let prefix = format!("{name}[");
-                let open = self
-                    .status
-                    .steps
-                    .iter()
-                    .any(|s| s.name.starts_with(&prefix) && !s.state.is_closed());
+            if is_open_list(step) || (is_group(step) && step.state == StepState::Waiting) {
+                let prefixes = [format!("{name}["), format!("{name}/")];
+                let within = |s: &&StepStatus| prefixes.iter().any(|prefix| s.name.starts_with(prefix));
+                let open = self.status.steps.iter().filter(within).any(|s| !s.state.is_closed());
                 if !open {
-                    self.advance(
-                        i,
-                        StepEvent::Cancel,
-                        HistoryEvent::StepCancelled,
-                        "before all of its items were done",
-                    );
+                    let message = match is_group(step) {
+                        true => "before all of its steps were done",
+                        false => "before all of its items were done",
+                    };
+                    self.advance(i, StepEvent::Cancel, HistoryEvent::StepCancelled, message);
                 }
                 continue;
             }

@@ -11,6 +11,7 @@ impl Pass<'_> {
         if self.status.failure.is_none() {
             self.start_main(workflow);
         }
+        self.advance_groups(workflow);
         self.advance_lists(workflow);
         if self.main_is_over(workflow) {
             self.undo_next(workflow);
@@ -38,7 +39,7 @@ impl Pass<'_> {
                     self.entry(&needed.name).is_some_and(|entry| satisfies(needed, entry))
                 });
             if ready && self.status.failure.is_none() {
-                self.start_step(workflow, flow);
+                self.start_step(workflow, flow, &flow.name);
             }
         }
     }
@@ -49,7 +50,7 @@ impl Pass<'_> {
                 Some(entry) if entry.state.is_closed() => {}
                 Some(_) => return,
                 None => {
-                    self.start_step(workflow, flow);
+                    self.start_step(workflow, flow, &flow.name);
                     if self.entry(&flow.name).is_some_and(|entry| !entry.state.is_closed()) {
                         return;
                     }
@@ -58,15 +59,19 @@ impl Pass<'_> {
         }
     }
 
-    pub(super) fn start_step(&mut self, workflow: &Workflow, flow: &WorkflowStep) {
-        let scope = request::scope_of_all(workflow, flow, self.inputs.identity, self.inputs.spec, &self.status);
+    /// Starts a step, under its path in the journal.
+    pub(super) fn start_step(&mut self, workflow: &Workflow, flow: &WorkflowStep, name: &str) {
+        let scope = match self.scope_of_all(workflow, flow, name) {
+            Ok(scope) => scope,
+            Err(error) => return self.enter_failed(flow, name, INVALID_EXPRESSION, &error.to_string()),
+        };
         if let Some(when) = &flow.when {
             match when.evaluate_bool(&scope) {
                 Ok(true) => {}
                 Ok(false) => {
                     return self.enter(
                         flow,
-                        &flow.name,
+                        name,
                         StepState::Skipped,
                         HistoryEvent::StepSkipped,
                         "its when is false",
@@ -74,14 +79,24 @@ impl Pass<'_> {
                 }
                 Err(error) => {
                     let message = format!("{}.when: {error}", flow.field);
-                    return self.enter_failed(flow, &flow.name, INVALID_EXPRESSION, &message);
+                    return self.enter_failed(flow, name, INVALID_EXPRESSION, &message);
                 }
             }
         }
         match &flow.for_each {
             Some(for_each) => self.start_list(flow, for_each, &scope),
-            None => self.start_one(flow, &flow.name, &scope),
+            None => self.start_one(flow, name, &scope),
         }
+    }
+
+    pub(super) fn scope_of_all(
+        &self,
+        workflow: &Workflow,
+        flow: &WorkflowStep,
+        name: &str,
+    ) -> Result<Scope, request::ExpressionFailure> {
+        let Inputs { identity, spec, .. } = self.inputs;
+        request::scope_of_all(workflow, flow, name, identity, spec, &self.status)
     }
 
     /// Starts a step without a list, or one item of one with.
@@ -119,6 +134,7 @@ impl Pass<'_> {
                 }
                 Err(error) => self.enter_failed(flow, name, INVALID_EXPRESSION, &format!("{}: {error}", at("wait"))),
             },
+            StepType::Steps => self.enter_waiting(flow, name, &format!("{} steps", flow.members.len())),
             StepType::Signal => {
                 let message = format!("waiting for the signal {}", flow.signal().unwrap_or(name));
                 self.enter_waiting(flow, name, &message);

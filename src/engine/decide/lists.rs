@@ -49,8 +49,9 @@ impl Pass<'_> {
 
     fn advance_list(&mut self, workflow: &Workflow, flow: &WorkflowStep) {
         let Some(for_each) = &flow.for_each else { return };
-        let scope = request::scope_of_all(workflow, flow, self.inputs.identity, self.inputs.spec, &self.status);
-        let Ok(items) = request::items(flow, for_each, &scope) else {
+        let scope = self.scope_of_all(workflow, flow, &flow.name);
+        let items = scope.and_then(|scope| Ok((request::items(flow, for_each, &scope)?, scope)));
+        let Ok((items, scope)) = items else {
             return; // not reached: it could be evaluated when it started, from what doesn't change
         };
         let most = flow
@@ -119,15 +120,24 @@ impl Pass<'_> {
     /// Takes items that are done out of the journal, and their outputs into the list's.
     fn fold(&mut self, list: &str) {
         let mut outputs = Map::new();
+        let mut done = vec![];
         self.status.steps.retain_mut(|step| match split_item(&step.name) {
             (name, Some(index)) if name == list && step.state.satisfies() => {
                 if let Some(output) = step.output.take() {
                     outputs.insert(index.to_string(), Value::Object(output));
                 }
+                if step.step_type == StepType::Steps {
+                    done.push(step.name.clone());
+                }
                 false
             }
             _ => true,
         });
+        if !done.is_empty() {
+            let of_done =
+                |step: &StepStatus| group_name(&step.name).is_some_and(|group| done.iter().any(|d| d == group));
+            self.status.steps.retain(|step| !of_done(step));
+        }
         let entry = self.status.steps.iter_mut().find(|step| step.name == list);
         if let Some(items) = entry.and_then(|entry| entry.items.as_mut()) {
             items.outputs.extend(outputs);

@@ -7,6 +7,7 @@
 
 mod actions;
 mod endings;
+mod groups;
 mod intents;
 mod lists;
 mod local;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use self::groups::{is_group, is_part};
 use self::intents::{retry_event, satisfies};
 use self::lists::is_open_list;
 use super::expression::{self, Expression, Scope};
@@ -28,7 +30,7 @@ use super::request::{
 use super::retry::schedule_to_close;
 use super::summary;
 use super::transitions::{StepEvent, next};
-use super::workflow::{InvalidSpec, Role, Workflow, WorkflowStep, item_name, split_item};
+use super::workflow::{InvalidSpec, Role, Workflow, WorkflowStep, group_name, item_name, member_name, split_item};
 use super::{AttemptOutcome, AttemptResult, Decision, ENGINE, IdempotencyKey, Inputs, Work, WorkKind};
 use crate::api::{
     Failure, HistoryEvent, Items, OnFailure, OperationState, OperationStatus, StepState, StepStatus, StepType, Time,
@@ -144,6 +146,17 @@ impl<'a> Pass<'a> {
                     format!("it was first seen after spec.startDeadline ({deadline}): nothing was executed"),
                 ));
             }
+            if let Some(why) = inputs.refused {
+                if inputs.spec.cancel.is_some() {
+                    return Err(self.end(OperationState::Cancelled, why.into()));
+                }
+                self.status.failure = Some(Failure {
+                    reason: "ConcurrencyLimit".into(),
+                    message: shorten(why, MAX_MESSAGE),
+                    step: None,
+                });
+                return Err(self.end(OperationState::Failed, format!("ConcurrencyLimit: {why}")));
+            }
             history::append(&mut self.status, self.now, HistoryEvent::Started, None, None);
             self.status.deadline = inputs.spec.timeout.as_ref().map(|t| self.now.plus(t.get()));
         } else if self.status.spec_digest.as_deref() != Some(inputs.spec_digest) {
@@ -258,7 +271,7 @@ impl<'a> Pass<'a> {
     }
 
     fn entry(&self, name: &str) -> Option<&StepStatus> {
-        self.status.steps.iter().find(|step| step.name == name)
+        request::entry(&self.status, name)
     }
 
     /// True once no step of `spec.steps` is open and none is to be started.

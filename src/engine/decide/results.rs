@@ -105,7 +105,7 @@ impl Pass<'_> {
             };
             return self.fail(i, &failure.reason, &format!("{}{attempts}", failure.message));
         }
-        let ending = self.status.failure.is_some() || self.inputs.spec.cancel.is_some();
+        let ending = self.ends(flow, &name) || self.inputs.spec.cancel.is_some();
         let must_end = self.status.steps[i].maybe_done && self.must_end_first(&self.status.steps[i]);
         if ending && flow.role == Role::Main && !must_end {
             return self.advance(i, StepEvent::Cancel, HistoryEvent::StepCancelled, &failure.message);
@@ -161,7 +161,7 @@ impl Pass<'_> {
         let pauses = self.inputs.spec.failure_policy == Some(FailurePolicy::Pause) && !ending;
         let for_a_person = self.flow(name).is_some_and(|flow| match flow.role {
             Role::Undo(_) => true,
-            Role::Main => pauses && flow.spec.on_failure != Some(OnFailure::Continue) && split_item(name).1.is_none(),
+            Role::Main => pauses && self.fails_all(flow, name),
             Role::Finally => false,
         });
         if for_a_person {
@@ -183,6 +183,14 @@ impl Pass<'_> {
         self.close_for_good(i, event, entry, reason, message);
     }
 
+    /// True if a failure of this step is the operation's: neither the step nor the group that it is in goes on, and no
+    /// list has room for it.
+    fn fails_all(&self, flow: &WorkflowStep, name: &str) -> bool {
+        let group = self.inputs.workflow.ok().and_then(|workflow| workflow.group(flow));
+        let goes_on = |flow: &WorkflowStep| flow.spec.on_failure == Some(OnFailure::Continue);
+        !goes_on(flow) && !group.is_some_and(goes_on) && !name.contains('[')
+    }
+
     /// Closes a step with a failure, and with it the operation, unless it goes on without it.
     pub(super) fn close_for_good(
         &mut self,
@@ -202,10 +210,8 @@ impl Pass<'_> {
         step.failure = Some(failure.clone());
         let name = step.name.clone();
         self.advance(i, event, entry, &format!("{reason}: {message}"));
-        let goes_on = split_item(&name).1.is_some()
-            || self
-                .flow(&name)
-                .is_some_and(|flow| flow.spec.on_failure == Some(OnFailure::Continue));
+        let goes_on = |flow: &WorkflowStep| flow.spec.on_failure == Some(OnFailure::Continue);
+        let goes_on = is_part(&name) || self.flow(&name).is_some_and(goes_on);
         if self.status.failure.is_none() && !goes_on {
             self.status.failure = Some(Failure {
                 step: Some(name),

@@ -22,7 +22,11 @@ impl Pass<'_> {
 
     /// True if an attempt of this step has to end before the step can be undone: what overtakes it would undo nothing.
     pub(super) fn must_end_first(&self, step: &StepStatus) -> bool {
-        self.compensates() && self.flow(&step.name).is_some_and(|flow| flow.undo.is_some())
+        let undone = |flow: &WorkflowStep| {
+            let group = self.inputs.workflow.ok().and_then(|workflow| workflow.group(flow));
+            flow.undo.is_some() || group.is_some_and(|group| group.undo.is_some())
+        };
+        self.compensates() && self.flow(&step.name).is_some_and(undone)
     }
 
     /// The steps that are still to be undone, the last one to end first.
@@ -30,9 +34,9 @@ impl Pass<'_> {
         if !self.compensates() {
             return vec![];
         }
-        let mut done: Vec<_> = workflow.steps[..workflow.total]
-            .iter()
-            .filter_map(|flow| {
+        let mut done: Vec<_> = workflow
+            .main()
+            .filter_map(|(_, flow)| {
                 let undo = &workflow.steps[flow.undo?];
                 let entry = self.entry(&flow.name)?;
                 let done = match &entry.items {
@@ -65,7 +69,7 @@ impl Pass<'_> {
             .entry(&workflow.steps[of].name)
             .and_then(|entry| entry.items.clone());
         let Some(list) = list else {
-            return self.start_step(workflow, undo);
+            return self.start_step(workflow, undo, &undo.name);
         };
         let mut done = self.done_items(&workflow.steps[of].name, &list);
         done.reverse();
@@ -88,13 +92,15 @@ impl Pass<'_> {
     }
 
     /// The items of a list that were done, or may have been, by index: those that have no entry of their own any more,
-    /// and those whose outcome is unknown.
+    /// those whose outcome is unknown, and those of which a part was done.
     fn done_items(&self, name: &str, list: &Items) -> Vec<i64> {
         let done = |index: &i64| {
-            let entry = usize::try_from(*index)
-                .ok()
-                .and_then(|index| self.entry(&item_name(name, index)));
-            !list.again.contains(index) && entry.is_none_or(|entry| entry.state.satisfies() || entry.maybe_done)
+            let item = item_name(name, usize::try_from(*index).unwrap_or_default());
+            let entry = self.entry(&item);
+            let began = |step: &StepStatus| step.state == StepState::Succeeded || step.maybe_done;
+            let is_done =
+                |entry: &StepStatus| entry.state.satisfies() || entry.maybe_done || self.members_of(&item).any(began);
+            !list.again.contains(index) && entry.is_none_or(is_done)
         };
         (0..list.next).filter(done).collect()
     }

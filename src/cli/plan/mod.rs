@@ -1,0 +1,331 @@
+//! `plan`: what an operation would do, with nothing done.
+
+mod rehearsal;
+mod walk;
+
+use std::process::ExitCode;
+
+use anstyle::Style;
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use self::rehearsal::Rehearsal;
+use self::walk::{Planned, Walked, What, walk};
+use super::cluster::{Cluster, quoted};
+use super::lint::Linter;
+use super::output::{BAD, BOLD, BUSY, FAINT, Format, GOOD, Output, PLAIN, WARN, machine, paint};
+use super::table::one_line;
+use super::tree::{Row, rows, wrapped};
+use super::{CliError, NAME, files, values};
+use crate::api::{CloudOperation, OperationTemplate};
+use crate::engine::{self, Identity, InvalidSpec, Workflow};
+
+/// How many changed fields, and items of a list, are shown in lines; -o json has all.
+const MOST_CHANGES: usize = 5;
+const MOST_ITEMS: usize = 20;
+
+#[derive(Args)]
+#[group(id = "what", required = true, multiple = false)]
+pub struct Which {
+    /// The file, with one CloudOperation, and the template that it runs if that isn't in the cluster; - for standard input.
+    #[arg(short, long, value_name = "FILE")]
+    filename: Option<String>,
+    /// A template in the cluster, in place of a file: what an operation of it would do.
+    #[arg(long, value_name = "NAME")]
+    template: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Plan {
+    #[command(flatten)]
+    what: Which,
+    /// A field of spec.input, in place of what is there; the value is JSON, or else text. Can be repeated.
+    #[arg(long, value_name = "NAME=VALUE")]
+    input: Vec<String>,
+    /// In another form.
+    #[arg(short, long, value_enum)]
+    output: Option<Form>,
+}
+
+/// A form for programs.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Form {
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+impl From<Form> for Format {
+    fn from(form: Form) -> Self {
+        match form {
+            Form::Json => Self::Json,
+            Form::Yaml => Self::Yaml,
+        }
+    }
+}
+
+impl Plan {
+    pub async fn run(&self, cluster: &Cluster, out: &mut Output) -> Result<ExitCode, CliError> {
+        let (document, beside) = self.read()?;
+        cluster.is_for(&document)?;
+        let operation = match valid(&document, beside.iter()) {
+            Ok(operation) => operation,
+            Err(wrong) => return self.invalid(out, &wrong),
+        };
+        let mut spec = operation.spec.clone();
+        if let Some(reference) = &spec.template_ref {
+            let of_file = |template: &&Value| template["metadata"]["name"] == json!(reference.name);
+            let template = match beside.iter().find(of_file) {
+                Some(template) => template["spec"].as_object().cloned().unwrap_or_default(),
+                None => template(cluster, &reference.name).await?,
+            };
+            let resolved = engine::resolve(&spec, &template);
+            if let Some(wrong) = resolved.invalid {
+                return self.invalid(out, &[wrong]);
+            }
+            spec = resolved.spec;
+        }
+        let workflow = match Workflow::compile(&spec) {
+            Ok(workflow) => workflow,
+            Err(wrong) => return self.invalid(out, &[wrong]),
+        };
+        let metadata = &operation.metadata;
+        let identity = Identity {
+            namespace: cluster.namespace.clone(),
+            name: metadata
+                .name
+                .clone()
+                .or(metadata.generate_name.clone())
+                .unwrap_or_default(),
+            uid: "00000000-0000-0000-0000-000000000000".into(),
+            ..Identity::default()
+        };
+        let walked = walk(&workflow, &spec, &identity, &Rehearsal::new(cluster.client.clone())).await;
+        match self.output {
+            None => {
+                let mut text = render(&identity, &spec.input, &walked, out.width());
+                text.push_str(&self.hint(cluster, spec.service_account(), &walked));
+                out.print(&text)?;
+            }
+            Some(form) => {
+                let mut plan = json!({
+                    "operation": identity.name, "namespace": identity.namespace,
+                    "serviceAccountName": spec.service_account(), "input": spec.input,
+                });
+                if let (Value::Object(plan), Ok(Value::Object(walked))) = (&mut plan, serde_json::to_value(&walked)) {
+                    plan.extend(walked);
+                }
+                out.print(&machine(&plan, form.into())?)?;
+            }
+        }
+        let bad = all(&walked).any(|step| matches!(step.action, What::Refused | What::Fails));
+        Ok(ExitCode::from(u8::from(bad)))
+    }
+
+    fn invalid(&self, out: &mut Output, wrong: &[InvalidSpec]) -> Result<ExitCode, CliError> {
+        if let Some(form) = self.output {
+            let problem = |wrong: &InvalidSpec| json!({"field": wrong.field, "message": wrong.message});
+            let wrong: Vec<Value> = wrong.iter().map(problem).collect();
+            out.print(&machine(&json!({"invalid": wrong}), form.into())?)?;
+            return Ok(ExitCode::from(1));
+        }
+        for InvalidSpec { field, message } in wrong {
+            out.print(&format!("{} {}: {message}\n", paint(BAD, "✗"), paint(BOLD, field)))?;
+        }
+        anstream::eprintln!("It would end as InvalidSpec, before anything is done.");
+        Ok(ExitCode::from(1))
+    }
+
+    /// How to try it with other rights, where these were too few.
+    fn hint(&self, cluster: &Cluster, account: &str, walked: &Walked) -> String {
+        let denied = |step: &Planned| step.action == What::Refused && step.message.starts_with("AccessDenied");
+        let account = format!("system:serviceaccount:{}:{account}", cluster.namespace);
+        if !all(walked).any(denied) || cluster.flags.contains(&format!("--as {account}")) {
+            return String::new();
+        }
+        format!(
+            "This was tried with your rights. The operation acts as its service account; to try with that one's, if you may:\n    {NAME} plan {}{} --as {account}\n",
+            match (&self.what.filename, &self.what.template) {
+                (Some(file), _) => format!("-f {}", quoted(file)),
+                (None, template) => format!("--template {}", template.as_deref().unwrap_or_default()),
+            },
+            cluster.flags
+        )
+    }
+
+    /// The operation, and the templates beside it.
+    fn read(&self) -> Result<(Value, Vec<Value>), CliError> {
+        let (mut operation, beside) = match (&self.what.filename, &self.what.template) {
+            (Some(file), _) => files::operation_and_templates(file)?,
+            (None, template) => {
+                let template = template.as_deref().unwrap_or_default();
+                let operation = json!({
+                    "apiVersion": "holdfast.dev/v1alpha1", "kind": "CloudOperation",
+                    "metadata": {"generateName": format!("{template}-")},
+                    "spec": {"templateRef": {"name": template}},
+                });
+                (operation, vec![])
+            }
+        };
+        values::set_input(&mut operation, &self.input)?;
+        Ok((operation, beside))
+    }
+}
+
+/// The operation, if nothing is wrong with it and the templates beside it.
+fn valid<'a>(document: &Value, beside: impl Iterator<Item = &'a Value>) -> Result<CloudOperation, Vec<InvalidSpec>> {
+    let own = |message: String| {
+        vec![InvalidSpec {
+            field: String::new(),
+            message,
+        }]
+    };
+    let linter = Linter::new(std::iter::empty()).map_err(|error| own(error.to_string()))?;
+    let mut wrong = linter.problems(document).unwrap_or_default();
+    for template in beside {
+        let name = template["metadata"]["name"].as_str().unwrap_or_default();
+        let problems = linter.problems(template).unwrap_or_default().into_iter();
+        wrong.extend(problems.map(|(field, message)| (format!("template {name}: {field}"), message)));
+    }
+    if wrong.is_empty() {
+        return serde_json::from_value(document.clone()).map_err(|error| own(error.to_string()));
+    }
+    let wrong = wrong.into_iter().map(|(field, message)| InvalidSpec { field, message });
+    Err(wrong.collect())
+}
+
+async fn template(cluster: &Cluster, name: &str) -> Result<Map<String, Value>, CliError> {
+    let found = cluster.api::<OperationTemplate>().get_opt(name).await;
+    match found.map_err(CliError::cluster(format!("OperationTemplate {name} can't be read")))? {
+        Some(template) => {
+            let spec = serde_json::to_value(template.spec).unwrap_or_default();
+            Ok(spec.as_object().cloned().unwrap_or_default())
+        }
+        None => Err(CliError::Usage(format!(
+            "there is no OperationTemplate {name} in namespace {}: apply it, or put it into the file, beside the operation",
+            cluster.namespace
+        ))),
+    }
+}
+
+/// Every step and item.
+fn all(walked: &Walked) -> impl Iterator<Item = &Planned> {
+    let steps = walked.steps.iter().chain(&walked.undo).chain(&walked.finally);
+    steps.flat_map(|step| std::iter::once(step).chain(&step.items))
+}
+
+fn render(identity: &Identity, input: &Map<String, Value>, walked: &Walked, width: Option<usize>) -> String {
+    let mut text = format!(
+        "{} in namespace {}: a plan, nothing was changed\n",
+        paint(BOLD, &identity.name),
+        identity.namespace
+    );
+    if !input.is_empty() {
+        let input = Value::Object(input.clone()).to_string();
+        text.push_str(&format!("{}\n", wrapped(&input, "input: ", "       ", width)));
+    }
+    let part = |steps: &[Planned]| steps.iter().flat_map(lines).collect::<Vec<_>>();
+    let mut parts = vec![("", part(&walked.steps))];
+    for (title, steps) in [
+        ("undo, if a step failed and the failure policy says so", &walked.undo),
+        ("finally", &walked.finally),
+    ] {
+        if !steps.is_empty() {
+            parts.push((title, part(steps)));
+        }
+    }
+    text.push_str(&rows(&parts, width));
+    if let Some(output) = &walked.output {
+        text.push_str(&format!(
+            "\n{}\n",
+            wrapped(&output.to_string(), "output: ", "        ", width)
+        ));
+    }
+    text.push_str(&format!("\n{}\n", summary(walked)));
+    text
+}
+
+/// How many would do what.
+fn summary(walked: &Walked) -> String {
+    let mut counts: Vec<(String, usize)> = vec![];
+    for step in all(walked).filter(|step| step.items.is_empty() && step.action != What::Undo) {
+        let word = look(step.action).2.to_owned();
+        match counts.iter_mut().find(|(known, _)| *known == word) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((word, 1)),
+        }
+    }
+    let counts: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
+    counts.join(", ")
+}
+
+/// How a step's action looks, and what it is called.
+fn look(action: What) -> (&'static str, Style, &'static str) {
+    match action {
+        What::Computed => ("✓", GOOD, "computed"),
+        What::Holds => ("✓", GOOD, "holds"),
+        What::Read => ("✓", GOOD, "read"),
+        What::Create => ("+", BUSY, "would create"),
+        What::Change => ("~", WARN, "would change"),
+        What::Delete => ("-", BAD, "would delete"),
+        What::NoChange => ("=", GOOD, "no change"),
+        What::Call => ("→", BUSY, "would call"),
+        What::Wait => ("…", PLAIN, "would wait"),
+        What::Items => ("↻", PLAIN, "for each"),
+        What::Skipped => ("–", FAINT, "skipped"),
+        What::Unknown => ("?", WARN, "not known yet"),
+        What::Undo => ("○", FAINT, "would undo"),
+        What::Refused => ("✗", BAD, "refused"),
+        What::Fails => ("✗", BAD, "fails"),
+        What::FailsAndGoesOn => ("✗", WARN, "fails, and goes on"),
+        What::NotReached => ("○", FAINT, "not reached"),
+    }
+}
+
+fn lines(step: &Planned) -> Vec<Row> {
+    let mut lines = vec![line(step, 0)];
+    lines.extend(step.items.iter().take(MOST_ITEMS).map(|item| line(item, 1)));
+    let more = step.items.len().saturating_sub(MOST_ITEMS);
+    if more > 0 {
+        lines.push(Row::new(
+            1,
+            ("…", FAINT),
+            "",
+            "",
+            format!("and {more} more: -o json has them"),
+        ));
+    }
+    lines
+}
+
+fn line(step: &Planned, depth: usize) -> Row {
+    let (symbol, style, word) = look(step.action);
+    let mut detail = step.message.clone();
+    if !step.changes.is_empty() {
+        let shown: Vec<String> = step
+            .changes
+            .iter()
+            .take(MOST_CHANGES)
+            .map(ToString::to_string)
+            .collect();
+        let more = step.changes.len().saturating_sub(MOST_CHANGES);
+        let more = if more > 0 {
+            format!(", and {more} more")
+        } else {
+            String::new()
+        };
+        detail = format!("{detail}: {}{more}", shown.join(", "));
+    }
+    if let Some(output) = step.output.as_ref().filter(|_| step.action == What::Read) {
+        detail = format!("{detail} → {}", Value::Object(output.clone()));
+    }
+    let after: Vec<&str> = step.known_after.iter().map(String::as_str).collect();
+    let after = after.join(", ");
+    match &step.when {
+        Some(when) => detail = format!("{detail}, if {when} (known after {after})"),
+        None if !after.is_empty() => detail = format!("{detail} (known after {after})"),
+        None => {}
+    }
+    Row::new(depth, (symbol, style), &step.name, word, one_line(&detail))
+}

@@ -1,0 +1,188 @@
+//! Concurrency keys: OperationLock objects, changed by compare-and-swap.
+//!
+//! A holder counts while its operation exists and hasn't ended, whatever else happens: so nothing leaks when a process
+//! dies, an operation is cancelled or deleted, and nothing need be released. Who wants a key takes out those that no
+//! longer count, and puts itself in, in one write.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
+use kube::{Api, Client, Resource, ResourceExt};
+use sha2::{Digest, Sha256};
+
+use super::cached::Cached;
+use super::queue::{Line, Queue};
+use super::within::within;
+use crate::api::{CloudOperation, FIELD_MANAGER, LockHolder, OperationLock, OperationLockSpec, OperationState, Time};
+
+/// How often a lock is tried again that others change meanwhile.
+const MAX_ROUNDS: usize = 16;
+
+/// Where locks are.
+pub struct Locks {
+    client: Client,
+}
+
+impl Locks {
+    /// With the operator's own access to the API server.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Takes a key for an operation, which must have entered its line. Answers whether it holds it; one that had ended before
+    /// (`again`) is put in anew, so that nobody takes it out at the same time.
+    ///
+    /// # Errors
+    /// When that can't be said. It is tried again: one that is in there holds the key.
+    pub async fn take(
+        &self,
+        operation: &CloudOperation,
+        line: &Line,
+        most: usize,
+        again: bool,
+        queue: &Queue,
+        now: Time,
+    ) -> Result<bool, kube::Error> {
+        let key = line.key.clone().unwrap_or_default();
+        let api: Api<OperationLock> = Api::namespaced(self.client.clone(), &line.namespace);
+        let name = lock_name(&key);
+        let me = LockHolder {
+            name: operation.name_any(),
+            uid: operation.uid().unwrap_or_default(),
+            since: now,
+        };
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..PostParams::default()
+        };
+        for _ in 0..MAX_ROUNDS {
+            let found = within(api.get_opt(&name)).await?;
+            let (before, metadata) = match found {
+                Some(lock) => (lock.spec.holders, lock.metadata),
+                None => (vec![], ObjectMeta::default()),
+            };
+            let mine = before.iter().find(|holder| holder.uid == me.uid).cloned();
+            if mine.is_some() && !again {
+                return Ok(true);
+            }
+            let mut holders = vec![];
+            for holder in before.into_iter().filter(|holder| holder.uid != me.uid) {
+                if queue.runs(line, &holder.uid) || self.counts(&line.namespace, &holder).await? {
+                    holders.push(holder);
+                }
+            }
+            if holders.len() >= most {
+                return Ok(false);
+            }
+            holders.push(me.clone());
+            let lock = OperationLock {
+                metadata: ObjectMeta {
+                    name: Some(name.clone()),
+                    namespace: Some(line.namespace.clone()),
+                    // Gone with the last of them, at the latest.
+                    owner_references: Some(holders.iter().map(owner).collect()),
+                    managed_fields: None,
+                    ..metadata
+                },
+                spec: OperationLockSpec {
+                    key: key.clone(),
+                    holders,
+                },
+            };
+            let written = match lock.metadata.resource_version {
+                Some(_) => within(api.replace(&name, &params, &lock)).await,
+                None => within(api.create(&params, &lock)).await,
+            };
+            match written {
+                Ok(_) => return Ok(true),
+                Err(kube::Error::Api(said)) if matches!(said.code, 404 | 409) => {} // it changed: look again
+                Err(error) => return Err(error),
+            }
+        }
+        Err(kube::Error::Service(
+            format!("OperationLock {name} changed {MAX_ROUNDS} times while it was taken").into(),
+        ))
+    }
+
+    /// Deletes the lock of a line in which nobody stands any more. One that isn't deleted does no harm.
+    ///
+    /// # Errors
+    /// When it could not be looked at, or deleted.
+    pub async fn tidy(&self, line: &Line) -> Result<(), kube::Error> {
+        let api: Api<OperationLock> = Api::namespaced(self.client.clone(), &line.namespace);
+        let name = lock_name(line.key.as_deref().unwrap_or_default());
+        let Some(lock) = within(api.get_opt(&name)).await? else {
+            return Ok(());
+        };
+        for holder in &lock.spec.holders {
+            if self.counts(&line.namespace, holder).await? {
+                return Ok(());
+            }
+        }
+        let params = DeleteParams {
+            // One that was changed since is somebody's.
+            preconditions: Some(Preconditions {
+                uid: lock.uid(),
+                resource_version: lock.resource_version(),
+            }),
+            ..DeleteParams::background()
+        };
+        match within(api.delete(&name, &params)).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(said)) if matches!(said.code, 404 | 409) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// True if a holder exists and hasn't ended. The API server is asked: the cache may be old.
+    async fn counts(&self, namespace: &str, holder: &LockHolder) -> Result<bool, kube::Error> {
+        let api: Api<Cached> = Api::namespaced(self.client.clone(), namespace);
+        let found = within(api.get_opt(&holder.name)).await?;
+        Ok(found.is_some_and(|operation| {
+            let ended = operation.state().is_some_and(OperationState::is_finished);
+            operation.uid().as_ref() == Some(&holder.uid) && !ended
+        }))
+    }
+}
+
+fn owner(holder: &LockHolder) -> OwnerReference {
+    OwnerReference {
+        api_version: CloudOperation::api_version(&()).into_owned(),
+        kind: CloudOperation::kind(&()).into_owned(),
+        name: holder.name.clone(),
+        uid: holder.uid.clone(),
+        controller: None,
+        block_owner_deletion: Some(false),
+    }
+}
+
+/// The name of a key's lock: what of the key a name may have, and a digest of it.
+pub fn lock_name(key: &str) -> String {
+    let readable: String = key
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(40)
+        .collect();
+    let digest: String = Sha256::digest(key.as_bytes())[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    match readable.trim_matches('-') {
+        "" => digest,
+        readable => format!("{readable}-{digest}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lock_name;
+
+    #[test]
+    fn a_locks_name_says_its_key_and_no_other_key_has_it() {
+        let name = lock_name("prod/Web EU");
+        assert!(name.starts_with("prod-web-eu-"), "{name}");
+        assert_ne!(name, lock_name("prod/web EU"));
+        assert_eq!(lock_name("→").len(), 16);
+        assert!(lock_name(&"k".repeat(1024)).len() <= 63);
+    }
+}

@@ -1,0 +1,217 @@
+//! Who waits for whom: operations with the same concurrency key, and those of a namespace that runs only so many at once.
+//! Kept in memory, from what the cache has; what may never be wrong, who holds a key, is in OperationLock objects.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
+
+use super::cached::Cached;
+use super::cloud_operation::{RESTORED_LABEL, identity};
+use crate::api::{OperationState, Time};
+use crate::engine::concurrency_key;
+
+/// A line in which operations stand: by namespace, that of a concurrency key, or that of the whole namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Line {
+    /// The namespace.
+    pub namespace: String,
+    /// The key.
+    pub key: Option<String>,
+}
+
+/// The lines.
+#[derive(Default)]
+pub struct Queue {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    lines: HashMap<Line, Standing>,
+    /// Where an operation stands, by its uid.
+    places: HashMap<String, HashMap<Line, Turn>>,
+}
+
+/// Who stands in a line.
+#[derive(Default)]
+struct Standing {
+    /// The uids of those that run.
+    running: HashSet<String>,
+    /// Those that wait, the first one first.
+    waiting: BTreeSet<Turn>,
+}
+
+/// Who comes first: who was created first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Turn {
+    created: Option<Time>,
+    name: String,
+    uid: String,
+}
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in an operation as it is now; `capped` if its namespace runs only so many at once. Answers the operations
+    /// that are to be looked at: for which there may be room.
+    pub fn see(&self, operation: &Cached, capped: bool) -> Vec<ObjectRef<Cached>> {
+        let uid = operation.uid().unwrap_or_default();
+        if operation.state().is_some_and(OperationState::is_finished) {
+            return self.leave(&uid);
+        }
+        let line = |key| Line {
+            namespace: operation.namespace().unwrap_or_default(),
+            key,
+        };
+        let (started, mut lines) = (operation.is_started(), vec![]);
+        if operation.excludes_others()
+            && let Ok(whole) = operation.parse()
+            && let Some(concurrency) = &whole.spec.concurrency
+        {
+            let held = whole.spec.suspend == Some(true) || operation.labels().contains_key(RESTORED_LABEL);
+            if !started && held {
+                return self.leave(&uid); // it takes no turn from another meanwhile
+            }
+            // One without a key ends as soon as it is looked at.
+            lines.extend(concurrency_key(concurrency, &whole.spec.input, &identity(&whole)).map(|key| line(Some(key))));
+        }
+        // One that waits for a key waits in that line alone.
+        if capped && (started || !operation.excludes_others()) {
+            lines.push(line(None));
+        }
+        let turn = Turn::of(operation);
+        let mut state = self.state();
+        for line in lines {
+            if started {
+                state.run(line, &turn);
+            } else if !state.runs(&line, &uid) {
+                state.wait(line, turn.clone());
+            }
+        }
+        vec![]
+    }
+
+    /// Lets an operation leave: it has ended or is gone. Answers whose turn it may be now.
+    pub fn leave(&self, uid: &str) -> Vec<ObjectRef<Cached>> {
+        self.state().leave(uid)
+    }
+
+    /// Lets all leave but these.
+    pub fn keep(&self, uids: &HashSet<String>) -> Vec<ObjectRef<Cached>> {
+        let mut state = self.state();
+        let gone: Vec<String> = state
+            .places
+            .keys()
+            .filter(|uid| !uids.contains(*uid))
+            .cloned()
+            .collect();
+        gone.iter().flat_map(|uid| state.leave(uid)).collect()
+    }
+
+    /// True if it is an operation's turn to run in a line of which so many run at once; it counts as one that runs from
+    /// then on. Else it waits, and is woken when its turn may have come.
+    pub fn enter(&self, line: &Line, turn: Turn, most: usize) -> bool {
+        let mut state = self.state();
+        if state.runs(line, &turn.uid) {
+            return true;
+        }
+        state.wait(line.clone(), turn.clone());
+        let standing = &state.lines[line];
+        let room = standing.running.len() + standing.waiting.range(..&turn).take(most).count() < most;
+        if room {
+            state.run(line.clone(), &turn);
+        }
+        room
+    }
+
+    /// Lets an operation that entered wait again: another holds the key after all.
+    pub fn back(&self, line: &Line, turn: Turn) {
+        let mut state = self.state();
+        if let Some(standing) = state.lines.get_mut(line) {
+            standing.running.remove(&turn.uid);
+        }
+        state.wait(line.clone(), turn);
+    }
+
+    /// Whose turn it may be in a line, after another has entered.
+    pub fn next(&self, line: &Line) -> Option<ObjectRef<Cached>> {
+        self.state().next(line)
+    }
+
+    /// True if an operation counts as one that runs.
+    pub fn runs(&self, line: &Line, uid: &str) -> bool {
+        self.state().runs(line, uid)
+    }
+
+    /// True if nobody stands in a line.
+    pub fn is_empty(&self, line: &Line) -> bool {
+        !self.state().lines.contains_key(line)
+    }
+}
+
+impl Turn {
+    /// That of an operation that has not started.
+    pub fn of(operation: &impl ResourceExt) -> Self {
+        Self {
+            created: operation.creation_timestamp().map(|time| Time::new(time.0)),
+            name: operation.name_any(),
+            uid: operation.uid().unwrap_or_default(),
+        }
+    }
+
+    /// That of an operation that had ended, and which a person lets go on: it is older than all that wait.
+    pub fn back_again(operation: &impl ResourceExt) -> Self {
+        Self {
+            created: None,
+            ..Self::of(operation)
+        }
+    }
+}
+
+impl State {
+    fn runs(&self, line: &Line, uid: &str) -> bool {
+        self.lines
+            .get(line)
+            .is_some_and(|standing| standing.running.contains(uid))
+    }
+
+    fn wait(&mut self, line: Line, turn: Turn) {
+        let place = self.places.entry(turn.uid.clone()).or_default();
+        let before = place.insert(line.clone(), turn.clone());
+        let standing = self.lines.entry(line).or_default();
+        before.map(|before| standing.waiting.remove(&before));
+        standing.waiting.insert(turn);
+    }
+
+    fn run(&mut self, line: Line, turn: &Turn) {
+        let place = self.places.entry(turn.uid.clone()).or_default();
+        let before = place.insert(line.clone(), turn.clone());
+        let standing = self.lines.entry(line).or_default();
+        before.map(|before| standing.waiting.remove(&before));
+        standing.running.insert(turn.uid.clone());
+    }
+
+    fn leave(&mut self, uid: &str) -> Vec<ObjectRef<Cached>> {
+        let place = self.places.remove(uid).unwrap_or_default();
+        for (line, turn) in &place {
+            if let Some(standing) = self.lines.get_mut(line) {
+                standing.running.remove(uid);
+                standing.waiting.remove(turn);
+                if standing.running.is_empty() && standing.waiting.is_empty() {
+                    self.lines.remove(line);
+                }
+            }
+        }
+        place.keys().filter_map(|line| self.next(line)).collect()
+    }
+
+    fn next(&self, line: &Line) -> Option<ObjectRef<Cached>> {
+        let first = self.lines.get(line)?.waiting.first()?;
+        Some(ObjectRef::new(&first.name).within(&line.namespace))
+    }
+}

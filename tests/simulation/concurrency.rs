@@ -1,0 +1,383 @@
+//! Operations that exclude each other: never more at once than may be, who was created first first, and nothing leaked.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use holdfast::api::{CloudOperation, MAX_OPERATIONS_ANNOTATION, OperationLock, OperationState};
+use holdfast_apiserver::Fault;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use crate::world::{NAMESPACE, World, dying, of_operator};
+
+/// An operation that holds the key `eu`, by its name, for a minute and two calls.
+fn exclusive(name: &str, fields: &Value) -> Value {
+    let mut manifest = json!({
+        "apiVersion": "holdfast.dev/v1alpha1", "kind": "CloudOperation",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "input": {"region": "eu"},
+            "concurrency": {"key": "'deploy-' + input.region"},
+            "steps": [
+                {"name": "first", "http": {"method": "POST", "url": format!("http://inventory.prod/{name}/first")}},
+                {"name": "nap", "wait": {"duration": "1m"}},
+                {"name": "last", "http": {"method": "POST", "url": format!("http://inventory.prod/{name}/last")}},
+            ],
+        },
+    });
+    for (field, value) in fields.as_object().unwrap() {
+        manifest["spec"][field] = value.clone();
+    }
+    manifest
+}
+
+/// The most operations that were under way at once, by what was written; and the order in which they started.
+fn under_way(world: &World) -> (usize, Vec<String>) {
+    let (mut now, mut most, mut order) = (BTreeSet::new(), 0, vec![]);
+    for write in world.server.writes() {
+        let change = &write.change;
+        if change.key.resource != "cloudoperations" {
+            continue;
+        }
+        let runs = change.after.as_ref().is_some_and(|after| {
+            let status = &after.object["status"];
+            let state = serde_json::from_value::<OperationState>(status["state"].clone());
+            status.get("startTime").is_some() && !state.is_ok_and(OperationState::is_finished)
+        });
+        if !runs {
+            now.remove(&change.key.name);
+        } else if now.insert(change.key.name.clone()) {
+            order.push(change.key.name.clone());
+        }
+        most = most.max(now.len());
+    }
+    (most, order)
+}
+
+async fn patch(world: &World, name: &str, patch: Value) {
+    let api: Api<CloudOperation> = Api::namespaced(world.server.client("user"), NAMESPACE);
+    api.patch(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .unwrap();
+}
+
+async fn all_end(world: &World, names: &[&str]) {
+    let ended = |world: &World| names.iter().all(|name| world.finished(name));
+    world.until("all end", ended).await;
+}
+
+/// Two operations with one key, created a second apart; the operator dies at request number n.
+async fn crash_at(number: usize, applied: bool) -> usize {
+    let names = ["b", "a"];
+    let mut world = World::new(1);
+    let (requests, die) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let (counted, told, leases) = (requests.clone(), die.clone(), AtomicUsize::new(0));
+    world.server.set_faults(move |info| {
+        if !of_operator(info) || (info.resource == "leases" && leases.fetch_add(1, Ordering::Relaxed) >= 6) {
+            return Fault::None;
+        }
+        if counted.fetch_add(1, Ordering::Relaxed) + 1 != number {
+            return Fault::None;
+        }
+        told.notify_one();
+        dying(applied)
+    });
+    for name in names {
+        world.apply(&exclusive(name, &json!({}))).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    let operator = world.start();
+    tokio::select! {
+        biased;
+        () = die.notified() => {
+            world.kill(operator).await;
+            world.start();
+        }
+        () = all_end(&world, &names) => {}
+    }
+    all_end(&world, &names).await;
+    sleep(Duration::from_secs(60)).await;
+    let (most, order) = under_way(&world);
+    assert_eq!(most, 1, "crashed at {number}, {applied}");
+    assert_eq!(
+        order, names,
+        "who was created first starts first: crashed at {number}, {applied}"
+    );
+    for name in names {
+        assert_eq!(world.state(name), Some(OperationState::Succeeded));
+        assert_eq!(world.service.effects()[&format!("/{name}/last")], 1);
+    }
+    if number > requests.load(Ordering::Relaxed) {
+        assert_eq!(
+            world.server.list::<OperationLock>(),
+            vec![],
+            "the lock is gone with the last"
+        );
+    }
+    world.check();
+    world.kill_all().await;
+    requests.load(Ordering::Relaxed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn crashed_at_every_request_one_runs_at_a_time_and_in_order() {
+    let requests = crash_at(usize::MAX, false).await;
+    assert!(requests > 20, "only {requests} requests");
+    for number in 1..=requests {
+        for applied in [false, true] {
+            crash_at(number, applied).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_operators_and_lost_answers_let_no_two_run_at_once() {
+    for seed in 0..6 {
+        let mut world = World::new(seed);
+        let dice = std::sync::Mutex::new(fastrand::Rng::with_seed(seed.into()));
+        world.server.set_faults(move |info| {
+            let mut dice = dice.lock().unwrap();
+            if !of_operator(info) || dice.u8(..100) >= 20 {
+                return Fault::None;
+            }
+            match dice.u8(..3) {
+                0 => Fault::LoseAnswer,
+                1 => Fault::Fail {
+                    code: 500,
+                    retry_after: None,
+                },
+                _ => Fault::RefuseConnection,
+            }
+        });
+        let first = world.start();
+        world.start();
+        let names: Vec<String> = (0..8).map(|n| format!("o{n}")).collect();
+        for name in &names {
+            world
+                .apply(&exclusive(
+                    name,
+                    &json!({"concurrency": {"key": "input.region", "max": 2}}),
+                ))
+                .await;
+        }
+        sleep(Duration::from_secs(150)).await;
+        world.kill(first).await;
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        all_end(&world, &names).await;
+        let (most, order) = under_way(&world);
+        assert_eq!((most, order.len()), (2, 8), "seed {seed}: {order:?}");
+        world.check();
+        world.kill_all().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_says_for_what_and_a_cancel_or_deletion_of_the_holder_lets_it_start() {
+    let mut world = World::new(1);
+    world.start();
+    for name in ["a", "b", "c", "d"] {
+        world.apply(&exclusive(name, &json!({}))).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(world.state("b"), Some(OperationState::Queued));
+    let lock = &world.server.list::<OperationLock>()[0];
+    assert_eq!(lock.spec.key, "deploy-eu");
+    assert_eq!(
+        lock.spec.holders.iter().map(|holder| &*holder.name).collect::<Vec<_>>(),
+        ["a"]
+    );
+    let message = world.message("b");
+    assert!(
+        message.contains("the concurrency key \"deploy-eu\"") && message.contains(lock.metadata.name.as_ref().unwrap()),
+        "{message}"
+    );
+
+    patch(&world, "c", json!({"spec": {"cancel": {"reason": "no longer needed"}}})).await;
+    world
+        .until("the one that waits is cancelled", |world| {
+            world.state("c") == Some(OperationState::Cancelled)
+        })
+        .await;
+    assert_eq!(world.state("a"), Some(OperationState::Waiting));
+    patch(&world, "a", json!({"spec": {"cancel": {}}})).await;
+    world
+        .until("the next starts", |world| {
+            world.state("b") == Some(OperationState::Waiting)
+        })
+        .await;
+    world.delete::<CloudOperation>("b").await;
+    world
+        .until("the next starts", |world| {
+            world.state("d") == Some(OperationState::Waiting)
+        })
+        .await;
+    all_end(&world, &["d"]).await;
+    assert!(
+        !world.service.effects().contains_key("/c/first"),
+        "nothing of it was executed"
+    );
+    assert_eq!(under_way(&world), (1, ["a", "b", "d"].map(str::to_owned).to_vec()));
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(world.server.list::<OperationLock>(), vec![]);
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_rejects_ends_with_nothing_executed() {
+    let mut world = World::new(1);
+    world.start();
+    world.apply(&exclusive("a", &json!({}))).await;
+    sleep(Duration::from_secs(1)).await;
+    let policy = json!({"concurrency": {"key": "'deploy-eu'", "policy": "Reject"}});
+    world.apply(&exclusive("b", &policy)).await;
+    all_end(&world, &["a", "b"]).await;
+    assert_eq!(world.state("b"), Some(OperationState::Failed));
+    assert!(
+        world.message("b").starts_with("ConcurrencyLimit: others hold"),
+        "{}",
+        world.message("b")
+    );
+    assert!(!world.service.effects().contains_key("/b/first"));
+    world.apply(&exclusive("c", &policy)).await;
+    all_end(&world, &["c"]).await;
+    assert_eq!(
+        world.state("c"),
+        Some(OperationState::Succeeded),
+        "nobody holds it any more"
+    );
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_a_person_lets_go_on_after_its_end_waits_for_its_key() {
+    let mut world = World::new(1);
+    world.start();
+    let fails = json!({"steps": [
+        {"name": "nap", "wait": {"duration": "10s"}},
+        {"name": "call", "http": {"method": "POST", "url": "http://inventory.prod/status/422"}},
+    ]});
+    world.apply(&exclusive("a", &fails)).await;
+    all_end(&world, &["a"]).await;
+    assert_eq!(world.state("a"), Some(OperationState::Failed));
+    for name in ["b", "c"] {
+        world.apply(&exclusive(name, &json!({}))).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    world.ask("a", 1, &json!({"reset": {"step": "nap"}})).await;
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(world.state("a"), Some(OperationState::Failed), "another holds the key");
+    all_end(&world, &["b"]).await;
+    world
+        .until("it goes on", |world| world.state("a") == Some(OperationState::Waiting))
+        .await;
+    assert_eq!(world.state("c"), Some(OperationState::Queued));
+    all_end(&world, &["a", "c"]).await;
+    assert_eq!(under_way(&world), (1, ["a", "b", "a", "c"].map(str::to_owned).to_vec()));
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_or_suspended_holds_up_nobody() {
+    let mut world = World::new(1);
+    world.start();
+    world.apply(&exclusive("a", &json!({"suspend": true}))).await;
+    sleep(Duration::from_secs(1)).await;
+    world.apply(&exclusive("b", &json!({}))).await;
+    world
+        .until("the other starts", |world| {
+            world.state("b") == Some(OperationState::Waiting)
+        })
+        .await;
+    assert_eq!(world.state("a"), Some(OperationState::Suspended));
+    patch(&world, "a", json!({"spec": {"suspend": false}})).await;
+    world
+        .until("it waits", |world| world.state("a") == Some(OperationState::Queued))
+        .await;
+    all_end(&world, &["a", "b"]).await;
+    assert_eq!(under_way(&world).0, 1);
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_cannot_be_known_is_refused_by_its_field() {
+    let mut world = World::new(1);
+    world.start();
+    world
+        .apply(&exclusive("a", &json!({"concurrency": {"key": "input.lost"}})))
+        .await;
+    world
+        .apply(&exclusive("b", &json!({"concurrency": {"key": "7"}})))
+        .await;
+    all_end(&world, &["a", "b"]).await;
+    assert_eq!(world.state("a"), Some(OperationState::InvalidSpec));
+    assert!(
+        world.message("a").starts_with("spec.concurrency.key: "),
+        "{}",
+        world.message("a")
+    );
+    assert_eq!(
+        world.message("b"),
+        "spec.concurrency.key: a text is needed, not 7: use string()"
+    );
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_runs_so_many_at_once_and_its_limit_can_be_changed() {
+    let mut world = World::new(1);
+    let namespaces: Api<Namespace> = Api::all(world.server.client("user"));
+    let limit = async |most: Value| {
+        let patch = json!({"metadata": {"annotations": {MAX_OPERATIONS_ANNOTATION: most}}});
+        namespaces
+            .patch(NAMESPACE, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .unwrap();
+    };
+    limit(json!("3")).await;
+    world.start();
+    let names: Vec<String> = (0..12).map(|n| format!("o{n:02}")).collect();
+    for name in &names {
+        // Those that wait for a key take no room.
+        let key = if name < &"o04".to_owned() {
+            "'same'"
+        } else {
+            "operation.name"
+        };
+        world
+            .apply(&exclusive(name, &json!({"concurrency": {"key": key}})))
+            .await;
+        sleep(Duration::from_millis(1100)).await;
+    }
+    sleep(Duration::from_secs(40)).await;
+    let running = |world: &World| {
+        names
+            .iter()
+            .filter(|name| world.state(name) == Some(OperationState::Waiting))
+            .count()
+    };
+    assert_eq!(running(&world), 3);
+    let (most, order) = under_way(&world);
+    assert_eq!((most, &order[..3]), (3, &["o00", "o04", "o05"].map(str::to_owned)[..]));
+    assert!(
+        world.message("o11").contains("runs 3 operations at once"),
+        "{}",
+        world.message("o11")
+    );
+    limit(json!("5")).await;
+    world.until("five run", |world| running(world) == 5).await;
+    limit(Value::Null).await;
+    world
+        .until("all that may run", |world| {
+            running(world) + names.iter().filter(|name| world.finished(name)).count() >= 8
+        })
+        .await;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    all_end(&world, &names).await;
+    world.check();
+    world.kill_all().await;
+}
