@@ -9,7 +9,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 export CLUSTER ?= local
 
-.PHONY: help demo test unit e2e bench check crds build cluster-up cluster-down
+.PHONY: help demo test unit soak e2e bench check crds build cluster-up cluster-down
 
 help: ## Print the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -21,6 +21,9 @@ test: unit e2e ## Run all tests: unit, simulation and end to end
 
 unit: ## Run the unit and simulation tests, which need no cluster
 	cargo test --workspace --exclude holdfast-e2e
+
+soak: ## Run ten thousand workflows, drawn with their people and faults from seeds, through the simulation
+	HOLDFAST_SEEDS=10000 cargo test --test simulation generated:: -- --nocapture
 
 e2e: ## Run the end-to-end tests on a real control plane
 	@e2e/test

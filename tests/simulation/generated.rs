@@ -29,7 +29,7 @@ use crate::service::CallFault;
 use crate::world::{NAMESPACE, World, of_operator};
 
 /// How many seeds a run of all tests takes.
-const SEEDS: u64 = 1500;
+const SEEDS: u64 = 400;
 /// For how long things go wrong, at most.
 const STORM: u64 = 60_000;
 /// How many seeds are run twice, to see that a seed is all that a run depends on.

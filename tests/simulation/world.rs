@@ -279,7 +279,11 @@ impl World {
     pub fn check(&self) {
         assert_eq!(self.service.violations(), Vec::<String>::new());
         let mut in_chunks = std::collections::BTreeMap::new();
-        for chunk in self.server.list::<OperationHistory>() {
+        // Also those that went with the end of an operation's time to live.
+        let created = self.server.writes().into_iter().map(|write| write.change);
+        let created = created.filter(|change| change.key.resource == "operationhistories" && change.before.is_none());
+        for chunk in created.filter_map(|change| change.after) {
+            let chunk: OperationHistory = serde_json::from_value(Value::clone(&chunk.object)).unwrap();
             let uid = chunk.spec.operation_ref.uid.clone();
             for entry in chunk.spec.entries {
                 let known = in_chunks.insert((uid.clone(), entry.seq), entry);

@@ -3,6 +3,7 @@
 mod access;
 mod actions;
 mod callbacks;
+mod children;
 mod concurrency;
 mod control;
 mod crash;
@@ -16,6 +17,8 @@ mod http_credentials;
 mod job;
 mod kubernetes;
 mod lists;
+mod local;
+mod long;
 mod people;
 mod saga;
 mod schedules;

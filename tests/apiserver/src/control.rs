@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
-use kube::{Resource, ResourceExt};
+use kube::Resource;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -113,9 +113,14 @@ impl ApiServer {
     where
         K: Resource<DynamicType = ()> + DeserializeOwned,
     {
-        self.list()
-            .into_iter()
-            .find(|o: &K| o.name_any() == name && o.namespace().unwrap_or_default() == namespace)
+        let key = Key {
+            group: K::group(&()).into(),
+            resource: K::plural(&()).into(),
+            namespace: namespace.into(),
+            name: name.into(),
+        };
+        let object = self.shared.lock().store.get(&key)?.object.clone();
+        Some(serde_json::from_value(Value::clone(&object)).unwrap_or_else(|e| panic!("{key:?}: {e}")))
     }
 
     /// All objects of a kind, by namespace and name.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -27,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A server that answers everything at once. It ends with the benchmark.
 pub struct Noop {
     address: SocketAddr,
+    arrivals: Arc<Mutex<Vec<Instant>>>,
 }
 
 impl Noop {
@@ -39,8 +40,27 @@ impl Noop {
             let _ = connection.set_nodelay(true);
         });
         let answer = || async { ([("content-type", "application/json")], r#"{"size": 3}"#) };
-        tokio::spawn(axum::serve(listener, Router::new().fallback(any(answer))).into_future());
-        Ok(Self { address })
+        let arrivals = Arc::<Mutex<Vec<Instant>>>::default();
+        let seen = arrivals.clone();
+        let step = move || {
+            lock(&seen).push(Instant::now());
+            answer()
+        };
+        let router = Router::new().route("/step/{n}", any(step)).fallback(any(answer));
+        tokio::spawn(axum::serve(listener, router).into_future());
+        Ok(Self { address, arrivals })
+    }
+
+    /// When calls of `/step/...` arrived.
+    pub fn arrivals(&self) -> Vec<Instant> {
+        lock(&self.arrivals).clone()
+    }
+
+    /// So many lists of so many items each, all one after the other: each is a call that is counted.
+    pub fn long_spec(&self, lists: usize, items: usize) -> Value {
+        let url = format!("http://{}/step/${{string(item)}}", self.address);
+        let step = |n| json!({"name": format!("list{n}"), "forEach": format!("lists.range({items})"), "maxParallel": 1, "http": {"method": "POST", "url": url}});
+        json!({"steps": (0..lists).map(step).collect::<Vec<_>>()})
     }
 
     fn url(&self) -> String {

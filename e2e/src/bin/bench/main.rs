@@ -3,14 +3,18 @@
 //! 1. Raw: how fast the same API server takes creations and status writes of the same object, from the same client.
 //! 2. One operation alone, again and again; then 50 at once, and 500: three `http` steps each, to a server that does
 //!    nothing.
-//! 3. Ten thousand operations that wait: what they cost while nothing happens.
+//! 3. One operation of ten thousand steps; signals, one at a time.
+//! 4. Ten thousand operations that wait: what they cost while nothing happens.
+//! 5. Ten thousand that are queued in one namespace: what they cost the operations of another.
 //!
 //! Prints a table, and writes `target/bench.json` (or the path that is its argument).
 
 mod closed_loop;
+mod fairness;
 mod idle;
 mod objects;
 mod observed;
+mod one;
 mod raw;
 mod report;
 
@@ -71,6 +75,7 @@ async fn main() -> Result<()> {
 /// Measures all, in a namespace that the operator serves, and in one that is left alone.
 async fn measure(world: &World, apart: &World) -> Result<Report> {
     let admin = client(kube::Config::infer().await?)?;
+    let admin_client = admin.clone();
     let objects = Objects::new(admin.clone(), &world.namespace);
     let (raw_objects, raw_writer) = (
         Objects::new(admin.clone(), &apart.namespace),
@@ -130,9 +135,17 @@ async fn measure(world: &World, apart: &World) -> Result<Report> {
     let mut list = Observed::default();
     list.round(&observer, &objects, &noop.list_spec(LIST_ITEMS), 1, LISTS)
         .await?;
+    say("Signals, one at a time");
+    let signals = one::signal_wakeups(&admin_client, &objects, &world.namespace).await?;
+    say("One operation of ten thousand steps");
+    let late_over_early = one::late_over_early(&objects, &noop).await?;
     say("Ten thousand operations that wait");
     let idle = idle::measure(&observer, &objects).await?;
     operator.stop().await;
+    objects.delete_all().await?;
+    say("A namespace beside another, which is alone at first");
+    let kubeconfig = std::env::var("KUBECONFIG")?;
+    let fairness = fairness::measure(&kubeconfig, &world.namespace, &objects, &raw_objects, &spec).await?;
     Ok(Report {
         status_bytes: status.to_string().len(),
         raw,
@@ -141,7 +154,10 @@ async fn measure(world: &World, apart: &World) -> Result<Report> {
         many,
         local,
         list,
+        signals,
+        late_over_early,
         idle,
+        fairness,
     })
 }
 

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::fairness::{AT_ONCE, Fairness, QUEUED};
 use super::idle::{Idle, OPERATIONS, SPAN};
+use super::one::STEPS;
 use super::raw::Raw;
-use super::{LIST_ITEMS, Observed};
+use super::{LIST_ITEMS, Observed, quantile};
 
 /// All that was measured.
 pub struct Report {
@@ -24,8 +26,14 @@ pub struct Report {
     pub local: Observed,
     /// One at a time, of one step with a list.
     pub list: Observed,
+    /// From a signal's creation to the end of the step that waited for it.
+    pub signals: Vec<Duration>,
+    /// What a late step of one operation costs, over an early one.
+    pub late_over_early: f64,
     /// Those that wait.
     pub idle: Idle,
+    /// One namespace beside another.
+    pub fairness: Fairness,
 }
 
 impl Report {
@@ -39,7 +47,10 @@ impl Report {
             many,
             local,
             list,
+            signals,
+            late_over_early,
             idle,
+            fairness,
         } = self;
         row("measured", "value", "ratio", "target");
         row("---", "---", "---", "---");
@@ -92,6 +103,29 @@ impl Report {
             &format!("{:.3}", list.writes_per_operation() / LIST_ITEMS as f64),
             "",
             "",
+        );
+        let wakeup = quantile(signals, 0.5);
+        row(
+            "a signal, from its creation to the recorded end of its step, p50",
+            &ms(wakeup),
+            &format!(
+                "{:.1} × a raw write",
+                wakeup.as_secs_f64() / raw.write_p50().as_secs_f64()
+            ),
+            "≤ 10",
+        );
+        row(
+            &format!("step {STEPS} of one operation over its step 10"),
+            "",
+            &format!("{late_over_early:.2}"),
+            "≤ 1.3",
+        );
+        let [alone_p99, beside_p99] = [&fairness.alone, &fairness.beside].map(|run| ms(run.latency(0.99)));
+        row(
+            &format!("{AT_ONCE} at once beside {QUEUED} that are queued in another namespace, p99"),
+            &beside_p99,
+            &format!("{:.1} × alone ({alone_p99})", fairness.p99_ratio()),
+            "≤ 2",
         );
         row("time of one operation, 50 at once, p50 / p99", &both(fifty), "", "");
         row("time of one operation, 500 at once, p50 / p99", &both(many), "", "");
@@ -158,7 +192,10 @@ impl Report {
             fifty,
             many,
             local,
+            signals,
+            late_over_early,
             idle,
+            fairness,
             ..
         } = self;
         let json = json!({
@@ -173,6 +210,9 @@ impl Report {
             "writes_per_operation": fifty.writes_per_operation(),
             "local_over_durable_rate": local.run.per_s() / fifty.run.per_s(),
             "for_each_items_per_s": self.items_per_s(),
+            "signal_wakeup_ms_p50": quantile(signals, 0.5).as_secs_f64() * 1e3,
+            "step_10000_over_step_10": late_over_early,
+            "fairness_p99_ratio": fairness.p99_ratio(),
             "idle_10k_requests_per_s": idle.requests_per_s,
             "idle_10k_rss_mib": idle.rss_mib,
         });

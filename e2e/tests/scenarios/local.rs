@@ -1,0 +1,65 @@
+//! Local steps on the real API server: several cost one write, and a crash costs nothing but the call.
+
+use holdfast::api::OperationState;
+use holdfast_e2e::world::{World, output, step};
+use serde_json::json;
+
+#[tokio::test]
+async fn local_steps_share_a_write() {
+    let world = World::new("local-writes").await;
+    let _operator = world.operator();
+    world
+        .run(
+            "reads",
+            r#"
+            steps:
+            - {name: a, local: true, http: {url: INVENTORY/read/web}, output: {status: '${result.status}'}}
+            - {name: b, local: true, http: {url: INVENTORY/read/db}, output: {status: '${result.status}'}}
+            - {name: c, local: true, http: {url: INVENTORY/read/cache}, output: {status: '${result.status}'}}
+            - {name: sum, set: {sum: '${steps.a.output.status + steps.b.output.status + steps.c.output.status}'}}
+            "#,
+        )
+        .await;
+    let ended = world.ends("reads", OperationState::Succeeded).await;
+    let write = ended.status.as_ref().unwrap().write_id.clone().unwrap_or_default();
+    let number: u32 = write.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap();
+    assert!(number <= 2, "three calls cost {number} writes");
+    assert_eq!(world.inventory.requests("/read").len(), 3);
+    assert_eq!(output(&ended, "sum"), json!({"sum": 600}));
+    for name in ["a", "b", "c"] {
+        assert!(
+            step(&ended, name).request_digest.is_some(),
+            "it is recorded as any other"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_local_step_whose_operator_is_killed_is_called_again_under_its_key_and_nothing_before_a_write_is() {
+    let world = World::new("local-killed").await;
+    let first = world.operator();
+    world
+        .run(
+            "mixed",
+            r#"
+            steps:
+            - {name: before, http: {method: POST, url: INVENTORY/before}}
+            - {name: read, local: true, http: {url: INVENTORY/read}}
+            - {name: slow, local: true, http: {url: INVENTORY/gate/local}}
+            - {name: after, http: {method: POST, url: INVENTORY/after}}
+            - {name: done, set: {done: true}}
+            "#,
+        )
+        .await;
+    world.until_called("/gate/local").await;
+    first.kill().await;
+    world.inventory.open("local");
+    let _second = world.operator();
+    let ended = world.ends("mixed", OperationState::Succeeded).await;
+
+    assert_eq!(output(&ended, "done"), json!({"done": true}));
+    for (path, requests) in [("/before", 1), ("/read", 2), ("/gate/local", 2), ("/after", 1)] {
+        assert_eq!(world.inventory.requests(path).len(), requests, "{path}");
+        assert_eq!(world.inventory.effects(path).len(), 1, "{path} under one key");
+    }
+}
