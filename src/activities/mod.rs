@@ -5,6 +5,7 @@ mod backoff;
 pub mod call;
 pub mod callbacks;
 pub mod clients;
+mod created;
 pub mod discovery;
 pub mod http;
 pub mod job;

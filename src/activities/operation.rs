@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::backoff::Backoff;
-use super::call::{JSON, Target, Verb, call, request};
+use super::call::{Target, Verb, call, request};
 use super::clients::ServiceAccount;
+use super::created;
 use super::discovery::ResourceType;
 use super::labels::operation_label;
 use super::watches::{Watches, Which};
@@ -31,15 +32,6 @@ pub async fn start(context: &AttemptContext, child: &ChildOperation) -> Outcome 
     }
 }
 
-fn name(context: &AttemptContext) -> String {
-    let prefix = format!(
-        "{}-{}",
-        context.operation,
-        context.step.to_lowercase().replace(['[', ']'], "")
-    );
-    context.key.object_name(&prefix, context.failures)
-}
-
 fn manifest(context: &AttemptContext, child: &ChildOperation) -> Value {
     let mut spec = child.spec.clone().unwrap_or_default();
     let account = child.service_account_name.as_ref().unwrap_or(&context.service_account);
@@ -51,7 +43,7 @@ fn manifest(context: &AttemptContext, child: &ChildOperation) -> Value {
         spec.insert("templateRef".into(), json!(template));
     }
     let mut metadata = json!({
-        "name": name(context),
+        "name": created::name(context),
         "namespace": context.namespace,
         "labels": {OPERATION_LABEL: operation_label(&context.operation)},
         "annotations": {KEY_ANNOTATION: context.key.to_string()},
@@ -68,37 +60,9 @@ fn manifest(context: &AttemptContext, child: &ChildOperation) -> Value {
 
 async fn started(context: &AttemptContext, child: &ChildOperation) -> Result<ExternalRef, AttemptFailure> {
     let operations = ResourceType::namespaced::<CloudOperation>();
-    let name = name(context);
+    let name = created::name(context);
     let target = Target::object(&operations, Some(&context.namespace), &name);
-    let path = format!(
-        "{}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict",
-        Target { name: None, ..target }.path()
-    );
-    let manifest = manifest(context, child);
-    let created = call(context, Verb::Create, request("POST", path, Some((JSON, &manifest)))).await;
-    let created = match created {
-        Ok(created) => created,
-        Err(error) if error.reason() == "AlreadyExists" => {
-            let found = call(context, Verb::Get, request("GET", target.path(), None)).await;
-            let found = found.map_err(|error| error.failure(context, Verb::Get, &target))?;
-            if !is_ours(context, &found) {
-                let message = format!("{target} exists already, and is not this step's");
-                return Err(AttemptFailure::definite("AlreadyExists", message));
-            }
-            found
-        }
-        Err(error) => return Err(error.failure(context, Verb::Create, &target)),
-    };
-    let uid = created["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-    Ok(ExternalRef {
-        kind: KIND.into(),
-        name,
-        uid,
-    })
-}
-
-fn is_ours(context: &AttemptContext, operation: &Value) -> bool {
-    operation["metadata"]["annotations"][KEY_ANNOTATION] == json!(context.key.to_string())
+    created::create(context, &target, KIND, &manifest(context, child)).await
 }
 
 /// Follows an operation to its end: `result` is its output.
@@ -155,8 +119,9 @@ fn ended(operation: &DynamicObject) -> Result<Ended, String> {
         }),
         // Only what may need somebody is told: the child's own status has the rest.
         None => {
-            use OperationState::{AwaitingApproval, BackingOff, Restored, Stuck, Suspended};
-            let telling = state.filter(|s| matches!(s, AwaitingApproval | BackingOff | Restored | Stuck | Suspended));
+            use OperationState::{AwaitingApproval, BackingOff, Queued, Restored, Stuck, Suspended};
+            let telling =
+                state.filter(|s| matches!(s, AwaitingApproval | BackingOff | Queued | Restored | Stuck | Suspended));
             Err(telling
                 .map(|state| format!(", which is {state}: {message}"))
                 .unwrap_or_default())
@@ -221,21 +186,13 @@ pub async fn stop(
         return Ok(());
     }
     let operations = ResourceType::namespaced::<CloudOperation>();
-    let name = external.map_or_else(|| name(context), |external| external.name.clone());
+    let name = external.map_or_else(|| created::name(context), |external| external.name.clone());
     let target = Target::object(&operations, Some(&context.namespace), &name);
-    let external = match external {
-        Some(external) => external.clone(),
-        None => match call(context, Verb::Get, request("GET", target.path(), None)).await {
-            Ok(found) if is_ours(context, &found) => ExternalRef {
-                kind: KIND.into(),
-                name: name.clone(),
-                uid: found["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
-            },
-            Ok(_) => return Ok(()),
-            Err(error) if error.is_not_found() => return Ok(()),
-            Err(error) => return Err(error.failure(context, Verb::Get, &target)),
-        },
+    let found = match external {
+        Some(external) => Some(external.clone()),
+        None => created::find(context, &target, KIND).await?,
     };
+    let Some(external) = found else { return Ok(()) };
     if policy == ParentClosePolicy::Cancel {
         let reason = format!("CloudOperation {}, for which it ran, ended", context.operation);
         let patch = json!({"metadata": {"uid": external.uid}, "spec": {"cancel": {"reason": reason}}});

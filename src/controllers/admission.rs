@@ -122,9 +122,13 @@ impl Admission {
             let most = concurrency.max.and_then(|max| usize::try_from(max).ok()).unwrap_or(1);
             let (line, lock) = (line(Some(key.clone())), lock_name(&key));
             let entered = self.queue.enter(&line, turn.clone(), most);
-            if !entered || !self.locks.take(operation, &line, most, again, &self.queue, now).await? {
+            let holders = match entered {
+                true => self.locks.take(operation, &line, most, again, &self.queue, now).await?,
+                false => vec![],
+            };
+            if !entered || !holders.is_empty() {
                 if entered {
-                    self.queue.back(&line, turn);
+                    self.wake(self.queue.back(&line, turn, &holders));
                 }
                 // Its holder isn't in line, so that nobody is woken when it ends.
                 let look = entered.then_some(LOOK_AGAIN);

@@ -1,5 +1,5 @@
-//! An operation as the cache holds it: its JSON, read when it is looked at. Most of thousands of operations only wait, and
-//! parsed they would take several times the memory. One that can't be read waits for a change, and holds up no other.
+//! An operation as the cache holds it: its JSON, compressed, read when it is looked at. Most of thousands of operations only
+//! wait, and parsed they would take many times the memory. One that can't be read waits for a change, and holds up no other.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ pub struct Cached {
     state: Option<OperationState>,
     started: bool,
     excludes: bool,
-    /// Its spec and status, as JSON.
+    /// Its spec and status, as JSON, compressed.
     body: Box<[u8]>,
 }
 
@@ -36,7 +36,8 @@ impl Cached {
     /// # Errors
     /// When it is not what the schema says: written past it, or by a version to come.
     pub fn parse(&self) -> Result<CloudOperation, serde_json::Error> {
-        let Body { spec, status } = serde_json::from_slice(&self.body)?;
+        let body = lz4_flex::decompress_size_prepended(&self.body).map_err(serde::de::Error::custom)?;
+        let Body { spec, status } = serde_json::from_slice(&body)?;
         Ok(CloudOperation {
             metadata: self.metadata.clone(),
             spec,
@@ -91,7 +92,7 @@ impl<'de> Deserialize<'de> for Cached {
             state,
             started,
             excludes,
-            body: body.into(),
+            body: lz4_flex::compress_prepend_size(&body).into(),
         })
     }
 }
@@ -117,5 +118,26 @@ impl Resource for Cached {
     }
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_comes_out_as_it_went_in() {
+        let text = serde_json::json!({
+            "apiVersion": "holdfast.dev/v1alpha1", "kind": "CloudOperation",
+            "metadata": {"name": "a", "namespace": "prod", "uid": "u1", "annotations": {LAST_APPLIED: "{}", "a": "b"}},
+            "spec": {"steps": [{"name": "nap", "wait": {"duration": "1h"}}], "concurrency": {"key": "'a'"}},
+            "status": {"state": "Waiting", "startTime": "2026-11-24T03:00:00.000Z", "seq": 3},
+        });
+        let cached: Cached = serde_json::from_value(text.clone()).unwrap();
+        let mut whole: CloudOperation = serde_json::from_value(text).unwrap();
+        whole.metadata.annotations.as_mut().unwrap().remove(LAST_APPLIED);
+        assert_eq!(cached.parse().unwrap(), whole);
+        assert!(cached.is_started() && cached.excludes_others());
+        assert_eq!(cached.state(), Some(OperationState::Waiting));
     }
 }

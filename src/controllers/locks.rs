@@ -28,8 +28,8 @@ impl Locks {
         Self { client }
     }
 
-    /// Takes a key for an operation, which must have entered its line. Answers whether it holds it; one that had ended before
-    /// (`again`) is put in anew, so that nobody takes it out at the same time.
+    /// Takes a key for an operation, which must have entered its line. Answers who else holds it, if there is no room; none
+    /// once it is taken. One that had ended before (`again`) is put in anew, so that nobody takes it out at the same time.
     ///
     /// # Errors
     /// When that can't be said. It is tried again: one that is in there holds the key.
@@ -41,7 +41,7 @@ impl Locks {
         again: bool,
         queue: &Queue,
         now: Time,
-    ) -> Result<bool, kube::Error> {
+    ) -> Result<Vec<LockHolder>, kube::Error> {
         let key = line.key.clone().unwrap_or_default();
         let api: Api<OperationLock> = Api::namespaced(self.client.clone(), &line.namespace);
         let name = lock_name(&key);
@@ -62,7 +62,7 @@ impl Locks {
             };
             let mine = before.iter().find(|holder| holder.uid == me.uid).cloned();
             if mine.is_some() && !again {
-                return Ok(true);
+                return Ok(vec![]);
             }
             let mut holders = vec![];
             for holder in before.into_iter().filter(|holder| holder.uid != me.uid) {
@@ -71,7 +71,7 @@ impl Locks {
                 }
             }
             if holders.len() >= most {
-                return Ok(false);
+                return Ok(holders);
             }
             holders.push(me.clone());
             let lock = OperationLock {
@@ -93,7 +93,7 @@ impl Locks {
                 None => within(api.create(&params, &lock)).await,
             };
             match written {
-                Ok(_) => return Ok(true),
+                Ok(_) => return Ok(vec![]),
                 Err(kube::Error::Api(said)) if matches!(said.code, 404 | 409) => {} // it changed: look again
                 Err(error) => return Err(error),
             }

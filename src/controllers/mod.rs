@@ -26,6 +26,7 @@ mod within;
 pub use callbacks::{Call, Reception, Refusal, Says};
 pub use clock::{Clock, SystemClock};
 pub use leadership::{LEADER_ADDRESS_ANNOTATION, LEASE};
+pub use locks::lock_name;
 pub use namespaces::Namespaces;
 pub use operator::{Config, Environment, Health, run};
 pub use restore::HOLD_ALL_ANNOTATION;

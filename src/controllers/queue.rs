@@ -9,7 +9,7 @@ use kube::runtime::reflector::ObjectRef;
 
 use super::cached::Cached;
 use super::cloud_operation::{RESTORED_LABEL, identity};
-use crate::api::{OperationState, Time};
+use crate::api::{LockHolder, OperationState, Time};
 use crate::engine::concurrency_key;
 
 /// A line in which operations stand: by namespace, that of a concurrency key, or that of the whole namespace.
@@ -129,13 +129,23 @@ impl Queue {
         room
     }
 
-    /// Lets an operation that entered wait again: another holds the key after all.
-    pub fn back(&self, line: &Line, turn: Turn) {
+    /// Lets an operation that entered wait again, as these hold the key. Answers those of them that stand in line: they
+    /// need not wait for it, and count as running.
+    pub fn back(&self, line: &Line, turn: Turn, holders: &[LockHolder]) -> Vec<ObjectRef<Cached>> {
         let mut state = self.state();
         if let Some(standing) = state.lines.get_mut(line) {
             standing.running.remove(&turn.uid);
         }
         state.wait(line.clone(), turn);
+        let mut let_in = vec![];
+        for LockHolder { name, uid, .. } in holders {
+            let place = state.places.get(uid).and_then(|place| place.get(line)).cloned();
+            if let Some(turn) = place.filter(|_| !state.runs(line, uid)) {
+                state.run(line.clone(), &turn);
+                let_in.push(ObjectRef::new(name).within(&line.namespace));
+            }
+        }
+        let_in
     }
 
     /// Whose turn it may be in a line, after another has entered.

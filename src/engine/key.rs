@@ -42,13 +42,20 @@ impl IdempotencyKey {
     }
 
     /// A name for an object that an attempt creates: the same for every attempt until one failed definitely, then
-    /// another. `prefix` is for the reader; the hash makes it unique. At most 63 characters, the limit of a label.
+    /// another. `prefix` is for the reader, as far as a name can have it; the hash makes it unique. At most 63 characters, the limit of a label.
     pub fn object_name(&self, prefix: &str, failures: i64) -> String {
         let hash = Uuid::new_v5(&namespace(), format!("{}#{failures}", self.path).as_bytes())
             .simple()
             .to_string();
-        let readable: String = prefix.chars().take(63 - 1 - 16).collect();
-        format!("{}-{}", readable.trim_end_matches(['-', '.']), &hash[..16])
+        let allowed = |c: char| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        };
+        let readable: String = prefix.chars().map(allowed).take(63 - 1 - 16).collect();
+        format!("{}-{}", readable.trim_end_matches('-'), &hash[..16])
     }
 }
 
@@ -77,5 +84,7 @@ mod tests {
         assert_eq!(key.object_name("op-resize", 0), key.object_name("op-resize", 0));
         assert_ne!(key.object_name("op-resize", 0), key.object_name("op-resize", 1));
         assert!(key.object_name(long, 0).len() <= 63);
+        let item = key.object_name("op-Region[1]/deploy:undo", 0);
+        assert!(item.starts_with("op-region-1--deploy-undo-"), "{item}");
     }
 }

@@ -135,6 +135,27 @@ async fn crashed_at_every_request_one_runs_at_a_time_and_in_order() {
     }
 }
 
+/// The process died between the lock and the start: an older operation must not wait for one that waits for it.
+#[tokio::test(start_paused = true)]
+async fn who_took_the_key_and_had_no_time_to_start_comes_first() {
+    let mut world = World::new(1);
+    world.apply(&exclusive("older", &json!({}))).await;
+    sleep(Duration::from_secs(1)).await;
+    let younger = world.apply(&exclusive("younger", &json!({}))).await;
+    let holder = json!({"name": "younger", "uid": younger.metadata.uid, "since": "2026-11-24T00:00:01Z"});
+    let spec = json!({"key": "deploy-eu", "holders": [holder]});
+    let mut lock = OperationLock::new(
+        &holdfast::controllers::lock_name("deploy-eu"),
+        serde_json::from_value(spec).unwrap(),
+    );
+    lock.metadata.namespace = Some(NAMESPACE.into());
+    world.server.put(&lock);
+    world.start();
+    all_end(&world, &["older", "younger"]).await;
+    assert_eq!(under_way(&world), (1, ["younger", "older"].map(str::to_owned).to_vec()));
+    world.kill_all().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_operators_and_lost_answers_let_no_two_run_at_once() {
     for seed in 0..6 {

@@ -4,6 +4,7 @@ use kube::Resource;
 use serde_json::{Map, Value, json};
 
 use crate::activities::AttemptContext;
+use crate::activities::created;
 use crate::activities::labels::operation_label;
 use crate::api::{CloudOperation, EnvVar, Job, KEY_ANNOTATION, OPERATION_LABEL};
 use crate::engine::AttemptFailure;
@@ -12,21 +13,6 @@ use crate::engine::AttemptFailure;
 const KEY_VARIABLE: &str = "HOLDFAST_IDEMPOTENCY_KEY";
 /// As whom the container of an image runs: the `nonroot` user that images without a user of their own agree on.
 const NON_ROOT: i64 = 65532;
-
-/// The name of the Job of this attempt: the same for every attempt under a key until a Job has failed.
-pub fn name(context: &AttemptContext) -> String {
-    let readable: String = format!("{}-{}", context.operation, context.step)
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() {
-                c.to_ascii_lowercase()
-            } else {
-                '-'
-            }
-        })
-        .collect();
-    context.key.object_name(&readable, context.failures)
-}
 
 /// The whole Job.
 ///
@@ -38,7 +24,7 @@ pub fn manifest(context: &AttemptContext, request: &Job) -> Result<Value, Attemp
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": name(context),
+            "name": created::name(context),
             "namespace": context.namespace,
             "labels": labels,
             "annotations": {KEY_ANNOTATION: context.key.to_string()},
@@ -289,7 +275,7 @@ mod tests {
                 failures,
                 ..context("runTests")
             };
-            let name = name(&context);
+            let name = created::name(&context);
             assert!(name.len() <= 63, "{name}");
             assert!(
                 name.bytes()

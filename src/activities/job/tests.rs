@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::activities::created;
 use crate::activities::testing::{Bench, failed, succeeded};
 use crate::activities::watches::Watches;
 use crate::engine::{Effect, RetryAdvice};
@@ -144,7 +145,7 @@ async fn after_a_definite_failure_the_next_attempt_has_a_job_of_its_own() {
 #[tokio::test(start_paused = true)]
 async fn a_job_of_that_name_that_another_made_is_a_definite_failure() {
     let bench = Bench::new();
-    let name = manifest::name(&bench.context("run"));
+    let name = created::name(&bench.context("run"));
     let other =
         json!({"metadata": {"name": name, "namespace": "prod"}, "spec": {"template": {"spec": {"containers": []}}}});
     bench.server.put::<Job>(&serde_json::from_value(other).unwrap());
@@ -406,7 +407,7 @@ async fn what_an_attempt_may_have_created_is_stopped_by_its_name() {
     stop(&context, None).await.unwrap();
     assert_eq!(jobs(&bench), 0);
 
-    let other = json!({"metadata": {"name": manifest::name(&context), "namespace": "prod"}, "spec": {"template": {"spec": {"containers": []}}}});
+    let other = json!({"metadata": {"name": created::name(&context), "namespace": "prod"}, "spec": {"template": {"spec": {"containers": []}}}});
     bench.server.put::<Job>(&serde_json::from_value(other).unwrap());
     stop(&context, None).await.unwrap();
     assert_eq!(jobs(&bench), 1, "another made it");

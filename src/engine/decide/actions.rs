@@ -1,11 +1,11 @@
 //! What people and programs ask: OperationActions, each decided on once, in the order of their creation.
 
 use super::*;
-use crate::api::{ActionState, Decide, DecidedAction, Received, RetryStep, SendSignal, WithOutput};
+use crate::api::{ActionState, Decide, DecidedAction, Received, SendSignal, WithOutput};
 use crate::engine::Action;
 
 /// What was done, or why nothing was.
-type Verdict = Result<String, String>;
+pub(super) type Verdict = Result<String, String>;
 
 /// How many signals and approvals wait for their step at most, and how large they are together, in bytes of JSON.
 const MAX_RECEIVED: usize = 100;
@@ -236,7 +236,7 @@ impl Pass<'_> {
         }
     }
 
-    fn position(&self, name: &str) -> Result<usize, String> {
+    pub(super) fn position(&self, name: &str) -> Result<usize, String> {
         let found = self.status.steps.iter().position(|step| step.name == name);
         found.ok_or_else(
             || match self.inputs.workflow.ok().and_then(|workflow| workflow.step(name)) {
@@ -247,7 +247,7 @@ impl Pass<'_> {
     }
 
     /// A step that waits, or whose outcome a person decides.
-    fn waiting_step(&self, name: &str) -> Result<usize, String> {
+    pub(super) fn waiting_step(&self, name: &str) -> Result<usize, String> {
         let i = self.position(name)?;
         let step = &self.status.steps[i];
         match step.state {
@@ -285,314 +285,6 @@ impl Pass<'_> {
         }
         step.next_attempt_time = Some(self.now);
         Ok(format!("step {name} is tried again now"))
-    }
-
-    fn skip(&mut self, workflow: &Workflow, skip: &WithOutput) -> Verdict {
-        let i = self.position(&skip.step)?;
-        let ended = self.status.steps[i].state.is_closed();
-        let i = if ended {
-            self.may_run_again(workflow, i)?;
-            i
-        } else {
-            self.waiting_step(&skip.step)?
-        };
-        let output = skip.output.clone();
-        if output
-            .as_ref()
-            .is_some_and(|output| json_size(output) > MAX_STEP_OUTPUT || depth(output.values()) > MAX_DEPTH)
-        {
-            return Err(format!(
-                "its output has more than {MAX_STEP_OUTPUT} bytes, or more than {MAX_DEPTH} levels"
-            ));
-        }
-        let step = &mut self.status.steps[i];
-        step.output = output.filter(|output| !output.is_empty());
-        step.failure = None;
-        step.message = None;
-        self.advance(
-            i,
-            StepEvent::Skip,
-            HistoryEvent::StepSkipped,
-            "a person said to go on without it",
-        );
-        if ended {
-            self.reopen_around(workflow, &skip.step);
-            self.status.epoch += 1; // what runs again with it, runs under a new key
-            self.reopen(workflow);
-        }
-        Ok(format!("step {} was skipped", skip.step))
-    }
-
-    fn retry(&mut self, workflow: &Workflow, retry: &RetryStep) -> Verdict {
-        let new_key = retry.new_key == Some(true);
-        let names = match &retry.step {
-            Some(name) => vec![name.clone()],
-            None => {
-                use StepState::{Failed, TimedOut, Undecided};
-                let stuck = |step: &StepStatus| step.state == Undecided;
-                let undoing = self
-                    .status
-                    .steps
-                    .iter()
-                    .any(|step| stuck(step) && self.is_undo(&step.name));
-                let needs_it = |step: &&StepStatus| match undoing {
-                    true => stuck(step) && self.is_undo(&step.name),
-                    false => matches!(step.state, Failed | TimedOut | Undecided) && !is_part(&step.name),
-                };
-                self.status
-                    .steps
-                    .iter()
-                    .filter(needs_it)
-                    .map(|step| step.name.clone())
-                    .collect()
-            }
-        };
-        let only_undo = !names.is_empty() && names.iter().all(|name| self.is_undo(name));
-        let ending = self.status.failure.is_some() || self.status.state.is_some_and(OperationState::is_finished);
-        let ended = ending && !only_undo;
-        if names.is_empty() && self.status.failure.is_none() {
-            return Err("no step ended badly or needs a person".into());
-        }
-        let mut positions = vec![];
-        for name in &names {
-            let i = self.position(name)?;
-            match self.status.steps[i].state {
-                StepState::Undecided => {}
-                _ => self.may_run_again(workflow, i)?,
-            }
-            positions.push(name.clone());
-        }
-        if ended {
-            self.may_reopen(workflow)?;
-        }
-        self.status.epoch += 1;
-        for name in &positions {
-            self.run_again(workflow, name, new_key);
-        }
-        if ended {
-            self.reopen(workflow);
-        }
-        Ok(match names.as_slice() {
-            [] => "what was ended before its time runs again".into(),
-            names => format!(
-                "{} {} again",
-                names.join(", "),
-                if names.len() == 1 { "runs" } else { "run" }
-            ),
-        })
-    }
-
-    /// An end that nothing has consumed can be taken back.
-    fn may_run_again(&self, workflow: &Workflow, i: usize) -> Result<(), String> {
-        let step = &self.status.steps[i];
-        let name = &step.name;
-        if !matches!(
-            step.state,
-            StepState::Failed | StepState::TimedOut | StepState::Cancelled
-        ) {
-            return Err(format!(
-                "step {name} didn't end badly: it is {:?}; reset goes back to it",
-                step.state
-            ));
-        }
-        let Some(flow) = workflow.step(name) else {
-            return Err(format!("there is no step {name:?}"));
-        };
-        let consumed = |flow: &WorkflowStep| {
-            flow.spec.on_failure == Some(OnFailure::Continue) && self.is_consumed(workflow, &flow.name)
-        };
-        if consumed(flow) || workflow.group(flow).is_some_and(consumed) {
-            return Err(format!(
-                "what follows has read how step {name} ended: reset goes back to it"
-            ));
-        }
-        self.may_reopen(workflow)
-    }
-
-    /// An operation that was cancelled, undone, or never ran, stays so.
-    fn may_reopen(&self, workflow: &Workflow) -> Result<(), String> {
-        use OperationState::*;
-        if self.inputs.spec.cancel.is_some() {
-            return Err("the operation was cancelled: create another".into());
-        }
-        if let Some(state) = self
-            .status
-            .state
-            .filter(|state| matches!(state, Expired | InvalidSpec | SpecChanged))
-        {
-            return Err(format!("the operation ended as {state}: create another"));
-        }
-        let undone = |step: &StepStatus| {
-            workflow
-                .step(&step.name)
-                .is_some_and(|flow| matches!(flow.role, Role::Undo(_)))
-        };
-        if self.status.steps.iter().any(undone) {
-            return Err("what it did was undone: create another operation".into());
-        }
-        Ok(())
-    }
-
-    fn is_consumed(&self, workflow: &Workflow, name: &str) -> bool {
-        let own = workflow.steps.iter().position(|flow| flow.name == name);
-        workflow
-            .main()
-            .any(|(_, flow)| own.is_some_and(|own| flow.ancestors.contains(&own)) && self.entry(&flow.name).is_some())
-    }
-
-    /// Lets a step run again: under its key where it isn't known whether its last attempt had its effect, unless the
-    /// person wants another; else from its beginning, under the new epoch.
-    fn run_again(&mut self, workflow: &Workflow, name: &str, new_key: bool) {
-        let Ok(i) = self.position(name) else { return };
-        let step = &mut self.status.steps[i];
-        if step.items.is_some() || is_group(step) {
-            self.run_parts_again(workflow, name, new_key);
-            return self.reopen_around(workflow, name);
-        }
-        let attempts = matches!(
-            step.step_type,
-            StepType::Http | StepType::Kubernetes | StepType::Job | StepType::Operation
-        );
-        if step.maybe_done && !new_key && attempts {
-            // Deadlines begin anew.
-            step.failure = None;
-            step.end_time = None;
-            step.end_seq = None;
-            let created = step.external.take().is_some() && step.step_type.goes_on_by_itself();
-            step.failures += i64::from(created);
-            step.lost = step.attempt;
-            let deadline = workflow.step(name).and_then(|flow| schedule_to_close(&flow.spec));
-            step.deadline = deadline.map(|most| self.now.plus(most));
-            self.attempt(workflow, i, retry_event(workflow, name));
-        } else {
-            self.status.steps.remove(i);
-            if let (list, Some(index)) = split_item(name)
-                && let Some(list) = self.status.steps.iter_mut().find(|step| step.name == list)
-                && let Some(items) = &mut list.items
-            {
-                items.again.insert(0, i64::try_from(index).unwrap_or_default());
-            }
-        }
-        self.reopen_around(workflow, name);
-    }
-
-    /// Lets what ended badly in a list or a group run again; and the list or group go on.
-    fn run_parts_again(&mut self, workflow: &Workflow, whole: &str, new_key: bool) {
-        let ended_badly = |step: &&StepStatus| {
-            let is_part = match split_item(&step.name) {
-                (list, Some(_)) => list == whole,
-                _ => group_name(&step.name) == Some(whole),
-            };
-            is_part && !step.state.satisfies() && step.state.is_closed()
-        };
-        let parts = self.status.steps.iter().filter(ended_badly);
-        let parts: Vec<String> = parts.map(|step| step.name.clone()).collect();
-        for part in parts {
-            self.run_again(workflow, &part, new_key);
-        }
-        self.go_on(workflow, whole);
-    }
-
-    /// Lets the list and the group go on that a step is in.
-    fn reopen_around(&mut self, workflow: &Workflow, name: &str) {
-        let mut inner = name;
-        loop {
-            inner = match (split_item(inner), group_name(inner)) {
-                ((list, Some(_)), _) => list,
-                (_, Some(group)) => group,
-                _ => return,
-            };
-            self.go_on(workflow, inner);
-        }
-    }
-
-    /// Lets a list or a group go on that had ended.
-    fn go_on(&mut self, workflow: &Workflow, whole: &str) {
-        let Ok(i) = self.position(whole) else { return };
-        let step = &self.status.steps[i];
-        if !(step.items.is_some() || is_group(step)) || step.state == StepState::Waiting {
-            return;
-        }
-        let deadline = workflow.step(whole).and_then(|flow| schedule_to_close(&flow.spec));
-        self.advance(i, StepEvent::Observe, HistoryEvent::StepWaiting, "it goes on");
-        let step = &mut self.status.steps[i];
-        step.failure = None;
-        step.end_time = None;
-        step.end_seq = None;
-        step.deadline = deadline
-            .filter(|_| step.items.is_none())
-            .map(|most| self.now.plus(most));
-    }
-
-    /// Lets an operation go on that had ended or was ending: what was ended before its time, or at the end, runs again.
-    fn reopen(&mut self, workflow: &Workflow) {
-        let again: Vec<String> = self
-            .status
-            .steps
-            .iter()
-            .filter(|step| step.state == StepState::Cancelled)
-            .map(|step| step.name.clone())
-            .collect();
-        for name in again {
-            self.run_again(workflow, &name, false);
-        }
-        self.status
-            .steps
-            .retain(|step| workflow.step(&step.name).is_none_or(|flow| flow.role != Role::Finally));
-        // Where another step ended badly, too, the operation ends as that one lets it.
-        let bad = self.status.steps.iter().find(|step| {
-            let fails = |flow: &WorkflowStep| flow.role == Role::Main && !satisfies(flow, step);
-            step.state.is_closed() && !is_part(&step.name) && workflow.step(&step.name).is_some_and(fails)
-        });
-        self.status.failure = bad.map(|step| Failure {
-            step: Some(step.name.clone()),
-            ..step.failure.clone().unwrap_or_default()
-        });
-        self.status.completion_time = None;
-        self.status.output = None;
-        self.status.state = Some(OperationState::Running);
-        self.status.deadline = self
-            .inputs
-            .spec
-            .timeout
-            .as_ref()
-            .map(|timeout| self.now.plus(timeout.get()));
-    }
-
-    fn reset(&mut self, workflow: &Workflow, name: &str) -> Verdict {
-        if let Some((list, _)) = name.split_once('[') {
-            return Err(format!("a list is reset as a whole: reset {list}, or retry the item"));
-        }
-        self.position(name)?;
-        let Some((own, flow)) = workflow.main().find(|(_, flow)| flow.name == name) else {
-            return Err(format!("only one of spec.steps can be reset, not {name}"));
-        };
-        self.may_reopen(workflow)?;
-        // The group of a step that is reset runs again with those of its steps that are left.
-        let group = flow.group;
-        let is_cut = |step: &StepStatus| {
-            workflow.step(&step.name).is_some_and(|flow| {
-                let is_group = group.is_some_and(|group| workflow.steps[group].name == flow.name);
-                let follows = flow.group == Some(own) || flow.ancestors.contains(&own);
-                flow.role == Role::Finally || flow.name == name || is_group || follows
-            })
-        };
-        let under_way = |step: &&StepStatus| {
-            is_cut(step) && (step.state == StepState::Running || step.external.is_some()) && !step.state.is_closed()
-        };
-        if let Some(step) = self.status.steps.iter().find(under_way) {
-            return Err(format!(
-                "step {} is under way: suspend the operation and wait for its end",
-                step.name
-            ));
-        }
-        let cut = self.status.steps.iter().filter(|step| is_cut(step)).count();
-        self.status.steps.retain(|step| !is_cut(step));
-        self.status.epoch += 1;
-        // A word that was given for what is no more doesn't count.
-        self.status.received.retain(|received| received.step.is_none());
-        self.reopen(workflow);
-        Ok(format!("back to step {name}: {cut} steps run again"))
     }
 }
 

@@ -6,6 +6,7 @@
 //! what another did: it starts what is missing and stops what is too much.
 
 mod actions;
+mod again;
 mod endings;
 mod groups;
 mod intents;
