@@ -187,6 +187,8 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
                 Admitted::Invalid(invalid) => workflow = Arc::new(Err(invalid)),
             }
         }
+        // What arrived for one that waits is applied once it goes on.
+        let taken = if waits.is_some() { 0 } else { results.len() };
         let decision = match waits {
             Some((state, message, again)) => Decision {
                 status: engine::held_up(&status, &identity, state, &message, now),
@@ -286,8 +288,8 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
             }
         };
         let changed = !Arc::ptr_eq(&durable, &current);
-        if changed || !results.is_empty() {
-            context.executor.recorded(durable.clone(), results.len());
+        if changed || taken > 0 {
+            context.executor.recorded(durable.clone(), taken);
         }
         context
             .executor
