@@ -165,13 +165,56 @@ fn step(rng: &mut Rng, number: usize, order: &str) -> Value {
     step
 }
 
-fn deed(rng: &mut Rng, steps: &[Value]) -> Deed {
-    let name = pick(rng, steps)["name"].as_str().unwrap().to_owned();
-    let step = if percent(rng, 20) {
-        format!("{name}[{}]", rng.u8(..3))
-    } else {
-        name
+/// A step as the first of a group of two, which has what is said of both.
+fn grouped(rng: &mut Rng, mut step: Value) -> Value {
+    let name = step["name"].as_str().unwrap().to_owned();
+    let listed = step.get("forEach").is_some();
+    let mut group = json!({
+        "order": pick(rng, &["Sequence", "Graph"]),
+        "output": {"how": format!("${{steps.{name}b.state}}")},
+    });
+    let mut of_group = vec![
+        "name",
+        "needs",
+        "when",
+        "onFailure",
+        "forEach",
+        "maxParallel",
+        "maxFailures",
+    ];
+    if listed {
+        of_group.push("compensate");
+    }
+    for field in of_group {
+        if let Some(value) = step.as_object_mut().unwrap().remove(field) {
+            group[field] = value;
+        }
+    }
+    if percent(rng, 20) {
+        group["timeouts"] = json!({"scheduleToClose": format!("{}s", rng.u32(10..90))});
+    }
+    let at = if listed { "-${string(index)}" } else { "" };
+    let path = match rng.u8(..4) {
+        0 => format!("status/{name}b{at}/503?times=1"),
+        1 => format!("status/{name}b{at}/422"),
+        _ => format!("do/{name}b{at}"),
     };
+    step["name"] = json!(format!("{name}a"));
+    let second = json!({"name": format!("{name}b"), "http": post(&path), "timeouts": {"scheduleToClose": "1m"}});
+    group["steps"] = json!([step, second]);
+    group
+}
+
+fn deed(rng: &mut Rng, steps: &[Value]) -> Deed {
+    let step = pick(rng, steps);
+    let name = step["name"].as_str().unwrap().to_owned();
+    let mut step = match step.get("forEach").is_some() || percent(rng, 10) {
+        true if percent(rng, 70) => format!("{name}[{}]", rng.u8(..3)),
+        _ => name.clone(),
+    };
+    if percent(rng, 25) {
+        step = format!("{step}/{name}{}", pick(rng, &["a", "b"]));
+    }
     Deed::Ask(match rng.u8(..12) {
         0 | 1 => json!({"signal": {"name": "go", "payload": {"n": rng.u8(..)}}}),
         2 => json!({"approve": {"step": step}}),
@@ -192,7 +235,11 @@ impl Plan {
         let mut rng = Rng::with_seed(seed);
         let rng = &mut rng;
         let order = *pick(rng, &["Sequence", "Graph"]);
-        let steps: Vec<Value> = (0..rng.usize(1..8)).map(|number| step(rng, number, order)).collect();
+        let steps = (0..rng.usize(1..8)).map(|number| {
+            let step = step(rng, number, order);
+            if percent(rng, 20) { grouped(rng, step) } else { step }
+        });
+        let steps: Vec<Value> = steps.collect();
         let mut spec = json!({
             "input": {"yes": true, "no": false},
             "order": order,
