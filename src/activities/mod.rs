@@ -195,6 +195,9 @@ pub struct AttemptContext {
     pub failures: i64,
     /// True if an earlier attempt under this key may have had its effect.
     pub maybe_done: bool,
+    /// True if an operation that it runs, and that is ended before its time, undoes what it did: as this one does, where the
+    /// step doesn't say itself how it is undone.
+    pub undoes: bool,
     /// True if nothing of the answer may be recorded (`sensitive`).
     pub sensitive: bool,
     /// What the step's expressions may read, beside the result.

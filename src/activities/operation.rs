@@ -195,7 +195,9 @@ pub async fn stop(
     let Some(external) = found else { return Ok(()) };
     if policy == ParentClosePolicy::Cancel {
         let reason = format!("CloudOperation {}, for which it ran, ended", context.operation);
-        let patch = json!({"metadata": {"uid": external.uid}, "spec": {"cancel": {"reason": reason}}});
+        let mode = if context.undoes { "Compensate" } else { "Stop" };
+        let cancel = json!({"reason": reason, "mode": mode});
+        let patch = json!({"metadata": {"uid": external.uid}, "spec": {"cancel": cancel}});
         let path = format!("{}?fieldManager={FIELD_MANAGER}", target.path());
         match call(
             context,

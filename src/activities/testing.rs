@@ -84,6 +84,7 @@ pub fn context_on(kubernetes: kube::Client, step: &str) -> AttemptContext {
         key: IdempotencyKey::new("u1", step, 0),
         failures: 0,
         maybe_done: false,
+        undoes: false,
         sensitive: false,
         scope: Scope::default(),
         kubernetes,

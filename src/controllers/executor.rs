@@ -269,6 +269,7 @@ impl Executor {
             key,
             failures: entry.map_or(0, |s| s.failures),
             maybe_done: entry.is_some_and(|s| s.maybe_done),
+            undoes: engine::undoes(spec) && flow.undo.is_none(),
             sensitive: flow.spec.sensitive == Some(true),
             scope,
             kubernetes: self

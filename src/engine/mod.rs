@@ -24,7 +24,7 @@ mod transitions;
 mod workflow;
 
 pub use callback::{Callback, Said, Standing, standing};
-pub use decide::decide;
+pub use decide::{decide, undoes};
 pub use history::{chunk, shorten};
 pub use key::IdempotencyKey;
 pub use outcome::{AttemptFailure, Effect, Outcome, RetryAdvice};

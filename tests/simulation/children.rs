@@ -139,3 +139,51 @@ async fn what_a_child_may_not_be_is_an_invalid_spec() {
         world.kill_all().await;
     }
 }
+
+/// A parent that is cancelled with `mode: Compensate` while its child waits, after a call that says how it is undone.
+async fn undone(with_its_own: bool) -> World {
+    let post = |path: &str| json!({"method": "POST", "url": format!("http://inventory.prod/{path}")});
+    let mut manifest = parent(
+        None,
+        &json!([
+            {"name": "call", "http": post("child"), "compensate": {"http": post("child/undo")}},
+            {"name": "nap", "wait": {"duration": "2m"}},
+        ]),
+    );
+    if with_its_own {
+        manifest["spec"]["steps"][0]["compensate"] = json!({"http": post("parent/undo")});
+    }
+    let mut world = World::new(1);
+    world.start();
+    world.apply(&manifest).await;
+    let waits = |world: &World| child_state(world) == Some(OperationState::Waiting);
+    world.until("the child waits", waits).await;
+    let api: Api<CloudOperation> = Api::namespaced(world.server.client("user"), NAMESPACE);
+    let cancel = Patch::Merge(json!({"spec": {"cancel": {"mode": "Compensate"}}}));
+    api.patch("parent", &PatchParams::default(), &cancel).await.unwrap();
+    world.until("the parent ends", |world| world.finished("parent")).await;
+    assert_eq!(world.state("parent"), Some(OperationState::Cancelled));
+    world.check();
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_child_did_is_undone_with_its_parent() {
+    let mut world = undone(false).await;
+    assert_eq!(child_state(&world), Some(OperationState::Cancelled));
+    assert_eq!(world.service.effects()["/child/undo"], 1);
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_says_how_it_is_undone_undoes_its_child_itself() {
+    let mut world = undone(true).await;
+    assert_eq!(
+        child_state(&world),
+        Some(OperationState::Cancelled),
+        "it ends before it is undone"
+    );
+    let effects = world.service.effects();
+    assert_eq!((effects.get("/child/undo"), effects["/parent/undo"]), (None, 1));
+    world.kill_all().await;
+}

@@ -142,6 +142,7 @@ impl Rehearse for Rehearsal {
             key: IdempotencyKey::new(&identity.uid, step, 0),
             failures: 0,
             maybe_done: false,
+            undoes: false,
             sensitive,
             scope: Scope::default(),
             kubernetes: self.client.clone(),

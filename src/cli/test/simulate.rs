@@ -308,6 +308,7 @@ impl Run<'_> {
             key,
             failures: entry.map_or(0, |step| step.failures),
             maybe_done: entry.is_some_and(|step| step.maybe_done),
+            undoes: false,
             sensitive: flow.spec.sensitive == Some(true),
             scope,
             kubernetes: nobody(),

@@ -107,7 +107,8 @@ impl Pass<'_> {
 
     fn expire_step(&mut self, i: usize, message: &str) {
         let step = &mut self.status.steps[i];
-        step.maybe_done |= step.state == StepState::Running || step.awaits_callback();
+        // What goes on at the other side may have done a part of it.
+        step.maybe_done |= step.state == StepState::Running || step.external.is_some();
         if step.step_type.goes_on_by_itself() && step.items.is_none() && step.state != StepState::Undecided {
             step.failure = Some(Failure {
                 reason: TIMED_OUT.into(),
@@ -180,6 +181,7 @@ impl Pass<'_> {
                 _ => false,
             };
             if stop {
+                step.maybe_done |= step.external.is_some();
                 step.next_attempt_time = None;
                 self.advance(i, StepEvent::Stop, HistoryEvent::AttemptFailed, "it is being stopped");
             } else if cancel {

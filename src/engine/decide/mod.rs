@@ -15,6 +15,8 @@ mod local;
 mod results;
 mod undo;
 
+pub use self::undo::undoes;
+
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};

@@ -1,8 +1,16 @@
 //! The saga: what was done is undone, the last first.
 
 use super::*;
-use crate::api::{CancelMode, FailurePolicy};
+use crate::api::{CancelMode, CloudOperationSpec, FailurePolicy};
 use crate::engine::undo_name;
+
+/// True if an operation that fails, or was cancelled, undoes what it did.
+pub fn undoes(spec: &CloudOperationSpec) -> bool {
+    match &spec.cancel {
+        Some(cancel) => cancel.mode == Some(CancelMode::Compensate),
+        None => spec.failure_policy == Some(FailurePolicy::Compensate),
+    }
+}
 
 impl Pass<'_> {
     /// True if what was done is to be undone: the operation failed or was cancelled, and says so.
@@ -14,10 +22,7 @@ impl Pass<'_> {
         if at_the_end.is_some_and(|flow| flow.role == Role::Finally) {
             return false; // everything had succeeded by then
         }
-        match &self.inputs.spec.cancel {
-            Some(cancel) => cancel.mode == Some(CancelMode::Compensate),
-            None => self.inputs.spec.failure_policy == Some(FailurePolicy::Compensate),
-        }
+        undoes(self.inputs.spec)
     }
 
     /// True if an attempt of this step has to end before the step can be undone: what overtakes it would undo nothing.

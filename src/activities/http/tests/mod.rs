@@ -126,6 +126,7 @@ impl Attempt {
             key: IdempotencyKey::new("u1", "resize", 0),
             failures: 0,
             maybe_done: false,
+            undoes: false,
             sensitive: false,
             scope: Scope::default(),
             kubernetes: cluster.client(),
