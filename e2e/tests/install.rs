@@ -2,11 +2,12 @@
 //! order without leaving anything stuck.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_e2e::install::install;
 use holdfast_e2e::kubectl::{Printed, kubectl, kubectl_with, run};
 use holdfast_e2e::operator::{Operator, binary};
+use holdfast_e2e::world::PATIENCE;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
@@ -297,8 +298,16 @@ impl Cluster {
             let manifest = format!(
                 "{{apiVersion: holdfast.dev/v1alpha1, kind: CloudOperation, metadata: {{name: {name}}}, spec: {{steps: [{{name: a, {step}}}]}}}}"
             );
-            let applied = self.try_kubectl(&["apply", "-f", "-"], &manifest).await;
-            assert!(applied.ok, "{}", applied.err);
+            let begun = Instant::now();
+            loop {
+                let applied = self.try_kubectl(&["apply", "-f", "-"], &manifest).await;
+                // What docs/install.md says of the first seconds: the API server's admission learns of new kinds late.
+                if applied.err.contains("There can be a delay") && begun.elapsed() < PATIENCE {
+                    continue;
+                }
+                assert!(applied.ok, "{}", applied.err);
+                break;
+            }
         }
         self.kubectl(&["wait", "cop/done", "--for=condition=Succeeded", "--timeout=60s"])
             .await;
