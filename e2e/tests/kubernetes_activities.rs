@@ -113,6 +113,7 @@ impl Bench {
             key: IdempotencyKey::new("u1", step, 0),
             failures: 0,
             maybe_done: false,
+            undoes: false,
             sensitive: false,
             scope: Scope::default(),
             kubernetes: self.clients.as_service_account(&self.namespace, account),
