@@ -32,8 +32,8 @@ pub struct Report {
     pub late_over_early: f64,
     /// Those that wait.
     pub idle: Idle,
-    /// One namespace beside another.
-    pub fairness: Fairness,
+    /// One namespace beside another; nothing if it took too long.
+    pub fairness: Option<Fairness>,
 }
 
 impl Report {
@@ -120,13 +120,16 @@ impl Report {
             &format!("{late_over_early:.2}"),
             "≤ 1.3",
         );
-        let [alone_p99, beside_p99] = [&fairness.alone, &fairness.beside].map(|run| ms(run.latency(0.99)));
-        row(
-            &format!("{AT_ONCE} at once beside {QUEUED} that are queued in another namespace, p99"),
-            &beside_p99,
-            &format!("{:.1} × alone ({alone_p99})", fairness.p99_ratio()),
-            "≤ 2",
-        );
+        let (value, ratio) = match fairness {
+            None => ("took too long".to_owned(), String::new()),
+            Some(fairness) => {
+                let [alone_p99, beside_p99] = [&fairness.alone, &fairness.beside].map(|run| ms(run.latency(0.99)));
+                let ratio = format!("{:.1} × alone ({alone_p99})", fairness.p99_ratio());
+                (beside_p99, ratio)
+            }
+        };
+        let what = format!("{AT_ONCE} at once beside {QUEUED} that are queued in another namespace, p99");
+        row(&what, &value, &ratio, "≤ 2");
         row("time of one operation, 50 at once, p50 / p99", &both(fifty), "", "");
         row("time of one operation, 500 at once, p50 / p99", &both(many), "", "");
         row(
@@ -212,7 +215,7 @@ impl Report {
             "for_each_items_per_s": self.items_per_s(),
             "signal_wakeup_ms_p50": quantile(signals, 0.5).as_secs_f64() * 1e3,
             "step_10000_over_step_10": late_over_early,
-            "fairness_p99_ratio": fairness.p99_ratio(),
+            "fairness_p99_ratio": fairness.as_ref().map(Fairness::p99_ratio),
             "idle_10k_requests_per_s": idle.requests_per_s,
             "idle_10k_rss_mib": idle.rss_mib,
         });
