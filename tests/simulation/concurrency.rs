@@ -160,21 +160,7 @@ async fn who_took_the_key_and_had_no_time_to_start_comes_first() {
 async fn two_operators_and_lost_answers_let_no_two_run_at_once() {
     for seed in 0..6 {
         let mut world = World::new(seed);
-        let dice = std::sync::Mutex::new(fastrand::Rng::with_seed(seed.into()));
-        world.server.set_faults(move |info| {
-            let mut dice = dice.lock().unwrap();
-            if !of_operator(info) || dice.u8(..100) >= 20 {
-                return Fault::None;
-            }
-            match dice.u8(..3) {
-                0 => Fault::LoseAnswer,
-                1 => Fault::Fail {
-                    code: 500,
-                    retry_after: None,
-                },
-                _ => Fault::RefuseConnection,
-            }
-        });
+        world.set_unreliable(seed.into(), 20);
         let first = world.start();
         world.start();
         let names: Vec<String> = (0..8).map(|n| format!("o{n}")).collect();

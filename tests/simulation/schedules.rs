@@ -165,21 +165,7 @@ async fn crashed_at_every_request_each_due_time_has_exactly_one_operation() {
 #[tokio::test(start_paused = true)]
 async fn two_operators_and_lost_answers_start_no_due_time_twice() {
     let mut world = World::new(1);
-    let dice = std::sync::Mutex::new(fastrand::Rng::with_seed(7));
-    world.server.set_faults(move |info| {
-        let mut dice = dice.lock().unwrap();
-        if !of_operator(info) || dice.u8(..100) >= 25 {
-            return Fault::None;
-        }
-        match dice.u8(..3) {
-            0 => Fault::LoseAnswer,
-            1 => Fault::Fail {
-                code: 500,
-                retry_after: None,
-            },
-            _ => Fault::RefuseConnection,
-        }
-    });
+    world.set_unreliable(7, 25);
     let first = world.start();
     world.start();
     put(

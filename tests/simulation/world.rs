@@ -103,6 +103,25 @@ impl World {
         }
     }
 
+    /// Lets so many percent of the operators' requests fail from now on, or their answers be lost, as the seed says.
+    pub fn set_unreliable(&self, seed: u64, percent: u8) {
+        let dice = std::sync::Mutex::new(fastrand::Rng::with_seed(seed));
+        self.server.set_faults(move |info| {
+            let mut dice = dice.lock().unwrap();
+            if !of_operator(info) || dice.u8(..100) >= percent {
+                return Fault::None;
+            }
+            match dice.u8(..3) {
+                0 => Fault::LoseAnswer,
+                1 => Fault::Fail {
+                    code: 500,
+                    retry_after: None,
+                },
+                _ => Fault::RefuseConnection,
+            }
+        });
+    }
+
     /// Starts another operator, and answers its number.
     pub fn start(&mut self) -> usize {
         let number = self.operators.len();
