@@ -23,7 +23,7 @@ unit: ## Run the unit and simulation tests, which need no cluster
 	cargo test --workspace --exclude holdfast-e2e
 
 soak: ## Run ten thousand workflows, drawn with their people and faults from seeds, through the simulation
-	HOLDFAST_SEEDS=10000 cargo test --test simulation generated:: -- --nocapture
+	HOLDFAST_SEEDS=10000 cargo test --profile soak --test simulation generated:: -- --nocapture
 
 e2e: ## Run the end-to-end tests on a real control plane
 	@e2e/test
