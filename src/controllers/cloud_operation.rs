@@ -309,7 +309,7 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
                 })?;
         }
         let has_ended = |status: &OperationStatus| status.state.is_some_and(OperationState::is_finished);
-        if durable.status.as_ref().is_some_and(has_ended) {
+        if !waiting && durable.status.as_ref().is_some_and(has_ended) {
             context.admission.leave(&durable);
             if !has_ended(&status) {
                 context.admission.tidy(&durable).await;
