@@ -169,7 +169,10 @@ fn a_failed_operation_is_retried_days_later_under_a_new_key() {
     let first = key(&case);
     case.now = case.now.plus(72 * 3600 * SECOND);
     let (state, message) = case.asks(json!({"retry": {}}));
-    assert_eq!((state, message.as_str()), (Applied, "resize runs again"));
+    assert_eq!(
+        (state, message.as_str()),
+        (Applied, "resize runs again, under a new key")
+    );
     case.assert_state(Running).assert_step("resize", StepState::Running, 1);
     assert_ne!(key(&case), first, "the outcome was definite");
     assert_eq!(case.status.deadline, Some(case.now.plus(3600 * SECOND)));
@@ -184,13 +187,41 @@ fn a_retry_after_an_unknown_outcome_keeps_the_key_unless_told_otherwise() {
     let spec = "steps: [{name: once, idempotent: false, http: {method: POST, url: 'http://x'}}]";
     let mut case = case(spec);
     case.visit().fail("once", no_answer()).assert_state(Stuck);
-    case.asks(json!({"retry": {"step": "once"}}));
+    let (_, message) = case.asks(json!({"retry": {"step": "once"}}));
+    assert_eq!(message, "once runs again, under the same key");
     case.assert_step("once", StepState::Running, 2);
     assert_eq!(case.step("once").epoch, 0);
-    case.fail("once", no_answer())
+    let (_, message) = case
+        .fail("once", no_answer())
         .asks(json!({"retry": {"step": "once", "newKey": true}}));
+    assert_eq!(message, "once runs again, under a new key");
     case.assert_step("once", StepState::Running, 1);
     assert_eq!(case.step("once").epoch, 2);
+}
+
+#[test]
+fn a_retry_says_under_which_key_each_of_several_steps_runs_again() {
+    let both = |fails: fn() -> AttemptFailure| {
+        let mut case = case(
+            "
+order: Graph
+steps:
+- {name: unknown, retry: {maximumAttempts: 1}, http: {method: POST, url: 'http://x'}}
+- {name: other, retry: {maximumAttempts: 1}, http: {method: POST, url: 'http://y'}}
+- {name: gate, assert: 'false'}
+",
+        );
+        case.visit();
+        case.fail("unknown", no_answer())
+            .fail("other", fails())
+            .assert_state(Failed);
+        case.asks(json!({"retry": {}})).1
+    };
+    assert_eq!(
+        both(refused),
+        "unknown, other, gate run again: unknown under the same key, other under a new one"
+    );
+    assert_eq!(both(no_answer), "unknown, other, gate run again, under the same keys");
 }
 
 #[test]
