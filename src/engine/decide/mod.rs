@@ -62,6 +62,7 @@ pub fn decide<'a>(status: &'a OperationStatus, inputs: &'a Inputs<'a>) -> Decisi
         pass.decide_actions();
         if pass.status.completion_time.is_some() {
             let delete = pass.expire_finished();
+            summary::comes_back(&mut pass.status, None, inputs.identity.generation, now);
             summary::observe(&mut pass.status, inputs.identity.generation);
             if pass.status != *status {
                 pass.forget_actions();
