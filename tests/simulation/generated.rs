@@ -19,16 +19,14 @@ use std::time::Duration;
 use fastrand::Rng;
 use futures::FutureExt;
 use holdfast::api::{CloudOperation, OperationState};
-use holdfast_apiserver::Fault;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use self::people::{Deed, decision};
-use self::plan::{Plan, percent};
-use crate::service::CallFault;
-use crate::world::{NAMESPACE, World, of_operator};
+use self::plan::Plan;
+use crate::world::{NAMESPACE, World};
 
 /// How many seeds a run of all tests takes.
 const SEEDS: u64 = 400;
@@ -43,7 +41,9 @@ const NAME: &str = "drawn";
 async fn run(seed: u64) -> Vec<String> {
     let plan = Plan::new(seed);
     let mut world = World::new(u32::try_from(seed).unwrap());
-    trouble(&world, seed, plan.trouble);
+    let (requests, calls) = plan.trouble;
+    world.set_unreliable(seed.wrapping_add(1), requests);
+    world.service.set_unreliable(seed.wrapping_add(2), calls);
     for (name, spec) in &plan.templates {
         world.put_template(name, spec);
     }
@@ -120,44 +120,6 @@ async fn run(seed: u64) -> Vec<String> {
     let told = books::told(&world);
     world.kill_all().await;
     told
-}
-
-fn trouble(world: &World, seed: u64, (api, calls): (u8, u8)) {
-    let dice = Mutex::new(Rng::with_seed(seed.wrapping_add(1)));
-    world.server.set_faults(move |info| {
-        let mut dice = dice.lock().unwrap();
-        if !of_operator(info) || !percent(&mut dice, api) {
-            return Fault::None;
-        }
-        match dice.u8(..9) {
-            0 => Fault::Fail {
-                code: 409,
-                retry_after: None,
-            },
-            1 => Fault::Fail {
-                code: 500,
-                retry_after: None,
-            },
-            2 => Fault::Fail {
-                code: 429,
-                retry_after: Some(Duration::from_secs(1)),
-            },
-            3 => Fault::RefuseConnection,
-            4 | 5 => Fault::LoseAnswer,
-            6 => Fault::Delay(Duration::from_millis(dice.u64(..15_000))),
-            7 => Fault::FailAfterwards { code: 504 },
-            _ => Fault::DelayAnswer(Duration::from_millis(dice.u64(..15_000))),
-        }
-    });
-    let dice = Mutex::new(Rng::with_seed(seed.wrapping_add(2)));
-    world.service.set_faults(move |_| {
-        let mut dice = dice.lock().unwrap();
-        match percent(&mut dice, calls) {
-            true if dice.bool() => CallFault::NoConnection,
-            true => CallFault::NoAnswer,
-            false => CallFault::None,
-        }
-    });
 }
 
 fn over(operation: &CloudOperation) -> bool {
