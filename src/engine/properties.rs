@@ -482,11 +482,11 @@ fn every_history_keeps_the_invariants_ends_and_replays_and_all_transitions_are_t
     super::scenarios::lists::a_list_that_was_ended_with_its_operation_goes_on_with_it();
     super::scenarios::people::a_wait_for_an_object_that_timed_out_is_waited_for_again();
     super::scenarios::people::what_was_ended_with_its_operation_may_be_skipped();
-    super::scenarios::a_request_that_changed_under_its_key_is_not_sent();
-    super::scenarios::a_spec_changed_behind_admissions_back_executes_nothing_more();
-    super::scenarios::an_object_first_seen_after_its_start_deadline_executes_nothing();
-    super::scenarios::an_object_from_a_backup_waits_for_a_person();
-    super::scenarios::what_is_nested_too_deeply_is_refused();
+    super::scenarios::attempts::a_request_that_changed_under_its_key_is_not_sent();
+    super::scenarios::specs::a_spec_changed_behind_admissions_back_executes_nothing_more();
+    super::scenarios::lifetime::an_object_first_seen_after_its_start_deadline_executes_nothing();
+    super::scenarios::lifetime::an_object_from_a_backup_waits_for_a_person();
+    super::scenarios::specs::what_is_nested_too_deeply_is_refused();
     let taken = coverage::taken();
     let missing: Vec<_> = TRANSITIONS
         .iter()
