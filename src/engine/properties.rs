@@ -496,28 +496,6 @@ fn every_history_keeps_the_invariants_ends_and_replays_and_all_transitions_are_t
     operations_and_actions(&taken);
 }
 
-/// Every state that an operation can have.
-const OPERATION_STATES: [OperationState; 15] = {
-    use OperationState::*;
-    [
-        Running,
-        Waiting,
-        AwaitingApproval,
-        BackingOff,
-        Suspended,
-        Restored,
-        Stuck,
-        Compensating,
-        Succeeded,
-        Failed,
-        Cancelled,
-        TimedOut,
-        Expired,
-        InvalidSpec,
-        SpecChanged,
-    ]
-};
-
 /// May an operation's state be followed by another? A state follows from the steps, so those that are no ends follow each
 /// other freely.
 fn may_follow(from: Option<OperationState>, to: OperationState) -> bool {
@@ -540,7 +518,8 @@ fn operations_and_actions(taken: &coverage::Taken) {
     for (from, to) in &taken.operations {
         assert!(may_follow(*from, *to), "an operation went from {from:?} to {to}");
     }
-    for state in OPERATION_STATES {
+    // `Queued` is none of the engine's: it is what an operation says that is not decided on yet.
+    for state in OperationState::ALL.into_iter().filter(|state| *state != Queued) {
         let entered = taken.operations.iter().any(|(_, to)| *to == state);
         assert!(entered, "no history had the state {state}");
         let mut left = taken
@@ -567,20 +546,4 @@ fn operations_and_actions(taken: &coverage::Taken) {
             );
         }
     }
-}
-
-#[test]
-fn no_state_is_missing_from_the_list() {
-    let schema = serde_json::to_string(&schemars::schema_for!(OperationState)).unwrap();
-    let states = OPERATION_STATES
-        .iter()
-        .map(ToString::to_string)
-        .collect::<BTreeSet<_>>();
-    // `Queued` is none of the engine's: it is what an operation says that is not decided on yet.
-    let decided = schema.matches("\"const\":").count() - schema.matches("\"Queued\"").count();
-    assert_eq!(
-        (states.len(), decided),
-        (OPERATION_STATES.len(), OPERATION_STATES.len()),
-        "{schema}"
-    );
 }
