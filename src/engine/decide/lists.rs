@@ -64,7 +64,7 @@ impl Pass<'_> {
             let open = self.items_of(&flow.name).filter(|item| !item.state.is_closed()).count();
             let too_large = self.outputs_too_large(workflow, flow);
             let stops = self.stops_list(flow);
-            let full = history::is_full(&self.status);
+            let full = history::is_full(&self.status) || (open > 0 && self.is_crowded());
             let Some(i) = self.status.steps.iter().position(|s| s.name == flow.name) else {
                 return;
             };
@@ -159,10 +159,12 @@ impl Pass<'_> {
                 if let Some(output) = step.output.take() {
                     outputs.insert(index.to_string(), Value::Object(output));
                 }
-                if step.step_type == StepType::Steps {
+                // What a person skipped was not done: without its entry it would be undone.
+                let skipped = step.state == StepState::Skipped && !step.maybe_done;
+                if step.step_type == StepType::Steps && !skipped {
                     done.push(step.name.clone());
                 }
-                false
+                skipped
             }
             _ => true,
         });
