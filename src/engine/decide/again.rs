@@ -165,7 +165,12 @@ impl Pass<'_> {
         {
             return Err(format!("the operation ended as {state}: create another"));
         }
-        if let Some(step) = self.status.steps.iter().find(|step| step.state == StepState::Cancelling) {
+        if let Some(step) = self
+            .status
+            .steps
+            .iter()
+            .find(|step| step.state == StepState::Cancelling)
+        {
             let name = &step.name;
             return Err(format!("step {name} is being stopped: ask again once it has ended"));
         }
@@ -211,7 +216,13 @@ impl Pass<'_> {
             step.lost = step.attempt;
             let deadline = workflow.step(name).and_then(|flow| schedule_to_close(&flow.spec));
             step.deadline = deadline.map(|most| self.now.plus(most));
-            self.attempt(workflow, i, retry_event(workflow, name));
+            if self.is_idle() {
+                self.status.steps[i].next_attempt_time = Some(self.now);
+                let message = "its next attempt starts once the operation goes on";
+                self.advance(i, StepEvent::Postpone, HistoryEvent::StepWaiting, message);
+            } else {
+                self.attempt(workflow, i, retry_event(workflow, name));
+            }
         } else {
             if attempts {
                 keys.new.push(name.to_owned());

@@ -370,3 +370,44 @@ pub fn what_was_ended_with_its_operation_may_be_skipped() {
     case.assert_step("b", StepState::Skipped, 0);
     case.assert_state(Failed);
 }
+
+#[test]
+pub fn a_retry_of_one_that_is_held_starts_once_it_goes_on() {
+    let call = "http: {method: POST, url: 'http://x'}";
+    let failed = format!("steps: [{{name: call, retry: {{maximumAttempts: 1}}, {call}}}]");
+    let undecided = format!("steps: [{{name: call, idempotent: false, {call}}}]");
+    let timed_out = format!("steps: [{{name: call, timeouts: {{scheduleToClose: 4m}}, {call}}}]");
+    let cancelled = format!("{{order: Graph, steps: [{{name: call, {call}}}, {{name: other, {call}}}]}}");
+    for (spec, state) in [
+        (failed, StepState::Failed),
+        (undecided, StepState::Undecided),
+        (timed_out, StepState::TimedOut),
+        (cancelled, StepState::Cancelled),
+    ] {
+        let mut case = case(&spec);
+        case.visit().fail("call", no_answer());
+        match state {
+            StepState::TimedOut => {
+                case.later(300 * SECOND);
+            }
+            StepState::Cancelled => {
+                case.fail("other", refused());
+            }
+            _ => {}
+        }
+        let attempt = case.step("call").attempt;
+        case.assert_step("call", state, attempt);
+        case.spec.suspend = Some(true);
+        assert_eq!(case.asks(json!({"retry": {}})).0, Applied);
+        case.assert_state(Suspended)
+            .assert_step("call", StepState::BackingOff, attempt);
+        assert_eq!(case.work, vec![], "{state:?}");
+        case.spec.suspend = None;
+        case.visit().assert_step("call", StepState::Running, attempt + 1);
+        assert_eq!(case.step("call").epoch, 0, "under the same key");
+        if state == StepState::Cancelled {
+            case.succeed("other", nothing());
+        }
+        case.succeed("call", nothing()).assert_state(Succeeded);
+    }
+}
