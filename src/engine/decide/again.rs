@@ -133,7 +133,12 @@ impl Pass<'_> {
         {
             return Err(format!("the operation ended as {state}: create another"));
         }
-        if let Some(step) = self.status.steps.iter().find(|step| step.state == StepState::Cancelling) {
+        if let Some(step) = self
+            .status
+            .steps
+            .iter()
+            .find(|step| step.state == StepState::Cancelling)
+        {
             let name = &step.name;
             return Err(format!("step {name} is being stopped: ask again once it has ended"));
         }

@@ -236,7 +236,12 @@ impl<'a> Pass<'a> {
         if self.status.deadline == self.before.deadline {
             self.status.deadline = self.status.deadline.map(|deadline| deadline.plus(held));
         }
-        let before: HashMap<_, _> = self.before.steps.iter().map(|step| (&*step.name, step.deadline)).collect();
+        let before: HashMap<_, _> = self
+            .before
+            .steps
+            .iter()
+            .map(|step| (&*step.name, step.deadline))
+            .collect();
         for step in self.status.steps.iter_mut().filter(|step| !step.state.is_closed()) {
             if before.get(&*step.name) == Some(&step.deadline) {
                 step.deadline = step.deadline.map(|deadline| deadline.plus(held));
@@ -314,7 +319,11 @@ impl<'a> Pass<'a> {
     fn is_crowded(&self) -> bool {
         let size = *self.size.get_or_init(|| json_size(self.before));
         let entered = self.status.steps.len().saturating_sub(self.before.steps.len());
-        let open = self.status.steps.iter().filter(|step| is_group(step) && !step.state.is_closed());
+        let open = self
+            .status
+            .steps
+            .iter()
+            .filter(|step| is_group(step) && !step.state.is_closed());
         let to_come = open.map(|group| {
             let members = self.flow(&group.name).map_or(0, |flow| flow.members.len());
             members.saturating_sub(self.members_of(&group.name).count())
