@@ -154,17 +154,17 @@ impl Pass<'_> {
     fn fold(&mut self, list: &str) {
         let mut outputs = Map::new();
         let mut done = vec![];
+        // What a person skipped was not done: without its entry it would be undone.
+        let was_skipped = |step: &StepStatus| step.state == StepState::Skipped && !step.maybe_done;
         self.status.steps.retain_mut(|step| match split_item(&step.name) {
-            (name, Some(index)) if name == list && step.state.satisfies() => {
+            (name, Some(index)) if name == list && step.state.satisfies() && !was_skipped(step) => {
                 if let Some(output) = step.output.take() {
                     outputs.insert(index.to_string(), Value::Object(output));
                 }
-                // What a person skipped was not done: without its entry it would be undone.
-                let skipped = step.state == StepState::Skipped && !step.maybe_done;
-                if step.step_type == StepType::Steps && !skipped {
+                if step.step_type == StepType::Steps {
                     done.push(step.name.clone());
                 }
-                skipped
+                false
             }
             _ => true,
         });
@@ -182,10 +182,16 @@ impl Pass<'_> {
     fn end_list(&mut self, flow: &WorkflowStep, i: usize, succeeded: bool) {
         if succeeded {
             let mut output = None;
+            let skipped = self.items_of(&flow.name).filter_map(|item| {
+                let index = split_item(&item.name).1?.to_string();
+                Some((index, Value::Object(item.output.clone()?)))
+            });
+            let skipped: Vec<_> = skipped.collect();
             if let Some(list) = &mut self.status.steps[i].items
-                && !list.outputs.is_empty()
+                && !(list.outputs.is_empty() && skipped.is_empty())
             {
                 let mut outputs = std::mem::take(&mut list.outputs);
+                outputs.extend(skipped);
                 let all = (0..list.total).map(|index| outputs.remove(&index.to_string()).unwrap_or_default());
                 output = Some(Map::from_iter([("items".to_owned(), all.collect())]));
             }

@@ -86,3 +86,50 @@ fn cancel_works_while_suspended() {
     case.spec.cancel = Some(Cancel::default());
     case.visit().assert_state(Cancelled);
 }
+
+#[test]
+fn a_suspended_operation_costs_one_write_however_often_it_is_looked_at() {
+    let mut case = case("{timeout: 10m, steps: [{name: a, http: {url: 'http://x'}}]}");
+    case.visit().fail("a", busy());
+    let (deadline, step_deadline) = (case.status.deadline.unwrap(), case.step("a").deadline.unwrap());
+    case.spec.suspend = Some(true);
+    case.visit();
+    let writes = case.writes;
+    case.later(SECOND).later(3600 * SECOND).later(SECOND);
+    assert_eq!(case.writes, writes, "its deadlines move with the next write");
+    case.asks(json!({"retryNow": {"step": "a"}}));
+    assert_eq!(case.writes, writes + 1);
+    case.later(98 * SECOND);
+    case.spec.suspend = None;
+    case.visit().assert_step("a", StepState::Running, 2);
+    assert_eq!(case.status.deadline.unwrap(), deadline.plus(3700 * SECOND));
+    assert_eq!(case.step("a").deadline.unwrap(), step_deadline.plus(3700 * SECOND));
+}
+
+#[test]
+fn what_is_asked_in_a_held_namespace_takes_no_time_from_it() {
+    let mut case = case("{timeout: 10m, steps: [{name: go, signal: {}}, {name: b, http: {url: 'http://x'}}]}");
+    case.visit();
+    let deadline = case.status.deadline.unwrap();
+    case.hold = Some(Hold {
+        since: case.now,
+        until: None,
+    });
+    case.later(3500 * SECOND).asks(json!({"signal": {"name": "go"}}));
+    case.later(100 * SECOND);
+    case.hold = case.hold.map(|hold| Hold {
+        until: Some(case.now),
+        ..hold
+    });
+    case.visit().assert_step("b", StepState::Running, 1);
+    assert_eq!(case.status.deadline.unwrap(), deadline.plus(3600 * SECOND));
+}
+
+#[test]
+fn an_operation_that_drains_is_not_looked_at_again_for_what_starts_nothing() {
+    let mut case = case("steps: [{name: a, http: {url: 'http://x'}}]");
+    case.visit().fail("a", busy());
+    case.draining = true;
+    case.later(7200 * SECOND).assert_step("a", StepState::BackingOff, 1);
+    assert_eq!(case.wake, None);
+}

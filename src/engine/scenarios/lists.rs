@@ -244,3 +244,27 @@ steps:
     ));
     case.visit().assert_state(Succeeded);
 }
+
+#[test]
+fn no_more_items_are_under_way_than_the_status_has_room_for() {
+    for (spec, total) in [
+        ("http: {url: 'http://inventory/${string(item)}'}", 300),
+        (
+            "steps: [{name: a, http: {url: 'http://x'}}, {name: b, http: {url: 'http://x'}}, {name: c, http: {url: 'http://x'}}]\n  order: Graph",
+            80,
+        ),
+    ] {
+        let mut case = case(&format!(
+            "steps:\n- name: deploy\n  forEach: 'lists.range({total})'\n  maxParallel: 1000\n  {spec}"
+        ));
+        case.visit();
+        let (mut most, mut done) = (0, 0);
+        while let Some(work) = case.work.last().cloned() {
+            most = most.max(serde_json::to_string(&case.status).unwrap().len());
+            case.succeed(&work.step, nothing());
+            done += 1;
+        }
+        case.assert_state(Succeeded);
+        assert!(done >= total && most <= 128 * 1024, "{done} calls, {most} bytes");
+    }
+}
