@@ -1,20 +1,18 @@
 //! Schedules: exactly one operation for each due time, whatever crashes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use holdfast::api::{CloudOperation, OperationSchedule, OperationState, SCHEDULED_AT_ANNOTATION};
-use holdfast_apiserver::{Fault, Verb};
+use holdfast_apiserver::{Fault, RequestInfo, Verb};
 use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::world::{NAMESPACE, World, dying, of_operator};
+use crate::sniper::{NEVER, Sniper, but_renewals};
+use crate::world::{NAMESPACE, World, of_operator};
 
 const QUICK: &str = "{steps: [{name: call, http: {method: POST, url: 'http://inventory.prod/called'}}]}";
 const SLOW: &str = "{steps: [{name: nap, wait: {duration: 25m}}]}";
@@ -109,33 +107,15 @@ async fn it_starts_an_operation_at_each_due_time_and_costs_nothing_between() {
 /// Three due times with a policy that waits, a backfill, and limits that delete; the operator dies at request number n.
 async fn crash_at(number: usize, applied: bool) -> (BTreeMap<String, usize>, usize, usize) {
     let mut world = World::new(1);
-    let (requests, die) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-    let (counted, told, leases) = (requests.clone(), die.clone(), AtomicUsize::new(0));
-    world.server.set_faults(move |info| {
-        // Nothing is decided from Events, and of leases only the first requests count.
-        let elsewhere =
-            info.resource == "events" || (info.resource == "leases" && leases.fetch_add(1, Ordering::Relaxed) >= 6);
-        if !of_operator(info) || elsewhere {
-            return Fault::None;
-        }
-        if counted.fetch_add(1, Ordering::Relaxed) + 1 != number {
-            return Fault::None;
-        }
-        told.notify_one();
-        dying(applied)
-    });
+    let but_renewals = but_renewals();
+    let counts = move |info: &RequestInfo| info.resource != "events" && but_renewals(info); // Events decide nothing
+    let sniper = Sniper::aim(&world, number, applied, counts);
     let fields = "concurrencyPolicy: BufferAll, catchUpWindow: 5m, successfulHistoryLimit: 0,
         backfill: [{from: '2026-11-23T10:00:00Z', to: '2026-11-23T10:01:00Z'}]";
     put_every("1-3", &world, fields, QUICK);
-    let operator = world.start();
-    tokio::select! {
-        biased;
-        () = die.notified() => {
-            world.kill(operator).await;
-            world.start();
-        }
-        () = until_minute(&world, 4) => {}
-    }
+    let mut operator = world.start();
+    let first_three = async |world: &World| until_minute(world, 4).await;
+    sniper.watch(&mut world, &mut operator, first_three).await;
     until_minute(&world, 6).await;
     let left = world.server.list::<CloudOperation>().len();
     assert_eq!(left, 0, "all ended, and none is to be kept");
@@ -149,13 +129,13 @@ async fn crash_at(number: usize, applied: bool) -> (BTreeMap<String, usize>, usi
     let effects = world.service.effects()["/called"];
     world.check();
     world.kill_all().await;
-    (created(&world), effects, requests.load(Ordering::Relaxed))
+    (created(&world), effects, sniper.seen())
 }
 
 #[tokio::test(start_paused = true)]
 async fn crashed_at_every_request_each_due_time_has_exactly_one_operation() {
     let expected = once(&["00:01", "00:02", "00:03", "10:01"]);
-    let (created, effects, requests) = crash_at(usize::MAX, false).await;
+    let (created, effects, requests) = crash_at(NEVER, false).await;
     assert_eq!((&created, effects), (&expected, 4));
     assert!(requests > 40, "only {requests} requests");
     for number in 1..=requests {
