@@ -263,6 +263,7 @@ impl Executor {
             field: flow.field.clone(),
             context,
             request: request.value,
+            waits: flow.spec.is_kubernetes_wait(),
             step: Box::new(slim(&flow.spec)),
             step_type: flow.step_type,
             kind: piece.kind.clone(),
@@ -302,13 +303,14 @@ impl Executor {
                 self.unless_silent(context, step, followed).await
             }
             WorkKind::Attempt => {
-                let _turn = if step.is_kubernetes_wait() {
+                let _turn = if prepared.waits {
                     None
                 } else {
                     Some(self.calls.take(&context.namespace).await)
                 };
                 let targets = self.namespaces.http_targets(&context.namespace);
-                let attempt = self.activities.run(context, *step_type, request, targets.as_deref());
+                // Boxed, as what follows has room for it several times over, also in a wait of days.
+                let attempt = Box::pin(self.activities.run(context, *step_type, request, targets.as_deref()));
                 let attempt = async {
                     match engine::start_to_close(step) {
                         None => attempt.await,
@@ -427,6 +429,8 @@ struct Prepared {
     field: String,
     context: AttemptContext,
     request: Value,
+    /// True if it is `kubernetes.wait`.
+    waits: bool,
     step: Box<Step>,
     step_type: StepType,
     kind: WorkKind,
@@ -438,6 +442,7 @@ fn slim(step: &Step) -> Step {
     if let Some(http) = &mut slim.http {
         **http = crate::api::Http::default();
     }
+    slim.kubernetes = None;
     if let Some(job) = &mut slim.job {
         **job = crate::api::Job::default();
     }
