@@ -29,8 +29,32 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// How long an action waits for its operation to be seen before it is looked up.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The actions that don't say yet what came of them, by namespace and operation, then by uid.
-type Waiting = HashMap<(String, String), BTreeMap<String, Arc<OperationAction>>>;
+/// What is known of the actions.
+#[derive(Default)]
+struct Known {
+    /// Those that don't say yet what came of them, by namespace and operation, then by uid.
+    waiting: HashMap<(String, String), BTreeMap<String, Arc<OperationAction>>>,
+    /// The uids of those that were told what came of them, until the watch shows it, too: what it shows of the time before
+    /// must not be decided on again.
+    told: HashSet<String>,
+    /// Which of both a list that is under way has not shown yet; only then are they gone.
+    missing: HashSet<String>,
+}
+
+impl Known {
+    /// Takes out one that waits. False if it doesn't.
+    fn take(&mut self, namespace: &str, operation: &str, uid: &str) -> bool {
+        let key = (namespace.to_owned(), operation.to_owned());
+        let Some(actions) = self.waiting.get_mut(&key) else {
+            return false;
+        };
+        let waited = actions.remove(uid).is_some();
+        if actions.is_empty() {
+            self.waiting.remove(&key);
+        }
+        waited
+    }
+}
 
 /// The actions, as last seen.
 pub struct Actions {
@@ -38,9 +62,7 @@ pub struct Actions {
     clock: Arc<dyn Clock>,
     /// True if admission vouches for who asks.
     verified: bool,
-    waiting: Mutex<Waiting>,
-    /// Which of them a list that is under way has not shown yet; only then are they gone.
-    missing: Mutex<HashSet<String>>,
+    known: Mutex<Known>,
     /// True once all of them have been listed.
     listed: watch::Sender<bool>,
 }
@@ -67,8 +89,7 @@ impl Actions {
             client,
             clock,
             verified,
-            waiting: Mutex::default(),
-            missing: Mutex::default(),
+            known: Mutex::default(),
             listed: watch::Sender::new(false),
         }
     }
@@ -80,19 +101,15 @@ impl Actions {
         let _ = self.listed.subscribe().wait_for(|listed| *listed).await;
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         // Nothing in here panics half-way through a change.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn missing(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The actions that wait for an operation, in the order of their creation.
     pub fn on(&self, namespace: &str, operation: &str) -> Vec<Action> {
-        let waiting = self.waiting();
-        let Some(actions) = waiting.get(&(namespace.to_owned(), operation.to_owned())) else {
+        let known = self.known();
+        let Some(actions) = known.waiting.get(&(namespace.to_owned(), operation.to_owned())) else {
             return vec![];
         };
         let mut actions: Vec<_> = actions.iter().collect();
@@ -120,27 +137,23 @@ impl Actions {
         let operation = action.spec.operation_ref.name.clone();
         let uid = action.uid().unwrap_or_default();
         let decided = action.status.as_ref().is_some_and(|status| status.state.is_some());
+        let mut known = self.known();
+        known.missing.remove(&uid);
         if decided || action.metadata.deletion_timestamp.is_some() {
-            self.forget(&namespace, &operation, &uid);
+            known.told.remove(&uid);
+            known.take(&namespace, &operation, &uid);
+            return None;
+        }
+        if known.told.contains(&uid) {
             return None;
         }
         let reference = ObjectRef::new(&operation).within(&namespace);
-        self.waiting()
+        known
+            .waiting
             .entry((namespace, operation))
             .or_default()
             .insert(uid, Arc::new(action));
         Some(reference)
-    }
-
-    fn forget(&self, namespace: &str, operation: &str, uid: &str) {
-        let mut waiting = self.waiting();
-        let key = (namespace.to_owned(), operation.to_owned());
-        if let Some(actions) = waiting.get_mut(&key) {
-            actions.remove(uid);
-            if actions.is_empty() {
-                waiting.remove(&key);
-            }
-        }
     }
 
     /// Follows the actions. Yields the operation of each one that waits.
@@ -155,24 +168,26 @@ impl Actions {
             .default_backoff()
             .filter_map(move |event| {
                 let wakes = match event {
-                    Ok(watcher::Event::Apply(action)) => self.see(action).map(Ok),
-                    Ok(watcher::Event::InitApply(action)) => {
-                        self.missing().remove(&action.uid().unwrap_or_default());
-                        self.see(action).map(Ok)
-                    }
+                    Ok(watcher::Event::Apply(action) | watcher::Event::InitApply(action)) => self.see(action).map(Ok),
                     Ok(watcher::Event::Delete(action)) => {
                         let (namespace, uid) =
                             (action.namespace().unwrap_or_default(), action.uid().unwrap_or_default());
-                        self.forget(&namespace, &action.spec.operation_ref.name, &uid);
+                        let mut known = self.known();
+                        known.told.remove(&uid);
+                        known.take(&namespace, &action.spec.operation_ref.name, &uid);
                         None
                     }
                     Ok(watcher::Event::Init) => {
-                        *self.missing() = self.waiting().values().flat_map(BTreeMap::keys).cloned().collect();
+                        let known = &mut *self.known();
+                        let uids = known.waiting.values().flat_map(BTreeMap::keys).chain(&known.told);
+                        known.missing = uids.cloned().collect();
                         None
                     }
                     Ok(watcher::Event::InitDone) => {
-                        let gone = std::mem::take(&mut *self.missing());
-                        self.waiting().retain(|_, actions| {
+                        let known = &mut *self.known();
+                        let gone = std::mem::take(&mut known.missing);
+                        known.told.retain(|uid| !gone.contains(uid));
+                        known.waiting.retain(|_, actions| {
                             actions.retain(|uid, _| !gone.contains(uid));
                             !actions.is_empty()
                         });
@@ -193,21 +208,37 @@ impl Actions {
         let Some(status) = &operation.status else { return Ok(()) };
         let namespace = operation.namespace().unwrap_or_default();
         for decided in &status.actions {
-            let key = (namespace.clone(), operation.name_any());
-            let action = self
-                .waiting()
-                .get(&key)
-                .and_then(|actions| actions.get(&decided.uid))
-                .cloned();
+            let action = self.waiting(&namespace, &operation.name_any(), &decided.uid);
             if let Some(action) = action {
                 self.tell(&action, decided, Some(operation)).await?;
-                self.forget(&namespace, &key.1, &decided.uid);
             }
         }
         Ok(())
     }
 
+    /// An action, if it waits.
+    fn waiting(&self, namespace: &str, operation: &str, uid: &str) -> Option<Arc<OperationAction>> {
+        let key = (namespace.to_owned(), operation.to_owned());
+        self.known().waiting.get(&key)?.get(uid).cloned()
+    }
+
+    /// Tells an action what came of it, and holds it for told, unless the watch was faster.
     async fn tell(
+        &self,
+        action: &OperationAction,
+        decided: &DecidedAction,
+        owner: Option<&CloudOperation>,
+    ) -> Result<(), kube::Error> {
+        self.write(action, decided, owner).await?;
+        let mut known = self.known();
+        let namespace = action.namespace().unwrap_or_default();
+        if known.take(&namespace, &action.spec.operation_ref.name, &decided.uid) {
+            known.told.insert(decided.uid.clone());
+        }
+        Ok(())
+    }
+
+    async fn write(
         &self,
         action: &OperationAction,
         decided: &DecidedAction,
@@ -266,12 +297,7 @@ impl Actions {
             Err(error) => return warn!(namespace, name = operation.name, %error, "can't look up an action's operation"),
         }
         for action in self.on(&namespace, &operation.name) {
-            let key = (namespace.clone(), operation.name.clone());
-            let waiting = self
-                .waiting()
-                .get(&key)
-                .and_then(|actions| actions.get(&action.uid))
-                .cloned();
+            let waiting = self.waiting(&namespace, &operation.name, &action.uid);
             let decided = DecidedAction {
                 name: action.name,
                 uid: action.uid,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use holdfast::api::{ActionState, OperationState, StepState};
-use holdfast_apiserver::{Fault, Verb};
+use holdfast_apiserver::{Fault, RequestInfo, Verb};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -142,6 +142,36 @@ async fn what_was_decided_is_not_forgotten_while_actions_are_listed_anew() {
     sleep(Duration::from_secs(100)).await;
     world.server.clear_faults();
     sleep(Duration::from_secs(200)).await;
+    taken_once(world).await;
+}
+
+/// The watch is slow: it shows that the action has an owner when the action says long since what came of it, and the
+/// operation's status has forgotten it.
+#[tokio::test(start_paused = true)]
+async fn what_a_slow_watch_shows_of_an_action_that_was_told_is_not_decided_on_again() {
+    let mut world = World::new(1);
+    world
+        .server
+        .set_faults(|info| match info.is(Verb::Patch, "operationactions") {
+            true => Fault::Delay(Duration::from_secs(10)),
+            false => Fault::None,
+        });
+    sent(&mut world).await;
+    let actions = |info: &RequestInfo| info.resource == "operationactions";
+    world.server.hold_watches_at(world.server.revision(), actions);
+    world
+        .until("the nap is over", |world| {
+            step(world, "nap") == Some(StepState::Succeeded)
+        })
+        .await;
+    let told = [("asking-1".to_owned(), Some(ActionState::Applied))];
+    assert_eq!(world.came_of_it(), told);
+    assert_eq!(world.operation("asking").status.unwrap().actions, vec![]);
+    let mut writes = world.server.writes().into_iter().map(|write| write.change);
+    let owned = writes.find(|change| change.key.resource == "operationactions" && change.before.is_some());
+    world.server.hold_watches_at(owned.unwrap().revision, actions);
+    sleep(Duration::from_secs(10)).await;
+    world.server.release_watches();
     taken_once(world).await;
 }
 
