@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
-use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use kube::ResourceExt;
+use kube::runtime::reflector::{ObjectRef, Store};
 use serde_json::Value;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::AbortHandle;
@@ -42,6 +43,8 @@ pub struct Executor {
     namespaces: Arc<Namespaces>,
     metrics: Arc<Metrics>,
     trigger: Trigger,
+    /// The operations that there are.
+    store: Store<Cached>,
     calls: Arc<Semaphore>,
     operations: Mutex<HashMap<String, Entry>>,
     /// True once the term is over: set and read under the lock of `operations`.
@@ -110,6 +113,7 @@ impl Executor {
         namespaces: Arc<Namespaces>,
         metrics: Arc<Metrics>,
         trigger: Trigger,
+        store: Store<Cached>,
     ) -> Self {
         let calls = Arc::new(Semaphore::new(MAX_CALLS));
         Self {
@@ -118,6 +122,7 @@ impl Executor {
             namespaces,
             metrics,
             trigger,
+            store,
             calls,
             operations: Mutex::default(),
             ended: AtomicBool::new(false),
@@ -127,6 +132,23 @@ impl Executor {
     fn operations(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         // Nothing in here panics half-way through a change.
         self.operations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The entry of an operation, new if need be; None if it is gone. What was forgotten must not come back with a pass that
+    /// was under way then: nothing would ever end it again.
+    fn entry<'a>(
+        &self,
+        operations: &'a mut HashMap<String, Entry>,
+        operation: &ObjectRef<Cached>,
+        uid: &str,
+    ) -> Option<&'a mut Entry> {
+        // The store is told of a deletion before the operation is forgotten: so one that isn't in it gets no entry, and the
+        // entry of one that still is will be taken away.
+        let exists = || self.store.get(operation).and_then(|known| known.uid()).as_deref() == Some(uid);
+        if !operations.contains_key(uid) && exists() {
+            operations.insert(uid.to_owned(), Entry::default());
+        }
+        operations.get_mut(uid)
     }
 
     /// The newer of what the cache has and what this process last wrote, with what arrived since.
@@ -155,14 +177,19 @@ impl Executor {
     /// Notes that history up to this sequence number is in an object of its own.
     pub fn note_spilled(&self, operation: &CloudOperation, spilled: i64) {
         let uid = operation.uid().unwrap_or_default();
-        self.operations().entry(uid).or_default().spilled = spilled;
+        if let Some(entry) = self.entry(&mut self.operations(), &reference(operation), &uid) {
+            entry.spilled = spilled;
+        }
     }
 
     /// Notes the object as it was just read or written, and that so many results are recorded in it.
     pub fn recorded(&self, operation: Arc<CloudOperation>, results: usize) {
         let mut operations = self.operations();
-        let entry = operations.entry(operation.uid().unwrap_or_default()).or_default();
-        for arrived in entry.inbox.drain(..results) {
+        let uid = operation.uid().unwrap_or_default();
+        let Some(entry) = self.entry(&mut operations, &reference(&operation), &uid) else {
+            return;
+        };
+        for arrived in entry.inbox.drain(..results.min(entry.inbox.len())) {
             if let Some(tell) = arrived.tell {
                 let _ = tell.send(operation.clone()); // fails if nobody waits for it any more
             }
@@ -184,7 +211,9 @@ impl Executor {
         if over || (work.is_empty() && !operations.contains_key(&uid)) {
             return;
         }
-        let entry = operations.entry(uid).or_default();
+        let Some(entry) = self.entry(&mut operations, &reference(operation), &uid) else {
+            return;
+        };
         entry.flights.retain(|known, flight| {
             let wanted = work.contains(known);
             if let (false, Flight::UnderWay(handle)) = (wanted, flight) {
@@ -212,7 +241,7 @@ impl Executor {
         let report = Report {
             executor: self.clone(),
             uid: operation.uid().unwrap_or_default(),
-            reference: ObjectRef::new(&operation.name_any()).within(&operation.namespace().unwrap_or_default()),
+            reference: reference(operation),
             piece: piece.clone(),
         };
         let prepared = self.prepare(operation, spec, workflow, &piece);
@@ -557,10 +586,12 @@ impl Executor {
         if self.ended.load(Ordering::SeqCst) {
             return;
         }
-        let entry = operations.entry(context.operation_uid.clone()).or_default();
+        let reference = ObjectRef::new(&context.operation).within(&context.namespace);
+        let Some(entry) = self.entry(&mut operations, &reference, &context.operation_uid) else {
+            return;
+        };
         entry.inbox.push(Arrived { result, tell });
         drop(operations);
-        let reference = ObjectRef::new(&context.operation).within(&context.namespace);
         // Only fails while the operator ends, and then the other side calls again.
         let _ = self.trigger.unbounded_send(reference);
     }
@@ -596,6 +627,10 @@ impl Executor {
             known
         });
     }
+}
+
+fn reference(operation: &CloudOperation) -> ObjectRef<Cached> {
+    ObjectRef::new(&operation.name_any()).within(&operation.namespace().unwrap_or_default())
 }
 
 impl Entry {

@@ -277,12 +277,14 @@ async fn term(
     );
     let queue = Arc::new(Queue::default());
     let (trigger, triggered) = futures::channel::mpsc::unbounded::<ObjectRef<Cached>>();
+    let (store, writer) = reflector::store();
     let executor = Arc::new(Executor::new(
         Arc::new(activities),
         claim.clone(),
         namespaces.clone(),
         metrics.clone(),
         trigger.clone(),
+        store.clone(),
     ));
     let _end = EndOfTerm(executor.clone());
     let (events, write_events) = Events::new(client.clone(), runner, metrics.clone());
@@ -311,7 +313,6 @@ async fn term(
         .namespace
         .as_deref()
         .map_or_else(|| Api::all(client.clone()), |ns| Api::namespaced(client.clone(), ns));
-    let (store, writer) = reflector::store();
     let (schedules, schedule_writer) = reflector::store();
     let (schedule_trigger, schedule_triggered) = futures::channel::mpsc::unbounded();
     let (listed, operations_listed) = watch::channel(false);
