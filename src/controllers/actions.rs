@@ -28,6 +28,8 @@ const POLICY_BINDING: &str = "holdfast-actions";
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// How long an action waits for its operation to be seen before it is looked up.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it waits at last before it is looked up again, where that failed.
+const MAX_PAUSE: Duration = Duration::from_secs(300);
 
 /// What is known of the actions.
 #[derive(Default)]
@@ -154,6 +156,22 @@ impl Actions {
             .or_default()
             .insert(uid, Arc::new(action));
         Some(reference)
+    }
+
+    /// The operations that may be gone after this event, and have actions that wait for them.
+    pub fn left_behind(&self, event: &watcher::Event<Cached>) -> Vec<ObjectRef<Cached>> {
+        let known = self.known();
+        let awaited = known
+            .waiting
+            .keys()
+            .map(|(namespace, name)| ObjectRef::new(name).within(namespace));
+        match event {
+            watcher::Event::Delete(operation) => awaited
+                .filter(|awaited| *awaited == ObjectRef::from_obj(operation))
+                .collect(),
+            watcher::Event::InitDone => awaited.collect(), // whatever happened while the watch was interrupted
+            _ => vec![],
+        }
     }
 
     /// Follows the actions. Yields the operation of each one that waits.
@@ -288,14 +306,22 @@ impl Actions {
 
     /// Rejects what waits for an operation that isn't there, after a moment in which it may yet be seen.
     pub async fn reject_unless_exists(&self, operation: ObjectRef<Cached>) {
-        sleep(PATIENCE).await;
         let namespace = operation.namespace.clone().unwrap_or_default();
         let api: Api<CloudOperation> = Api::namespaced(self.client.clone(), &namespace);
-        match within(api.get_metadata_opt(&operation.name)).await {
-            Ok(None) => {}
-            Ok(Some(_)) => return, // the watch brings it, and then its actions are decided on
-            Err(error) => return warn!(namespace, name = operation.name, %error, "can't look up an action's operation"),
+        let mut pause = PATIENCE;
+        while !self.on(&namespace, &operation.name).is_empty() {
+            sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE); // for the next time, if this fails
+            match within(api.get_metadata_opt(&operation.name)).await {
+                Ok(None) => self.reject(&operation).await,
+                Ok(Some(_)) => return, // the watch brings it, and then its actions are decided on
+                Err(error) => warn!(namespace, name = operation.name, %error, "can't look up an action's operation"),
+            }
         }
+    }
+
+    async fn reject(&self, operation: &ObjectRef<Cached>) {
+        let namespace = operation.namespace.clone().unwrap_or_default();
         for action in self.on(&namespace, &operation.name) {
             let waiting = self.waiting(&namespace, &operation.name, &action.uid);
             let decided = DecidedAction {

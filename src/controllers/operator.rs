@@ -354,7 +354,16 @@ async fn term(
             }
         }
     };
-    let reflected = reflected.inspect_ok(stand_in_line);
+    let (left, left_behind) = futures::channel::mpsc::unbounded();
+    let look_after = {
+        let actions = actions.clone();
+        move |event: &watcher::Event<Cached>| {
+            for operation in actions.left_behind(event) {
+                let _ = left.unbounded_send(operation); // as above
+            }
+        }
+    };
+    let reflected = reflected.inspect_ok(stand_in_line).inspect_ok(look_after);
     let watched = operations(reflected, store.clone(), executor.clone(), went_back);
     let schedule_api: Api<operation_schedule::Known> = config
         .namespace
@@ -406,8 +415,9 @@ async fn term(
         .clone()
         .follow(config.namespace.as_deref())
         .inspect_err(|error| warn!(%error, "the watch of OperationActions was interrupted"))
-        .filter_map(async |operation| operation.ok())
-        .for_each_concurrent(None, async |operation| {
+        .filter_map(async |operation| operation.ok());
+    let follow_actions =
+        futures::stream::select(follow_actions, left_behind).for_each_concurrent(None, async |operation| {
             // Fails only once the controller has ended, and this with it.
             let _ = trigger.unbounded_send(operation.clone());
             if store.get(&operation).is_none() {
