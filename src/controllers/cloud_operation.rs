@@ -22,6 +22,7 @@ use super::metrics::Metrics;
 use super::namespaces::Namespaces;
 use super::templates::{Runs, Templates};
 use super::turns::Turns;
+use super::within::within;
 use crate::activities::Claim;
 use crate::api::{CREATED_BY_ANNOTATION, CloudOperation, CloudOperationSpec, OperationState, OperationStatus, Time};
 use crate::engine::{self, Decision, Identity, Inputs, InvalidSpec, Resolved, Workflow};
@@ -400,7 +401,7 @@ async fn delete(operation: &CloudOperation, context: &Context) -> Result<Action,
         preconditions: Some(preconditions),
         ..DeleteParams::background()
     };
-    match api.delete(&operation.name_any(), &params).await {
+    match within(api.delete(&operation.name_any(), &params)).await {
         Ok(_) => {
             info!(
                 namespace = operation.namespace(),
