@@ -30,6 +30,10 @@ use crate::engine::{
     WorkKind, Workflow,
 };
 
+/// How soon a part of the history that could not be moved is moved again, at first and at last.
+const FIRST_SPILL: Duration = Duration::from_secs(1);
+const LAST_SPILL: Duration = Duration::from_secs(60);
+
 /// How many calls are made at once. Waits, which cost nothing, don't count.
 const MAX_CALLS: usize = 256;
 
@@ -63,6 +67,18 @@ struct Entry {
     beats: HashMap<(String, i64), Beat>,
     /// The sequence number up to which the history is in objects of its own.
     spilled: i64,
+    unspilled: Option<Unspilled>,
+    /// True if this process has seen to it that none of those are left, as it was compacted.
+    pruned: bool,
+}
+
+/// A part of the history that could not be moved to an object of its own.
+struct Unspilled {
+    why: String,
+    /// When it is tried again.
+    again: Instant,
+    /// How long after the last time that is.
+    pause: Duration,
 }
 
 /// What arrived, and who is to be told of the operation in which it is recorded.
@@ -169,16 +185,49 @@ impl Executor {
         Ok((Arc::new(cached.parse()?), results))
     }
 
-    /// The sequence number up to which an operation's history is in objects of its own, as far as this process saw to it.
-    pub fn spilled(&self, uid: &str) -> i64 {
-        self.operations().get(uid).map_or(0, |entry| entry.spilled)
+    /// The sequence number up to which an operation's history is in objects of its own, as far as this process saw to it,
+    /// and why no more of it is, if that failed.
+    pub fn spilled(&self, uid: &str) -> (i64, Option<String>) {
+        let operations = self.operations();
+        let entry = operations.get(uid);
+        let why = entry.and_then(|entry| Some(entry.unspilled.as_ref()?.why.clone()));
+        (entry.map_or(0, |entry| entry.spilled), why)
     }
 
-    /// Notes that history up to this sequence number is in an object of its own.
-    pub fn note_spilled(&self, operation: &CloudOperation, spilled: i64) {
+    /// How long it is until history may be moved again, if that failed.
+    pub fn spills_in(&self, uid: &str) -> Option<Duration> {
+        let again = self.operations().get(uid)?.unspilled.as_ref()?.again;
+        Some(again.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+    }
+
+    /// Notes that history up to this sequence number is in an object of its own, or why none could be created.
+    pub fn note_spilled(&self, operation: &CloudOperation, spilled: Result<i64, String>) {
+        let uid = operation.uid().unwrap_or_default();
+        let mut operations = self.operations();
+        let Some(entry) = self.entry(&mut operations, &reference(operation), &uid) else {
+            return;
+        };
+        let failed = entry.unspilled.take();
+        match spilled {
+            Ok(spilled) => entry.spilled = spilled,
+            Err(why) => {
+                let pause = failed.map_or(FIRST_SPILL, |failed| (failed.pause * 2).min(LAST_SPILL));
+                let again = Instant::now() + pause;
+                entry.unspilled = Some(Unspilled { why, again, pause });
+            }
+        }
+    }
+
+    /// True if this process has seen to it that nothing is left of a compacted operation's history.
+    pub fn is_pruned(&self, uid: &str) -> bool {
+        self.operations().get(uid).is_some_and(|entry| entry.pruned)
+    }
+
+    /// Notes that nothing is left of a compacted operation's history.
+    pub fn note_pruned(&self, operation: &CloudOperation) {
         let uid = operation.uid().unwrap_or_default();
         if let Some(entry) = self.entry(&mut self.operations(), &reference(operation), &uid) {
-            entry.spilled = spilled;
+            entry.pruned = true;
         }
     }
 

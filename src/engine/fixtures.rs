@@ -82,6 +82,7 @@ impl Case {
             results,
             actions: &self.actions,
             spilled: self.spilled,
+            unspilled: None,
             namespace_hold: self.hold,
             refused: None,
             draining: self.draining,
