@@ -174,7 +174,7 @@ impl Actions {
         }
     }
 
-    /// Follows the actions. Yields the operation of each one that waits.
+    /// Follows the actions. Yields the operation of each one that waits, or is deleted before it was decided on.
     pub fn follow(
         self: Arc<Self>,
         namespace: Option<&str>,
@@ -190,10 +190,11 @@ impl Actions {
                     Ok(watcher::Event::Delete(action)) => {
                         let (namespace, uid) =
                             (action.namespace().unwrap_or_default(), action.uid().unwrap_or_default());
+                        let operation = action.spec.operation_ref.name;
                         let mut known = self.known();
                         known.told.remove(&uid);
-                        known.take(&namespace, &action.spec.operation_ref.name, &uid);
-                        None
+                        let waited = known.take(&namespace, &operation, &uid);
+                        waited.then(|| Ok(ObjectRef::new(&operation).within(&namespace)))
                     }
                     Ok(watcher::Event::Init) => {
                         let known = &mut *self.known();

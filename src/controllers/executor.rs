@@ -13,7 +13,7 @@ use futures::FutureExt;
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 use serde_json::Value;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
@@ -22,6 +22,7 @@ use super::cached::{Cached, version};
 use super::cloud_operation::identity;
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
+use super::turns::Turns;
 use crate::activities::{Activities, AttemptContext, Claim, Progress, Report as Said};
 use crate::api::{CloudOperation, CloudOperationSpec, Heartbeat, Step, StepType, Time};
 use crate::engine::expression::Scope;
@@ -34,7 +35,7 @@ use crate::engine::{
 const FIRST_SPILL: Duration = Duration::from_secs(1);
 const LAST_SPILL: Duration = Duration::from_secs(60);
 
-/// How many calls are made at once. Waits, which cost nothing, don't count.
+/// How many calls are made at once, by namespaces in turn. Waits, which cost nothing, don't count.
 const MAX_CALLS: usize = 256;
 
 /// Asks for another pass over an operation.
@@ -49,7 +50,7 @@ pub struct Executor {
     trigger: Trigger,
     /// The operations that there are.
     store: Store<Cached>,
-    calls: Arc<Semaphore>,
+    calls: Arc<Turns>,
     operations: Mutex<HashMap<String, Entry>>,
     /// True once the term is over: set and read under the lock of `operations`.
     ended: AtomicBool,
@@ -131,7 +132,7 @@ impl Executor {
         trigger: Trigger,
         store: Store<Cached>,
     ) -> Self {
-        let calls = Arc::new(Semaphore::new(MAX_CALLS));
+        let calls = Turns::new(MAX_CALLS);
         Self {
             activities,
             claim,
@@ -399,10 +400,10 @@ impl Executor {
                 self.unless_silent(context, step, followed).await
             }
             WorkKind::Attempt => {
-                let _permit = if step.is_kubernetes_wait() {
+                let _turn = if step.is_kubernetes_wait() {
                     None
                 } else {
-                    self.calls.acquire().await.ok()
+                    Some(self.calls.take(&context.namespace).await)
                 };
                 let targets = self.namespaces.http_targets(&context.namespace);
                 let attempt = self.activities.run(context, *step_type, request, targets.as_deref());
