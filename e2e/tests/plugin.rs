@@ -105,6 +105,23 @@ async fn run_creates_waits_and_exits_by_how_it_ended() {
     let rest = plugin(&world, &["rerun", name, "--from-step", "sane", "--wait"]).await;
     assert_eq!(rest.code, Some(0), "{}{}", rest.out, rest.err);
     contains(&rest.err, &["as recorded: plan"]);
+
+    let no_template = plugin(&world, &["run", "--template", "sized", "--wait"]).await;
+    assert_eq!(no_template.code, Some(2), "{}", no_template.out);
+    contains(&no_template.err, &["there is no OperationTemplate sized"]);
+    let spec = "{steps: [{name: fits, assert: 'input.size > 0'}]}";
+    let (kind, namespace) = (
+        "apiVersion: holdfast.dev/v1alpha1\nkind: OperationTemplate",
+        &world.namespace,
+    );
+    let template = format!("{kind}\nmetadata: {{name: sized, namespace: {namespace}}}\nspec: {spec}\n");
+    world.apply(&template).await;
+    for (size, name, code) in [("size=1", "fits", 0), ("size=0", "fits-not", 1)] {
+        let line = ["run", "--template", "sized", "--name", name, "--input", size, "--wait"];
+        let ran = plugin(&world, &line).await;
+        assert_eq!(ran.code, Some(code), "{}{}", ran.out, ran.err);
+        contains(&ran.out, &[&format!("cloudoperation.holdfast.dev/{name} created")]);
+    }
 }
 
 #[tokio::test]

@@ -289,6 +289,7 @@ mod tests {
             ("rerun web --from-step ", What::Steps),
             ("signal web ", What::Signals),
             ("plan --template ", What::Templates),
+            ("run --template ", What::Templates),
         ] {
             assert_eq!(place(line), Place::Cluster(what), "{line}");
         }

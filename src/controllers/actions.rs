@@ -28,9 +28,35 @@ const POLICY_BINDING: &str = "holdfast-actions";
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// How long an action waits for its operation to be seen before it is looked up.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it waits at last before it is looked up again, where that failed.
+const MAX_PAUSE: Duration = Duration::from_secs(300);
 
-/// The actions that don't say yet what came of them, by namespace and operation, then by uid.
-type Waiting = HashMap<(String, String), BTreeMap<String, Arc<OperationAction>>>;
+/// What is known of the actions.
+#[derive(Default)]
+struct Known {
+    /// Those that don't say yet what came of them, by namespace and operation, then by uid.
+    waiting: HashMap<(String, String), BTreeMap<String, Arc<OperationAction>>>,
+    /// The uids of those that were told what came of them, until the watch shows it, too: what it shows of the time before
+    /// must not be decided on again.
+    told: HashSet<String>,
+    /// Which of both a list that is under way has not shown yet; only then are they gone.
+    missing: HashSet<String>,
+}
+
+impl Known {
+    /// Takes out one that waits. False if it doesn't.
+    fn take(&mut self, namespace: &str, operation: &str, uid: &str) -> bool {
+        let key = (namespace.to_owned(), operation.to_owned());
+        let Some(actions) = self.waiting.get_mut(&key) else {
+            return false;
+        };
+        let waited = actions.remove(uid).is_some();
+        if actions.is_empty() {
+            self.waiting.remove(&key);
+        }
+        waited
+    }
+}
 
 /// The actions, as last seen.
 pub struct Actions {
@@ -38,9 +64,7 @@ pub struct Actions {
     clock: Arc<dyn Clock>,
     /// True if admission vouches for who asks.
     verified: bool,
-    waiting: Mutex<Waiting>,
-    /// Which of them a list that is under way has not shown yet; only then are they gone.
-    missing: Mutex<HashSet<String>>,
+    known: Mutex<Known>,
     /// True once all of them have been listed.
     listed: watch::Sender<bool>,
 }
@@ -67,8 +91,7 @@ impl Actions {
             client,
             clock,
             verified,
-            waiting: Mutex::default(),
-            missing: Mutex::default(),
+            known: Mutex::default(),
             listed: watch::Sender::new(false),
         }
     }
@@ -80,19 +103,15 @@ impl Actions {
         let _ = self.listed.subscribe().wait_for(|listed| *listed).await;
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         // Nothing in here panics half-way through a change.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn missing(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The actions that wait for an operation, in the order of their creation.
     pub fn on(&self, namespace: &str, operation: &str) -> Vec<Action> {
-        let waiting = self.waiting();
-        let Some(actions) = waiting.get(&(namespace.to_owned(), operation.to_owned())) else {
+        let known = self.known();
+        let Some(actions) = known.waiting.get(&(namespace.to_owned(), operation.to_owned())) else {
             return vec![];
         };
         let mut actions: Vec<_> = actions.iter().collect();
@@ -120,30 +139,39 @@ impl Actions {
         let operation = action.spec.operation_ref.name.clone();
         let uid = action.uid().unwrap_or_default();
         let decided = action.status.as_ref().is_some_and(|status| status.state.is_some());
+        let mut known = self.known();
+        known.missing.remove(&uid);
         if decided || action.metadata.deletion_timestamp.is_some() {
-            self.forget(&namespace, &operation, &uid);
+            known.told.remove(&uid);
+            known.take(&namespace, &operation, &uid);
+            return None;
+        }
+        if known.told.contains(&uid) {
             return None;
         }
         let reference = ObjectRef::new(&operation).within(&namespace);
-        self.waiting()
+        known
+            .waiting
             .entry((namespace, operation))
             .or_default()
             .insert(uid, Arc::new(action));
         Some(reference)
     }
 
-    /// Forgets an action. Answers whether it waited.
-    fn forget(&self, namespace: &str, operation: &str, uid: &str) -> bool {
-        let mut waiting = self.waiting();
-        let key = (namespace.to_owned(), operation.to_owned());
-        let Some(actions) = waiting.get_mut(&key) else {
-            return false;
-        };
-        let waited = actions.remove(uid).is_some();
-        if actions.is_empty() {
-            waiting.remove(&key);
+    /// The operations that may be gone after this event, and have actions that wait for them.
+    pub fn left_behind(&self, event: &watcher::Event<Cached>) -> Vec<ObjectRef<Cached>> {
+        let known = self.known();
+        let awaited = known
+            .waiting
+            .keys()
+            .map(|(namespace, name)| ObjectRef::new(name).within(namespace));
+        match event {
+            watcher::Event::Delete(operation) => awaited
+                .filter(|awaited| *awaited == ObjectRef::from_obj(operation))
+                .collect(),
+            watcher::Event::InitDone => awaited.collect(), // whatever happened while the watch was interrupted
+            _ => vec![],
         }
-        waited
     }
 
     /// Follows the actions. Yields the operation of each one that waits, or is deleted before it was decided on.
@@ -158,25 +186,27 @@ impl Actions {
             .default_backoff()
             .filter_map(move |event| {
                 let wakes = match event {
-                    Ok(watcher::Event::Apply(action)) => self.see(action).map(Ok),
-                    Ok(watcher::Event::InitApply(action)) => {
-                        self.missing().remove(&action.uid().unwrap_or_default());
-                        self.see(action).map(Ok)
-                    }
+                    Ok(watcher::Event::Apply(action) | watcher::Event::InitApply(action)) => self.see(action).map(Ok),
                     Ok(watcher::Event::Delete(action)) => {
                         let (namespace, uid) =
                             (action.namespace().unwrap_or_default(), action.uid().unwrap_or_default());
                         let operation = action.spec.operation_ref.name;
-                        let waited = self.forget(&namespace, &operation, &uid);
+                        let mut known = self.known();
+                        known.told.remove(&uid);
+                        let waited = known.take(&namespace, &operation, &uid);
                         waited.then(|| Ok(ObjectRef::new(&operation).within(&namespace)))
                     }
                     Ok(watcher::Event::Init) => {
-                        *self.missing() = self.waiting().values().flat_map(BTreeMap::keys).cloned().collect();
+                        let known = &mut *self.known();
+                        let uids = known.waiting.values().flat_map(BTreeMap::keys).chain(&known.told);
+                        known.missing = uids.cloned().collect();
                         None
                     }
                     Ok(watcher::Event::InitDone) => {
-                        let gone = std::mem::take(&mut *self.missing());
-                        self.waiting().retain(|_, actions| {
+                        let known = &mut *self.known();
+                        let gone = std::mem::take(&mut known.missing);
+                        known.told.retain(|uid| !gone.contains(uid));
+                        known.waiting.retain(|_, actions| {
                             actions.retain(|uid, _| !gone.contains(uid));
                             !actions.is_empty()
                         });
@@ -197,21 +227,37 @@ impl Actions {
         let Some(status) = &operation.status else { return Ok(()) };
         let namespace = operation.namespace().unwrap_or_default();
         for decided in &status.actions {
-            let key = (namespace.clone(), operation.name_any());
-            let action = self
-                .waiting()
-                .get(&key)
-                .and_then(|actions| actions.get(&decided.uid))
-                .cloned();
+            let action = self.waiting(&namespace, &operation.name_any(), &decided.uid);
             if let Some(action) = action {
                 self.tell(&action, decided, Some(operation)).await?;
-                self.forget(&namespace, &key.1, &decided.uid);
             }
         }
         Ok(())
     }
 
+    /// An action, if it waits.
+    fn waiting(&self, namespace: &str, operation: &str, uid: &str) -> Option<Arc<OperationAction>> {
+        let key = (namespace.to_owned(), operation.to_owned());
+        self.known().waiting.get(&key)?.get(uid).cloned()
+    }
+
+    /// Tells an action what came of it, and holds it for told, unless the watch was faster.
     async fn tell(
+        &self,
+        action: &OperationAction,
+        decided: &DecidedAction,
+        owner: Option<&CloudOperation>,
+    ) -> Result<(), kube::Error> {
+        self.write(action, decided, owner).await?;
+        let mut known = self.known();
+        let namespace = action.namespace().unwrap_or_default();
+        if known.take(&namespace, &action.spec.operation_ref.name, &decided.uid) {
+            known.told.insert(decided.uid.clone());
+        }
+        Ok(())
+    }
+
+    async fn write(
         &self,
         action: &OperationAction,
         decided: &DecidedAction,
@@ -261,21 +307,24 @@ impl Actions {
 
     /// Rejects what waits for an operation that isn't there, after a moment in which it may yet be seen.
     pub async fn reject_unless_exists(&self, operation: ObjectRef<Cached>) {
-        sleep(PATIENCE).await;
         let namespace = operation.namespace.clone().unwrap_or_default();
         let api: Api<CloudOperation> = Api::namespaced(self.client.clone(), &namespace);
-        match within(api.get_metadata_opt(&operation.name)).await {
-            Ok(None) => {}
-            Ok(Some(_)) => return, // the watch brings it, and then its actions are decided on
-            Err(error) => return warn!(namespace, name = operation.name, %error, "can't look up an action's operation"),
+        let mut pause = PATIENCE;
+        while !self.on(&namespace, &operation.name).is_empty() {
+            sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE); // for the next time, if this fails
+            match within(api.get_metadata_opt(&operation.name)).await {
+                Ok(None) => self.reject(&operation).await,
+                Ok(Some(_)) => return, // the watch brings it, and then its actions are decided on
+                Err(error) => warn!(namespace, name = operation.name, %error, "can't look up an action's operation"),
+            }
         }
+    }
+
+    async fn reject(&self, operation: &ObjectRef<Cached>) {
+        let namespace = operation.namespace.clone().unwrap_or_default();
         for action in self.on(&namespace, &operation.name) {
-            let key = (namespace.clone(), operation.name.clone());
-            let waiting = self
-                .waiting()
-                .get(&key)
-                .and_then(|actions| actions.get(&action.uid))
-                .cloned();
+            let waiting = self.waiting(&namespace, &operation.name, &action.uid);
             let decided = DecidedAction {
                 name: action.name,
                 uid: action.uid,

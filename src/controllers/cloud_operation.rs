@@ -23,6 +23,7 @@ use super::metrics::Metrics;
 use super::namespaces::Namespaces;
 use super::templates::{Runs, Templates};
 use super::turns::Turns;
+use super::within::within;
 use crate::activities::Claim;
 use crate::api::{CREATED_BY_ANNOTATION, CloudOperation, CloudOperationSpec, OperationState, OperationStatus, Time};
 use crate::engine::{self, Decision, Identity, Inputs, InvalidSpec, Resolved, Workflow};
@@ -103,8 +104,8 @@ pub enum ReconcileError {
         /// What the API server said.
         error: kube::Error,
     },
-    /// A part of the history could not be moved out of the status, or deleted.
-    #[error("the OperationHistory objects of {name} could not be written: {error}")]
+    /// What is kept of a compacted operation could not be deleted.
+    #[error("the OperationHistory objects of {name} could not be deleted: {error}")]
     History {
         /// The operation.
         name: String,
@@ -199,6 +200,7 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
                 Admitted::Invalid(invalid) => workflow = Arc::new(Err(invalid)),
             }
         }
+        let (spilled, unspilled) = context.executor.spilled(&identity.uid);
         // What arrived for one that waits is applied once it goes on.
         let waiting = waits.is_some() && overdue.is_none();
         let taken = match (overdue, &waits) {
@@ -236,7 +238,8 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
                     workflow: workflow.as_ref().as_ref().map(Arc::as_ref),
                     results: &results,
                     actions: &actions,
-                    spilled: context.executor.spilled(&identity.uid),
+                    spilled,
+                    unspilled: unspilled.as_deref(),
                     namespace_hold: hold,
                     refused: refused.as_deref(),
                     limited,
@@ -262,15 +265,6 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
             wake,
             ..
         } = decision;
-        let history_error = |error| ReconcileError::History {
-            name: operation.name_any(),
-            error,
-        };
-        // Before the write that says so: after a crash in between it is done again.
-        let has_parts = status.history_spilled > 0 || operation.spec.template_ref.is_some();
-        if has_parts && next.compacted.is_some() && status.compacted.is_none() {
-            context.histories.prune(operation).await.map_err(history_error)?;
-        }
         if next != status && !has_to_be {
             // Only local steps went on: what they did stays with what arrived, until something has to be written.
             let since = unwritten.map_or_else(Instant::now, |unwritten| unwritten.since);
@@ -350,17 +344,45 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
                 context.admission.tidy(&durable).await;
             }
         }
+        let mut again = wake.map(|at| at.since(context.clock.now()));
+        let is_known = status.engine.is_none_or(|engine| engine <= engine::ENGINE);
         let chunk = durable.status.as_ref().and_then(engine::chunk);
-        if let Some(chunk) = chunk.filter(|_| status.engine.is_none_or(|engine| engine <= engine::ENGINE)) {
-            let spilled = context.histories.spill(&durable, chunk).await.map_err(history_error)?;
-            context.executor.note_spilled(&durable, spilled);
-            return Ok(Action::requeue(Duration::from_millis(1)));
+        if let Some(chunk) = chunk.filter(|_| is_known) {
+            let pause = context.executor.spills_in(&identity.uid);
+            if pause.is_none() {
+                let spilled = context.histories.spill(&durable, chunk).await.map_err(|error| {
+                    warn!(namespace = durable.namespace(), name = durable.name_any(), %error, "a part of the history can't be moved to an OperationHistory: it is tried again");
+                    error.to_string()
+                });
+                context.executor.note_spilled(&durable, spilled);
+            }
+            again = [again, Some(pause.unwrap_or_default())].into_iter().flatten().min();
         }
-        return Ok(wake.map_or_else(Action::await_change, |at| {
-            Action::requeue(at.since(context.clock.now()) + Duration::from_millis(1))
+        if is_known && parts_are_left(&durable, context.clock.now()) && !context.executor.is_pruned(&identity.uid) {
+            let pruned = context.histories.prune(&durable).await;
+            pruned.map_err(|error| ReconcileError::History {
+                name: durable.name_any(),
+                error,
+            })?;
+            context.executor.note_pruned(&durable);
+        }
+        return Ok(again.map_or_else(Action::await_change, |again| {
+            Action::requeue(again + Duration::from_millis(1))
         }));
     }
     Err(ReconcileError::Busy(current.name_any()))
+}
+
+/// True if objects may be left that hold what a compacted operation no longer has. They are deleted after the write that
+/// compacted it: before, a person's retry could still win over that write, and the operation needs them. After a crash in
+/// between, whoever leads within a day deletes them; later they are left, as they go with the operation, and to ask for
+/// each one would make a new leader slow.
+fn parts_are_left(operation: &CloudOperation, now: Time) -> bool {
+    const AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+    let Some(status) = &operation.status else { return false };
+    let has_parts = status.history_spilled > 0 || operation.spec.template_ref.is_some();
+    let lately = status.last_time.is_some_and(|compacted| now.since(compacted) < AFTER);
+    status.compacted.is_some() && has_parts && lately
 }
 
 /// Why an operation waits before it starts: its state, a message, and when to look again, if not for a change.
@@ -439,7 +461,7 @@ async fn delete(operation: &CloudOperation, context: &Context) -> Result<Action,
         preconditions: Some(preconditions),
         ..DeleteParams::background()
     };
-    match api.delete(&operation.name_any(), &params).await {
+    match within(api.delete(&operation.name_any(), &params)).await {
         Ok(_) => {
             info!(
                 namespace = operation.namespace(),

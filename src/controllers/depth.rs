@@ -10,18 +10,28 @@ use http::{Request, Response, header};
 use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
+use tokio::time::timeout;
+use tower::BoxError;
+
+use crate::activities::clients::ANSWER_TIMEOUT;
 
 /// The deepest nesting that is let through, of objects and lists in an answer.
 const MAX_DEPTH: usize = 100;
 /// What stands in place of a value that was cut.
 const CUT: &[u8] = b"\"(nested too deeply)\"";
 
-/// A client whose answers can be read, whatever is in them.
+/// A client whose answers can be read, whatever is in them, and begin in time: a list or a watch that is never answered
+/// must not stop everything.
 pub fn guarded(client: Client) -> Client {
     let namespace = client.default_namespace().to_owned();
     let service = tower::service_fn(move |request: Request<Body>| {
         let client = client.clone();
-        async move { client.send(request).await.map(guard) }
+        async move {
+            let answer: Response<Body> = timeout(ANSWER_TIMEOUT, client.send(request))
+                .await
+                .map_err(BoxError::from)??;
+            Ok::<_, BoxError>(guard(answer))
+        }
     });
     Client::new(service, namespace)
 }

@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
-use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use kube::ResourceExt;
+use kube::runtime::reflector::{ObjectRef, Store};
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -36,6 +37,10 @@ use crate::engine::{
     self, AttemptFailure, AttemptOutcome, AttemptResult, IdempotencyKey, Outcome, Work, WorkKind, Workflow,
 };
 
+/// How soon a part of the history that could not be moved is moved again, at first and at last.
+const FIRST_SPILL: Duration = Duration::from_secs(1);
+const LAST_SPILL: Duration = Duration::from_secs(60);
+
 /// How far apart a piece's messages are recorded, at least, once there were some; and heartbeats.
 const NOTE_INTERVAL: Duration = Duration::from_secs(30);
 /// How many calls are made at once, by namespaces in turn. Waits, which cost nothing, don't count.
@@ -51,6 +56,8 @@ pub struct Executor {
     namespaces: Arc<Namespaces>,
     metrics: Arc<Metrics>,
     trigger: Trigger,
+    /// The operations that there are.
+    store: Store<Cached>,
     calls: Arc<Turns>,
     operations: Mutex<HashMap<String, Entry>>,
     /// True once the term is over: set and read under the lock of `operations`.
@@ -71,6 +78,18 @@ struct Entry {
     beats: HashMap<(String, i64), Beat>,
     /// The sequence number up to which the history is in objects of its own.
     spilled: i64,
+    unspilled: Option<Box<Unspilled>>,
+    /// True if this process has seen to it that none of those are left, as it was compacted.
+    pruned: bool,
+}
+
+/// A part of the history that could not be moved to an object of its own.
+struct Unspilled {
+    why: String,
+    /// When it is tried again.
+    again: Instant,
+    /// How long after the last time that is.
+    pause: Duration,
 }
 
 /// What was decided and can be done again. It is written if it stays so for long, or before anything is decided on but
@@ -108,6 +127,7 @@ impl Executor {
         namespaces: Arc<Namespaces>,
         metrics: Arc<Metrics>,
         trigger: Trigger,
+        store: Store<Cached>,
     ) -> Self {
         let calls = Turns::new(MAX_CALLS);
         Self {
@@ -116,6 +136,7 @@ impl Executor {
             namespaces,
             metrics,
             trigger,
+            store,
             calls,
             operations: Mutex::default(),
             ended: AtomicBool::new(false),
@@ -125,6 +146,23 @@ impl Executor {
     fn operations(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         // Nothing in here panics half-way through a change.
         self.operations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The entry of an operation, new if need be; None if it is gone. What was forgotten must not come back with a pass that
+    /// was under way then: nothing would ever end it again.
+    fn entry<'a>(
+        &self,
+        operations: &'a mut HashMap<String, Entry>,
+        operation: &ObjectRef<Cached>,
+        uid: &str,
+    ) -> Option<&'a mut Entry> {
+        // The store is told of a deletion before the operation is forgotten: so one that isn't in it gets no entry, and the
+        // entry of one that still is will be taken away.
+        let exists = || self.store.get(operation).and_then(|known| known.uid()).as_deref() == Some(uid);
+        if !operations.contains_key(uid) && exists() {
+            operations.insert(uid.to_owned(), Entry::default());
+        }
+        operations.get_mut(uid)
     }
 
     /// The newer of what the cache has and what this process last wrote, with what arrived since.
@@ -152,22 +190,60 @@ impl Executor {
         unwritten.filter(|unwritten| unwritten.from.status == operation.status)
     }
 
-    /// The sequence number up to which an operation's history is in objects of its own, as far as this process saw to it.
-    pub fn spilled(&self, uid: &str) -> i64 {
-        self.operations().get(uid).map_or(0, |entry| entry.spilled)
+    /// The sequence number up to which an operation's history is in objects of its own, as far as this process saw to it,
+    /// and why no more of it is, if that failed.
+    pub fn spilled(&self, uid: &str) -> (i64, Option<String>) {
+        let operations = self.operations();
+        let entry = operations.get(uid);
+        let why = entry.and_then(|entry| Some(entry.unspilled.as_ref()?.why.clone()));
+        (entry.map_or(0, |entry| entry.spilled), why)
     }
 
-    /// Notes that history up to this sequence number is in an object of its own.
-    pub fn note_spilled(&self, operation: &CloudOperation, spilled: i64) {
+    /// How long it is until history may be moved again, if that failed.
+    pub fn spills_in(&self, uid: &str) -> Option<Duration> {
+        let again = self.operations().get(uid)?.unspilled.as_ref()?.again;
+        Some(again.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+    }
+
+    /// Notes that history up to this sequence number is in an object of its own, or why none could be created.
+    pub fn note_spilled(&self, operation: &CloudOperation, spilled: Result<i64, String>) {
         let uid = operation.uid().unwrap_or_default();
-        self.operations().entry(uid).or_default().spilled = spilled;
+        let mut operations = self.operations();
+        let Some(entry) = self.entry(&mut operations, &reference(operation), &uid) else {
+            return;
+        };
+        let failed = entry.unspilled.take();
+        match spilled {
+            Ok(spilled) => entry.spilled = spilled,
+            Err(why) => {
+                let pause = failed.map_or(FIRST_SPILL, |failed| (failed.pause * 2).min(LAST_SPILL));
+                let again = Instant::now() + pause;
+                entry.unspilled = Some(Box::new(Unspilled { why, again, pause }));
+            }
+        }
+    }
+
+    /// True if this process has seen to it that nothing is left of a compacted operation's history.
+    pub fn is_pruned(&self, uid: &str) -> bool {
+        self.operations().get(uid).is_some_and(|entry| entry.pruned)
+    }
+
+    /// Notes that nothing is left of a compacted operation's history.
+    pub fn note_pruned(&self, operation: &CloudOperation) {
+        let uid = operation.uid().unwrap_or_default();
+        if let Some(entry) = self.entry(&mut self.operations(), &reference(operation), &uid) {
+            entry.pruned = true;
+        }
     }
 
     /// Notes the object as it was just read or written, and that so many results are recorded in it.
     pub fn recorded(&self, operation: Arc<CloudOperation>, results: usize) {
         let mut operations = self.operations();
-        let entry = operations.entry(operation.uid().unwrap_or_default()).or_default();
-        for arrived in entry.inbox.drain(..results) {
+        let uid = operation.uid().unwrap_or_default();
+        let Some(entry) = self.entry(&mut operations, &reference(&operation), &uid) else {
+            return;
+        };
+        for arrived in entry.inbox.drain(..results.min(entry.inbox.len())) {
             if let Some(tell) = arrived.tell {
                 let _ = tell.send(operation.clone()); // fails if nobody waits for it any more
             }
@@ -191,7 +267,9 @@ impl Executor {
         if over || (work.is_empty() && unwritten.is_none() && !operations.contains_key(&uid)) {
             return;
         }
-        let entry = operations.entry(uid).or_default();
+        let Some(entry) = self.entry(&mut operations, &reference(operation), &uid) else {
+            return;
+        };
         entry.unwritten = unwritten;
         entry.flights.retain(|known, flight| {
             let wanted = work.contains(known);
@@ -220,7 +298,7 @@ impl Executor {
         let report = Report {
             executor: self.clone(),
             uid: operation.uid().unwrap_or_default(),
-            reference: ObjectRef::new(&operation.name_any()).within(&operation.namespace().unwrap_or_default()),
+            reference: reference(operation),
             piece: piece.clone(),
         };
         let prepared = self.prepare(operation, spec, workflow, &piece);
@@ -425,6 +503,10 @@ impl Executor {
             known
         });
     }
+}
+
+fn reference(operation: &CloudOperation) -> ObjectRef<Cached> {
+    ObjectRef::new(&operation.name_any()).within(&operation.namespace().unwrap_or_default())
 }
 
 impl Entry {

@@ -196,8 +196,8 @@ impl Pass {
         let children = self.children(&status).await?;
         let now = self.context.clock.now();
         let plan = schedule::plan(&self.identity, &self.schedule.spec, &status, &children, now);
-        for name in &plan.cancel {
-            self.cancel(name).await?;
+        for child in children.iter().filter(|child| plan.cancel.contains(&child.name)) {
+            self.cancel(child).await?;
         }
         for start in &plan.start {
             if let Err(refusal) = self.create(start).await? {
@@ -320,10 +320,11 @@ impl Pass {
         operation
     }
 
-    async fn cancel(&self, name: &str) -> Result<(), ScheduleError> {
+    /// Cancels an operation. One that isn't the known one any more is a conflict, and the pass is made again.
+    async fn cancel(&self, Child { name, uid, .. }: &Child) -> Result<(), ScheduleError> {
         self.may_act()?;
         let reason = format!("OperationSchedule {}: the next one is due", self.identity.name);
-        let patch = Patch::Merge(json!({"spec": {"cancel": {"reason": reason}}}));
+        let patch = Patch::Merge(json!({"metadata": {"uid": uid}, "spec": {"cancel": {"reason": reason}}}));
         let params = PatchParams {
             field_manager: Some(FIELD_MANAGER.into()),
             ..PatchParams::default()
@@ -395,6 +396,7 @@ fn child(meta: &ObjectMeta, ended: Option<OperationState>, cancelled: bool) -> O
     let due = meta.annotations.as_ref()?.get(SCHEDULED_AT_ANNOTATION)?;
     Some(Child {
         name: meta.name.clone()?,
+        uid: meta.uid.clone()?,
         due: due.parse().ok().map(Time::new)?,
         ended: ended.map(|state| state == OperationState::Succeeded),
         cancelled,

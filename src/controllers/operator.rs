@@ -277,12 +277,14 @@ async fn term(
     );
     let queue = Arc::new(Queue::default());
     let (trigger, triggered) = futures::channel::mpsc::unbounded::<ObjectRef<Cached>>();
+    let (store, writer) = reflector::store();
     let executor = Arc::new(Executor::new(
         Arc::new(activities),
         claim.clone(),
         namespaces.clone(),
         metrics.clone(),
         trigger.clone(),
+        store.clone(),
     ));
     let _end = EndOfTerm(executor.clone());
     let (events, write_events) = Events::new(client.clone(), runner, metrics.clone());
@@ -311,7 +313,6 @@ async fn term(
         .namespace
         .as_deref()
         .map_or_else(|| Api::all(client.clone()), |ns| Api::namespaced(client.clone(), ns));
-    let (store, writer) = reflector::store();
     let (schedules, schedule_writer) = reflector::store();
     let (schedule_trigger, schedule_triggered) = futures::channel::mpsc::unbounded();
     let (listed, operations_listed) = watch::channel(false);
@@ -355,7 +356,16 @@ async fn term(
             }
         }
     };
-    let reflected = reflected.inspect_ok(stand_in_line);
+    let (left, left_behind) = futures::channel::mpsc::unbounded();
+    let look_after = {
+        let actions = actions.clone();
+        move |event: &watcher::Event<Cached>| {
+            for operation in actions.left_behind(event) {
+                let _ = left.unbounded_send(operation); // as above
+            }
+        }
+    };
+    let reflected = reflected.inspect_ok(stand_in_line).inspect_ok(look_after);
     let watched = operations(reflected, store.clone(), executor.clone(), went_back);
     let schedule_api: Api<operation_schedule::Known> = config
         .namespace
@@ -407,8 +417,9 @@ async fn term(
         .clone()
         .follow(config.namespace.as_deref())
         .inspect_err(|error| warn!(%error, "the watch of OperationActions was interrupted"))
-        .filter_map(async |operation| operation.ok())
-        .for_each_concurrent(None, async |operation| {
+        .filter_map(async |operation| operation.ok());
+    let follow_actions =
+        futures::stream::select(follow_actions, left_behind).for_each_concurrent(None, async |operation| {
             // Fails only once the controller has ended, and this with it.
             let _ = trigger.unbounded_send(operation.clone());
             if store.get(&operation).is_none() {

@@ -92,6 +92,7 @@ impl Case {
             results,
             actions: &self.actions,
             spilled: self.spilled,
+            unspilled: None,
             namespace_hold: self.hold,
             refused: None,
             limited: self.limited,

@@ -105,6 +105,8 @@ pub struct Inputs<'a> {
     pub actions: &'a [Action],
     /// The sequence number up to which the history is in OperationHistory objects, as far as this process has seen to it.
     pub spilled: i64,
+    /// Why the next part of it can't be moved there, if that was tried.
+    pub unspilled: Option<&'a str>,
     /// The namespace's last hold.
     pub namespace_hold: Option<Hold>,
     /// Why the operation may not start: it ends with nothing executed.

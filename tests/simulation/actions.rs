@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use holdfast::api::{ActionState, OperationState, StepState};
-use holdfast_apiserver::{Fault, Verb};
+use holdfast::api::{ActionState, CloudOperation, OperationState, StepState};
+use holdfast_apiserver::{Fault, RequestInfo, Verb};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -103,10 +103,12 @@ async fn what_was_decided_is_not_forgotten_before_the_next_leader_has_seen_all_a
     world
         .server
         .set_faults(|info| match info.is(Verb::List, "operationactions") {
-            true => Fault::Delay(Duration::from_secs(90)),
+            true => Fault::Hang,
             false => Fault::None,
         });
     world.start();
+    sleep(Duration::from_secs(90)).await;
+    world.server.clear_faults();
     taken_once(world).await;
 }
 
@@ -126,7 +128,7 @@ async fn what_was_decided_is_not_forgotten_while_actions_are_listed_anew() {
     world
         .server
         .set_faults(|info| match info.resource == "operationactions" {
-            true if info.verb == Verb::List => Fault::Delay(Duration::from_secs(90)),
+            true if info.verb == Verb::List => Fault::Hang,
             true if info.verb == Verb::Patch => Fault::Fail {
                 code: 500,
                 retry_after: None,
@@ -144,6 +146,67 @@ async fn what_was_decided_is_not_forgotten_while_actions_are_listed_anew() {
     world.server.clear_faults();
     sleep(Duration::from_secs(200)).await;
     taken_once(world).await;
+}
+
+/// The watch is slow: it shows that the action has an owner when the action says long since what came of it, and the
+/// operation's status has forgotten it.
+#[tokio::test(start_paused = true)]
+async fn what_a_slow_watch_shows_of_an_action_that_was_told_is_not_decided_on_again() {
+    let mut world = World::new(1);
+    world
+        .server
+        .set_faults(|info| match info.is(Verb::Patch, "operationactions") {
+            true => Fault::Delay(Duration::from_secs(10)),
+            false => Fault::None,
+        });
+    sent(&mut world).await;
+    let actions = |info: &RequestInfo| info.resource == "operationactions";
+    world.server.hold_watches_at(world.server.revision(), actions);
+    world
+        .until("the nap is over", |world| {
+            step(world, "nap") == Some(StepState::Succeeded)
+        })
+        .await;
+    let told = [("asking-1".to_owned(), Some(ActionState::Applied))];
+    assert_eq!(world.came_of_it(), told);
+    assert_eq!(world.operation("asking").status.unwrap().actions, vec![]);
+    let mut writes = world.server.writes().into_iter().map(|write| write.change);
+    let owned = writes.find(|change| change.key.resource == "operationactions" && change.before.is_some());
+    world.server.hold_watches_at(owned.unwrap().revision, actions);
+    sleep(Duration::from_secs(10)).await;
+    world.server.release_watches();
+    taken_once(world).await;
+}
+
+/// An operation is deleted while the write that decides on an action is on its way, and then it can't be looked up.
+#[tokio::test(start_paused = true)]
+async fn an_action_whose_operation_is_deleted_before_it_is_decided_on_is_rejected() {
+    let mut world = World::new(1);
+    world.start();
+    world.apply(&asking()).await;
+    world
+        .until("it waits", |world| step(world, "go") == Some(StepState::Waiting))
+        .await;
+    let looked_up = AtomicUsize::new(0);
+    world.server.set_faults(move |info| {
+        if info.is(Verb::Update, "cloudoperations/status") {
+            return Fault::Delay(Duration::from_secs(5));
+        }
+        match info.is(Verb::Get, "cloudoperations") && looked_up.fetch_add(1, Ordering::Relaxed) < 4 {
+            true => Fault::Fail {
+                code: 500,
+                retry_after: None,
+            },
+            false => Fault::None,
+        }
+    });
+    world.ask("asking", 1, &json!({"signal": {"name": "go"}})).await;
+    sleep(Duration::from_secs(2)).await;
+    world.delete::<CloudOperation>("asking").await;
+    sleep(Duration::from_secs(300)).await;
+    let rejected = [("asking-1".to_owned(), Some(ActionState::Rejected))];
+    assert_eq!(world.came_of_it(), rejected);
+    world.kill_all().await;
 }
 
 /// An action on an operation that isn't there is rejected, wherever the operator dies, and does nothing to one of that name

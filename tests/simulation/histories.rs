@@ -175,6 +175,7 @@ impl Replay {
                 results,
                 actions,
                 spilled,
+                unspilled: None,
                 namespace_hold: None,
                 refused: None,
                 limited: false,

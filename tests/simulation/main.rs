@@ -9,6 +9,7 @@ mod children;
 mod cluster;
 mod concurrency;
 mod crash_everywhere;
+mod deleting;
 mod faults;
 mod generated;
 mod histories;

@@ -380,6 +380,28 @@ async fn cancel_other() {
     world.kill_all().await;
 }
 
+/// Someone deletes a run and creates another of its name, which the operator hasn't seen when the next one is due.
+#[tokio::test(start_paused = true)]
+async fn cancel_other_cancels_no_namesake() {
+    let mut world = World::new(1);
+    world.start();
+    put(&world, "concurrencyPolicy: CancelOther", SLOW);
+    until_minute(&world, 15).await;
+    let run = world.server.list::<CloudOperation>().remove(0);
+    let of_operations = |info: &RequestInfo| info.resource == "cloudoperations";
+    world.server.hold_watches_at(world.server.revision(), of_operations);
+    world.delete::<CloudOperation>(&run.name_any()).await;
+    let mut namesake = CloudOperation::new(&run.name_any(), run.spec.clone());
+    namesake.metadata.namespace = Some(NAMESPACE.into());
+    world.apply(&json!(namesake)).await;
+    until_minute(&world, 21).await;
+    world.server.release_watches();
+    until_minute(&world, 22).await;
+    assert_eq!(world.operation(&run.name_any()).spec.cancel, None);
+    assert_eq!(created(&world), once(&["00:10", "00:20"]));
+    world.kill_all().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn allow_all() {
     let (mut world, found) = run_slow("AllowAll").await;

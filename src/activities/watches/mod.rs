@@ -28,7 +28,7 @@ use kube::core::TypeMeta;
 use kube::core::discovery::Scope;
 use kube::runtime::watcher;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use self::watch::{Seen, Watch};
 use super::backoff::Backoff;
@@ -40,6 +40,9 @@ use crate::engine::AttemptFailure;
 /// How many reads of waiters' own objects are under way at once: those of a process that takes over thousands of waits
 /// follow one another.
 const READS_AT_ONCE: usize = 16;
+
+/// How long one such read may take, to the end of its answer: it keeps others from theirs.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a watch stays after the last has left: steps that wait one after another share it.
 const LINGER: Duration = Duration::from_secs(5);
@@ -281,7 +284,10 @@ impl Shared {
         let mut backoff = Backoff::default();
         loop {
             let answer = match self.reads.acquire().await {
-                Ok(_permit) => api.list(&params).await,
+                Ok(_permit) => match timeout(READ_TIMEOUT, api.list(&params)).await {
+                    Ok(answer) => answer,
+                    Err(elapsed) => Err(kube::Error::Service(elapsed.into())),
+                },
                 Err(_) => return Err(watch.ended()), // never closed
             };
             match answer {

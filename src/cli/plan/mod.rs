@@ -19,6 +19,7 @@ use self::walk::walk;
 use super::cluster::{Cluster, quoted};
 use super::lint::Linter;
 use super::output::{BAD, BOLD, BUSY, FAINT, Format, GOOD, Output, PLAIN, WARN, machine, paint};
+use super::run::of_template;
 use super::table::one_line;
 use super::tree::{Row, rows, wrapped};
 use super::{CliError, NAME, files, values};
@@ -177,15 +178,7 @@ impl Plan {
     fn read(&self) -> Result<(Value, Vec<Value>), CliError> {
         let (mut operation, beside) = match (&self.what.filename, &self.what.template) {
             (Some(file), _) => files::operation_and_templates(file)?,
-            (None, template) => {
-                let template = template.as_deref().unwrap_or_default();
-                let operation = json!({
-                    "apiVersion": "holdfast.dev/v1alpha1", "kind": "CloudOperation",
-                    "metadata": {"generateName": format!("{template}-")},
-                    "spec": {"templateRef": {"name": template}},
-                });
-                (operation, vec![])
-            }
+            (None, template) => (of_template(template.as_deref().unwrap_or_default(), None), vec![]),
         };
         values::set_input(&mut operation, &self.input)?;
         Ok((operation, beside))

@@ -131,6 +131,7 @@ impl Run<'_> {
                     results: &self.arrived,
                     actions: &self.actions,
                     spilled: self.spilled,
+                    unspilled: None,
                     namespace_hold: None,
                     refused: None,
                     limited: false,

@@ -136,10 +136,12 @@ impl Executor {
         if self.ended.load(Ordering::SeqCst) {
             return;
         }
-        let entry = operations.entry(context.operation_uid.clone()).or_default();
+        let reference = ObjectRef::new(&context.operation).within(&context.namespace);
+        let Some(entry) = self.entry(&mut operations, &reference, &context.operation_uid) else {
+            return;
+        };
         entry.inbox.push(Arrived { result, tell });
         drop(operations);
-        let reference = ObjectRef::new(&context.operation).within(&context.namespace);
         // Only fails while the operator ends, and then the other side calls again.
         let _ = self.trigger.unbounded_send(reference);
     }

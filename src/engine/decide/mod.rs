@@ -80,7 +80,7 @@ pub fn decide<'a>(status: &'a OperationStatus, inputs: &'a Inputs<'a>) -> Decisi
     if !pass.is_held() {
         pass.move_deadlines(held_for); // before they are looked at
     }
-    let end = pass.run();
+    let end = pass.run().or_else(|| pass.full());
     let quiet = inputs.namespace_hold.is_some_and(|hold| hold.until.is_none());
     if quiet && status.start_time.is_some() && pass.status == *status {
         return pass.decision(false); // a held namespace costs no write
@@ -295,6 +295,13 @@ impl<'a> Pass<'a> {
             0 => format!("held by {by}: no attempt starts"),
             n => format!("held by {by}: {n} under way end, no other attempt starts"),
         }
+    }
+
+    /// Nothing starts before a part of the history has gone, and it can't go.
+    fn full(&self) -> End {
+        let why = self.inputs.unspilled.filter(|_| history::is_full(&self.status))?;
+        let message = format!("nothing more starts, as its history can't be moved to an OperationHistory: {why}");
+        Some((OperationState::Stuck, message))
     }
 
     fn key(&self, step: &StepStatus) -> IdempotencyKey {

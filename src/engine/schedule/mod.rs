@@ -46,6 +46,8 @@ pub struct ScheduleIdentity {
 pub struct Child {
     /// Its name.
     pub name: String,
+    /// Its uid: another may have its name by now.
+    pub uid: String,
     /// When it was due.
     pub due: Time,
     /// Whether it succeeded, once it has ended.

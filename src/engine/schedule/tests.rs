@@ -223,6 +223,7 @@ impl Case {
         }
         self.children.extend(plan.start.iter().map(|start| Child {
             name: start.name.clone(),
+            uid: start.name.clone(),
             due: start.due,
             ended: None,
             cancelled: false,
@@ -428,6 +429,7 @@ fn the_newest_that_ended_are_kept_and_nothing_goes_that_is_not_recorded() {
     lost.pass("2026-11-24T10:00:01Z");
     let unrecorded = Child {
         name: "nightly-29925250".into(),
+        uid: "29925250".into(),
         due: at("2026-11-24T10:10:00Z"),
         ended: Some(true),
         cancelled: false,

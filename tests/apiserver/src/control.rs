@@ -15,6 +15,7 @@ use crate::{
     server::{ApiServer, Clock},
     state::{Author, Write},
     store::Key,
+    watch::Matches,
 };
 
 /// A clock that follows tokio's, which tests pause: `start`, and on from there.
@@ -197,13 +198,21 @@ impl ApiServer {
 
     /// From now on no watch is told of a change, until [`ApiServer::release_watches`]: caches grow stale. None is lost.
     pub fn hold_watches(&self) {
-        let state = &mut *self.shared.lock();
-        state.watches.held_at.get_or_insert(state.store.revision());
+        if self.shared.lock().watches.held.is_none() {
+            self.hold_watches_at(self.revision(), |_| true);
+        }
+    }
+
+    /// As [`ApiServer::hold_watches`], but only the watches whose requests match are held, and what changed up to
+    /// `revision` is still delivered. Holding anew replaces what was held before.
+    pub fn hold_watches_at(&self, revision: u64, matches: impl Fn(&RequestInfo) -> bool + Send + Sync + 'static) {
+        self.shared.lock().watches.held = Some((revision, Matches(Arc::new(matches))));
+        self.shared.progress.send_replace(());
     }
 
     /// Delivers what was held, and from now on changes as they come.
     pub fn release_watches(&self) {
-        self.shared.lock().watches.held_at = None;
+        self.shared.lock().watches.held = None;
         self.shared.progress.send_replace(());
     }
 

@@ -35,8 +35,18 @@ const LONGEST: Duration = Duration::from_secs(45 * 60);
 pub struct Watches {
     open: BTreeMap<u64, RequestInfo>,
     next: u64,
-    /// No change after this revision is delivered.
-    pub held_at: Option<u64>,
+    /// No change after this revision is delivered to the watches whose requests match.
+    pub held: Option<(u64, Matches)>,
+}
+
+/// Which requests are meant.
+#[derive(Clone)]
+pub struct Matches(pub Arc<dyn Fn(&RequestInfo) -> bool + Send + Sync>);
+
+impl std::fmt::Debug for Matches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Matches")
+    }
 }
 
 impl Watches {
@@ -154,15 +164,18 @@ impl Watch {
     fn collect(&mut self) {
         let shared = self.shared.clone();
         let state = shared.lock();
-        if !state.watches.open.contains_key(&self.id) {
+        let Some(info) = state.watches.open.get(&self.id) else {
             self.ended = true;
             self.ready.clear();
             return;
-        }
+        };
         if self.ended {
             return;
         }
-        let until = state.watches.held_at.unwrap_or(u64::MAX).min(state.store.revision());
+        let until = match &state.watches.held {
+            Some((revision, which)) if which.0(info) => *revision,
+            _ => state.store.revision(),
+        };
         for change in state
             .store
             .changes_after(self.position)
