@@ -188,11 +188,11 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
             // The term ends by itself only when it was asked to stop; nothing of it is under way any more.
             () = term(&config, &environment, &health, &identity, &process, leadership.clone(), shutdown.clone()) => {
                 leadership.give_up();
-                candidate.release().await;
             }
             () = candidate.keep(&leadership) => warn!("everything under way is aborted: another process takes over"),
         }
         health.set_term(None);
+        candidate.release().await; // nothing of the term is under way any more
     }
 }
 

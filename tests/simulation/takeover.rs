@@ -148,6 +148,75 @@ async fn a_leader_whose_clock_is_off_gives_up_and_comes_back_with_it() {
     world.kill_all().await;
 }
 
+fn leads(world: &World, number: usize) -> bool {
+    let lease: Option<Lease> = world.server.get("holdfast-system", "holdfast");
+    let holder = lease.and_then(|lease| lease.spec?.holder_identity);
+    holder.is_some_and(|holder| holder.starts_with(&format!("operator{number}_")))
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_clock_is_off_takes_no_lease_and_holds_up_no_other() {
+    for off in [3_600_000, -3_600_000] {
+        let mut world = World::new(1);
+        world.start_off(off);
+        world.apply(&sample("timer").manifest).await;
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(world.server.get::<Lease>("holdfast-system", "holdfast"), None);
+        let healthy = world.start();
+        world.until("the operation ends", |world| world.finished("timer")).await;
+        assert!(leads(&world, healthy));
+        world.check();
+        world.kill_all().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_clock_goes_wrong_hands_over_and_never_takes_the_lease_back() {
+    let mut world = World::new(1);
+    let (first, clock) = world.start_off(0);
+    world.apply(&sample("slow").manifest).await;
+    world
+        .until("the call is under way", |world| world.service.calls() == 1)
+        .await;
+    let second = world.start();
+    clock.jump(60_000);
+    let wrong = Instant::now();
+    world.until("the other leads", |world| leads(world, second)).await;
+    assert!(
+        wrong.elapsed() < LEASE,
+        "the Lease is given back: {:?}",
+        wrong.elapsed()
+    );
+    world.until("the operation ends", |world| world.finished("slow")).await;
+    assert_eq!(world.service.answered(first), 0, "its call was aborted");
+    world.kill(second).await;
+    sleep(3 * LEASE).await;
+    assert!(!leads(&world, first), "its clock is still wrong");
+    clock.jump(-60_000);
+    world.until("it leads again", |world| leads(world, first)).await;
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_goes_wrong_while_the_lease_is_taken_gives_it_back() {
+    let mut world = World::new(1);
+    let (_, clock) = world.start_off(0);
+    let (first, wrong) = (std::sync::atomic::AtomicBool::new(true), clock.clone());
+    world.server.set_faults(move |info| {
+        if info.is(Verb::Create, "leases") && first.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            wrong.jump(60_000);
+        }
+        Fault::None
+    });
+    sleep(Duration::from_secs(30)).await;
+    let lease: Lease = world.server.get("holdfast-system", "holdfast").unwrap();
+    assert_eq!(lease.spec.unwrap().holder_identity.as_deref(), Some(""));
+    clock.jump(-60_000);
+    world.until("it leads", |world| leads(world, 0)).await;
+    world.kill_all().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stale_cache_decides_nothing() {
     let mut world = World::new(1);
