@@ -40,7 +40,7 @@ pub struct Context {
     /// The right to act.
     pub claim: Arc<dyn Claim>,
     /// Where transitions become durable.
-    pub journal: Journal,
+    pub journal: Arc<Journal>,
     /// What is under way.
     pub executor: Arc<Executor>,
     /// What namespaces say.
@@ -118,6 +118,14 @@ pub enum ReconcileError {
         /// What the API server said.
         error: kube::Error,
     },
+    /// Whether the namespace is held could not be said.
+    #[error("namespace {namespace} could not be read: {error}")]
+    Namespace {
+        /// The namespace.
+        namespace: String,
+        /// What the API server said.
+        error: kube::Error,
+    },
     /// This process no longer leads.
     #[error("leadership was lost")]
     NotLeading,
@@ -162,6 +170,11 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
         }
         let now = context.clock.now();
         let identity = identity(operation);
+        let known = context.namespaces.know(&context.client, &identity.namespace).await;
+        known.map_err(|error| ReconcileError::Namespace {
+            namespace: identity.namespace.clone(),
+            error,
+        })?;
         let actions = context.actions.on(&identity.namespace, &identity.name);
         let (resolved, mut waits) = resolve(operation, &status, &actions, &context, now).await?;
         let spec = resolved.as_ref().map_or(&operation.spec, |resolved| &resolved.spec);

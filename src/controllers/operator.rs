@@ -286,13 +286,14 @@ async fn term(
     ));
     let _end = EndOfTerm(executor.clone());
     let (events, write_events) = Events::new(client.clone(), runner, metrics.clone());
+    let journal = Arc::new(Journal::new(client.clone(), runner));
     let (drain, draining) = watch::channel(false);
     let actions = Arc::new(Actions::new(client.clone(), clock.clone()).await);
     let context = Arc::new(Context {
         client: client.clone(),
         clock: clock.clone(),
         claim: claim.clone(),
-        journal: Journal::new(client.clone(), runner),
+        journal: journal.clone(),
         executor: executor.clone(),
         namespaces: namespaces.clone(),
         events,
@@ -304,7 +305,13 @@ async fn term(
         actions: actions.clone(),
         histories: Histories::new(client.clone()),
         turns: Turns::new(CONCURRENCY),
-        admission: Admission::new(client.clone(), queue.clone(), namespaces.clone(), trigger.clone()),
+        admission: Admission::new(
+            client.clone(),
+            journal,
+            queue.clone(),
+            namespaces.clone(),
+            trigger.clone(),
+        ),
     });
 
     let api: Api<Cached> = config

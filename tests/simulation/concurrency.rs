@@ -288,6 +288,46 @@ async fn one_that_a_person_lets_go_on_after_its_end_waits_for_its_key() {
     world.kill_all().await;
 }
 
+/// The leader is cut off after it took the key for one that a person lets go on; the write that says so arrives much later.
+#[tokio::test(start_paused = true)]
+async fn a_late_write_lets_nobody_go_on_whose_key_another_took() {
+    let mut world = World::new(1);
+    world.start();
+    let fails = json!({"steps": [
+        {"name": "nap", "wait": {"duration": "10s"}},
+        {"name": "call", "http": {"method": "POST", "url": "http://inventory.prod/status/422"}},
+    ]});
+    world.apply(&exclusive("z", &fails)).await;
+    all_end(&world, &["z"]).await;
+    sleep(Duration::from_secs(30)).await;
+    world.server.set_faults(|info| {
+        let late = info.resource == "leases" || (info.is_write() && info.resource == "cloudoperations");
+        match info.user == "operator0" && late {
+            true => Fault::Delay(Duration::from_secs(45)),
+            false => Fault::None,
+        }
+    });
+    world.start();
+    world.ask("z", 1, &json!({"reset": {"step": "nap"}})).await;
+    sleep(Duration::from_secs(1)).await;
+    let lock = &world.server.list::<OperationLock>()[0];
+    assert_eq!(lock.spec.holders[0].name, "z", "the key is taken");
+    assert_eq!(
+        world.state("z"),
+        Some(OperationState::Failed),
+        "its status is on its way"
+    );
+    world.apply(&exclusive("b", &json!({}))).await;
+    all_end(&world, &["b"]).await;
+    world
+        .until("it goes on", |world| world.state("z") == Some(OperationState::Waiting))
+        .await;
+    all_end(&world, &["z"]).await;
+    assert_eq!(under_way(&world), (1, ["z", "b", "z"].map(str::to_owned).to_vec()));
+    world.check();
+    world.kill_all().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_held_or_suspended_holds_up_nobody() {
     let mut world = World::new(1);

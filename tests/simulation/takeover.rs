@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use holdfast::api::{HistoryEvent, OperationState};
+use holdfast::api::{CloudOperation, HistoryEvent, OperationState};
 use holdfast::controllers::HOLD_ALL_ANNOTATION;
 use holdfast_apiserver::{Fault, Verb};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -230,7 +231,7 @@ async fn a_stale_cache_decides_nothing() {
         .await;
     world.server.hold_watches();
     // A person cancels; the operator doesn't hear of it, but its next write does.
-    let api: Api<holdfast::api::CloudOperation> = Api::namespaced(world.server.client("user"), NAMESPACE);
+    let api: Api<CloudOperation> = Api::namespaced(world.server.client("user"), NAMESPACE);
     api.patch(
         "slow",
         &PatchParams::default(),
@@ -252,7 +253,7 @@ async fn a_held_namespace_holds_without_a_write_and_its_release_wakes() {
     let mut world = napping().await;
     let version = world.operation("timer").resource_version();
     let label = async |value: Option<&str>| {
-        let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(world.server.client("admin"));
+        let api: Api<Namespace> = Api::all(world.server.client("admin"));
         let patch = Patch::Merge(json!({"metadata": {"labels": {"holdfast.dev/suspended": value}}}));
         api.patch(NAMESPACE, &PatchParams::default(), &patch).await.unwrap();
     };
@@ -267,6 +268,42 @@ async fn a_held_namespace_holds_without_a_write_and_its_release_wakes() {
     world.until("the operation ends", |world| world.finished("timer")).await;
     assert_eq!(world.state("timer"), Some(OperationState::Succeeded));
     world.check();
+    world.kill_all().await;
+}
+
+/// Two watches say what is new, and that of operations may be the faster one.
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_was_created_held_holds_its_first_operation() {
+    let mut world = napping().await;
+    world
+        .server
+        .set_faults(|info| match info.is(Verb::Watch, "namespaces") {
+            true => Fault::Hang,
+            false => Fault::None,
+        });
+    world.server.drop_watches(|info| info.resource == "namespaces");
+    let namespaces: Api<Namespace> = Api::all(world.server.client("admin"));
+    let held = json!({"metadata": {"name": "fresh", "labels": {"holdfast.dev/suspended": "true"}}});
+    let held: Namespace = serde_json::from_value(held).unwrap();
+    namespaces.create(&PostParams::default(), &held).await.unwrap();
+    let mut operation: CloudOperation = serde_json::from_value(sample("slow").manifest).unwrap();
+    operation.metadata.namespace = Some("fresh".into());
+    let operations: Api<CloudOperation> = Api::namespaced(world.server.client("user"), "fresh");
+    operations.create(&PostParams::default(), &operation).await.unwrap();
+    let state = |world: &World| {
+        let operation: CloudOperation = world.server.get("fresh", "slow").unwrap();
+        operation.status.and_then(|status| status.state)
+    };
+    world.until("it is looked at", |world| state(world).is_some()).await;
+    assert_eq!(state(&world), Some(OperationState::Suspended));
+    world.server.set_faults(|_| Fault::None);
+    let release = Patch::Merge(json!({"metadata": {"labels": {"holdfast.dev/suspended": null}}}));
+    namespaces
+        .patch("fresh", &PatchParams::default(), &release)
+        .await
+        .unwrap();
+    let ended = |world: &World| state(world) == Some(OperationState::Succeeded);
+    world.until("it ends", ended).await;
     world.kill_all().await;
 }
 
