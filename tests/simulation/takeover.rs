@@ -278,7 +278,7 @@ async fn a_namespace_that_was_created_held_holds_its_first_operation() {
     world
         .server
         .set_faults(|info| match info.is(Verb::Watch, "namespaces") {
-            true => Fault::Hang,
+            true => Fault::RefuseConnection,
             false => Fault::None,
         });
     world.server.drop_watches(|info| info.resource == "namespaces");
