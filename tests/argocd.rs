@@ -68,25 +68,7 @@ fn health_is_as_its_tests_say() {
 fn every_state_has_a_health() {
     use OperationState::*;
     let suite: HealthTests = yaml(&customisation().join("health_test.yaml"));
-    let all = [
-        Queued,
-        Running,
-        Waiting,
-        AwaitingApproval,
-        BackingOff,
-        Suspended,
-        Restored,
-        Stuck,
-        Compensating,
-        Succeeded,
-        Failed,
-        Cancelled,
-        TimedOut,
-        Expired,
-        InvalidSpec,
-        SpecChanged,
-    ];
-    for state in all {
+    for state in OperationState::ALL {
         let wanted = match state {
             Queued | Running | Waiting | BackingOff | Compensating => "Progressing",
             Suspended | Restored | Stuck | AwaitingApproval => "Suspended",

@@ -159,6 +159,29 @@ pub enum OperationState {
 }
 
 impl OperationState {
+    /// All of them.
+    pub const ALL: [Self; 16] = {
+        use OperationState::*;
+        [
+            Queued,
+            Running,
+            Waiting,
+            AwaitingApproval,
+            BackingOff,
+            Suspended,
+            Restored,
+            Stuck,
+            Compensating,
+            Succeeded,
+            Failed,
+            Cancelled,
+            TimedOut,
+            Expired,
+            InvalidSpec,
+            SpecChanged,
+        ]
+    };
+
     /// True for the ends.
     pub fn is_finished(self) -> bool {
         use OperationState::*;
@@ -498,4 +521,22 @@ fn is_zero(number: &i64) -> bool {
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
 fn is_false(flag: &bool) -> bool {
     !*flag
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_state_of_an_operation_is_missing_from_the_list() {
+        let schema = serde_json::to_string(&schemars::schema_for!(OperationState)).unwrap();
+        let listed = BTreeSet::from(OperationState::ALL).len();
+        assert_eq!(
+            (listed, OperationState::ALL.len()),
+            (schema.matches("\"const\":").count(), listed),
+            "{schema}"
+        );
+    }
 }

@@ -97,6 +97,12 @@ impl Adviser<'_> {
 
     fn run(&mut self) {
         use OperationState::*;
+        let conditions = self.status.conditions.iter();
+        let mut going_on =
+            conditions.filter(|condition| condition.type_ == "Reconciling" && condition.status == "True");
+        if let (Some(_), Some(waits)) = (self.status.completion_time, going_on.next()) {
+            self.why(sentence(&capital(&waits.message))); // one that had ended, and is to run again
+        }
         match self.status.state {
             None => self.unseen(),
             Some(Succeeded) => self.succeeded(),

@@ -132,18 +132,21 @@ impl Actions {
         Some(reference)
     }
 
-    fn forget(&self, namespace: &str, operation: &str, uid: &str) {
+    /// Forgets an action. Answers whether it waited.
+    fn forget(&self, namespace: &str, operation: &str, uid: &str) -> bool {
         let mut waiting = self.waiting();
         let key = (namespace.to_owned(), operation.to_owned());
-        if let Some(actions) = waiting.get_mut(&key) {
-            actions.remove(uid);
-            if actions.is_empty() {
-                waiting.remove(&key);
-            }
+        let Some(actions) = waiting.get_mut(&key) else {
+            return false;
+        };
+        let waited = actions.remove(uid).is_some();
+        if actions.is_empty() {
+            waiting.remove(&key);
         }
+        waited
     }
 
-    /// Follows the actions. Yields the operation of each one that waits.
+    /// Follows the actions. Yields the operation of each one that waits, or is deleted before it was decided on.
     pub fn follow(
         self: Arc<Self>,
         namespace: Option<&str>,
@@ -163,8 +166,9 @@ impl Actions {
                     Ok(watcher::Event::Delete(action)) => {
                         let (namespace, uid) =
                             (action.namespace().unwrap_or_default(), action.uid().unwrap_or_default());
-                        self.forget(&namespace, &action.spec.operation_ref.name, &uid);
-                        None
+                        let operation = action.spec.operation_ref.name;
+                        let waited = self.forget(&namespace, &operation, &uid);
+                        waited.then(|| Ok(ObjectRef::new(&operation).within(&namespace)))
                     }
                     Ok(watcher::Event::Init) => {
                         *self.missing() = self.waiting().values().flat_map(BTreeMap::keys).cloned().collect();

@@ -147,7 +147,10 @@ impl Admission {
                 let held =
                     format!("the concurrency key {key:?}, which {at_once} may hold at once (OperationLock {lock})");
                 return Ok(match concurrency.policy {
-                    _ if again => Admitted::NotNow(look),
+                    _ if again => {
+                        let message = format!("to run again, as it was asked to, it waits for {held}");
+                        Admitted::Waits(OperationState::Queued, message, look)
+                    }
                     _ if rejects => Admitted::Never(format!("others hold {held}: nothing was executed")),
                     _ => Admitted::Waits(OperationState::Queued, format!("waiting for {held}"), look),
                 });

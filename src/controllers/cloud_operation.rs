@@ -201,7 +201,8 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
             }
         }
         // What arrived for one that waits is applied once it goes on.
-        let taken = if waits.is_some() { 0 } else { results.len() };
+        let waiting = waits.is_some();
+        let taken = if waiting { 0 } else { results.len() };
         let decision = match waits {
             Some((state, message, again)) => Decision {
                 status: engine::held_up(&status, &identity, state, &message, now),
@@ -304,9 +305,12 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
         if changed || taken > 0 {
             context.executor.recorded(durable.clone(), taken);
         }
-        context
-            .executor
-            .run(&durable, spec, workflow.as_ref().as_ref().ok(), work);
+        // What should be under way isn't known of one that waits: what is, goes on, as it can't be made again under its number.
+        if !waiting {
+            context
+                .executor
+                .run(&durable, spec, workflow.as_ref().as_ref().ok(), work);
+        }
         if !actions.is_empty() {
             context
                 .actions
@@ -318,7 +322,7 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
                 })?;
         }
         let has_ended = |status: &OperationStatus| status.state.is_some_and(OperationState::is_finished);
-        if durable.status.as_ref().is_some_and(has_ended) {
+        if !waiting && durable.status.as_ref().is_some_and(has_ended) {
             context.admission.leave(&durable);
             if !has_ended(&status) {
                 context.admission.tidy(&durable).await;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use serde_json::Value;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
@@ -21,6 +21,7 @@ use super::cached::{Cached, version};
 use super::cloud_operation::identity;
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
+use super::turns::Turns;
 use crate::activities::{Activities, AttemptContext, Claim, Progress, Report as Said};
 use crate::api::{CloudOperation, CloudOperationSpec, Heartbeat, Step, StepType, Time};
 use crate::engine::expression::Scope;
@@ -29,7 +30,7 @@ use crate::engine::{
     WorkKind, Workflow,
 };
 
-/// How many calls are made at once. Waits, which cost nothing, don't count.
+/// How many calls are made at once, by namespaces in turn. Waits, which cost nothing, don't count.
 const MAX_CALLS: usize = 256;
 
 /// Asks for another pass over an operation.
@@ -42,7 +43,7 @@ pub struct Executor {
     namespaces: Arc<Namespaces>,
     metrics: Arc<Metrics>,
     trigger: Trigger,
-    calls: Arc<Semaphore>,
+    calls: Arc<Turns>,
     operations: Mutex<HashMap<String, Entry>>,
     /// True once the term is over: set and read under the lock of `operations`.
     ended: AtomicBool,
@@ -111,7 +112,7 @@ impl Executor {
         metrics: Arc<Metrics>,
         trigger: Trigger,
     ) -> Self {
-        let calls = Arc::new(Semaphore::new(MAX_CALLS));
+        let calls = Turns::new(MAX_CALLS);
         Self {
             activities,
             claim,
@@ -321,10 +322,10 @@ impl Executor {
                 self.unless_silent(context, step, followed).await
             }
             WorkKind::Attempt => {
-                let _permit = if step.is_kubernetes_wait() {
+                let _turn = if step.is_kubernetes_wait() {
                     None
                 } else {
-                    self.calls.acquire().await.ok()
+                    Some(self.calls.take(&context.namespace).await)
                 };
                 let targets = self.namespaces.http_targets(&context.namespace);
                 let attempt = self.activities.run(context, *step_type, request, targets.as_deref());

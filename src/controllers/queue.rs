@@ -68,7 +68,9 @@ impl Queue {
     pub fn see(&self, operation: &Cached, capped: bool) -> Vec<ObjectRef<Cached>> {
         let uid = operation.uid().unwrap_or_default();
         if operation.state().is_some_and(OperationState::is_finished) {
-            return self.leave(&uid);
+            // One that is to run again keeps its place: this may be older than what let it in.
+            let comes_back = self.state().comes_back(&uid);
+            return if comes_back { vec![] } else { self.leave(&uid) };
         }
         let line = |key| Line {
             namespace: operation.namespace().unwrap_or_default(),
@@ -194,6 +196,11 @@ impl State {
         self.lines
             .get(line)
             .is_some_and(|standing| standing.running.contains(uid))
+    }
+
+    fn comes_back(&self, uid: &str) -> bool {
+        let mut turns = self.places.get(uid).into_iter().flat_map(HashMap::values);
+        turns.any(|turn| turn.created.is_none())
     }
 
     fn wait(&mut self, line: Line, turn: Turn) {

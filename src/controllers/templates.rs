@@ -79,7 +79,7 @@ impl Templates {
                 let pin = pin_name(operation);
                 Runs::Unknown(
                     OperationState::Stuck,
-                    format!("OperationHistory {pin}, which holds the template that it runs, is gone: nothing more is executed; restore it from a backup, or cancel the operation, which then ends as SpecChanged"),
+                    format!("OperationHistory {pin}, which holds the template that it runs, is gone: what is under way goes on, and nothing else starts; restore it from a backup, or cancel the operation, which then ends as SpecChanged"),
                     LAST_LOOK,
                 )
             })

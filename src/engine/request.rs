@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use k8s_openapi::jiff::Timestamp;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -320,8 +321,8 @@ pub(super) fn depth<'a>(values: impl Iterator<Item = &'a Value>) -> usize {
 }
 
 /// How many bytes a value takes as JSON.
-pub(super) fn json_size(map: &Map<String, Value>) -> usize {
-    serde_json::to_string(map).map_or(usize::MAX, |text| text.len())
+pub(super) fn json_size(value: &impl Serialize) -> usize {
+    serde_json::to_string(value).map_or(usize::MAX, |text| text.len())
 }
 
 /// A short SHA-256 over the canonical JSON of a value (keys sorted, as serde_json's maps are).

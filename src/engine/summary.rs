@@ -59,6 +59,40 @@ pub fn summarise(
     );
 }
 
+/// What stands between why an operation that has ended doesn't run again yet, and how it had ended.
+const BEFORE: &str = "; before: ";
+
+/// Says of an operation that has ended why it doesn't run again yet, though a person wants it to; or, without a reason, no
+/// more of it. How it ended stays.
+pub fn comes_back(status: &mut OperationStatus, waits: Option<&str>, generation: Option<i64>, now: Time) {
+    let find = |kind: &str| status.conditions.iter().find(|condition| condition.type_ == kind);
+    let (Some(reconciling), Some(ended)) = (find("Reconciling"), find("Succeeded").cloned()) else {
+        return;
+    };
+    let waited = reconciling.status == truth(true);
+    if waits.is_none() && !waited {
+        return;
+    }
+    let how = match ended.message.split_once(BEFORE) {
+        Some((_, how)) if waited => how,
+        _ => &ended.message,
+    };
+    let (state, reason, message) = match waits {
+        Some(waits) => (
+            true,
+            OperationState::Queued.to_string(),
+            format!("{waits}{BEFORE}{how}"),
+        ),
+        None => (false, "Finished".to_owned(), how.to_owned()),
+    };
+    let mut set = |kind: &str, value: &str, reason: &str, message: &str| {
+        let message = shorten(message, 2 * MAX_MESSAGE);
+        condition(&mut status.conditions, kind, value, reason, &message, generation, now);
+    };
+    set("Succeeded", &ended.status, &ended.reason, &message);
+    set("Reconciling", truth(state), &reason, waits.unwrap_or_default());
+}
+
 /// Notes that a spec was seen whose change (of a control field) changes nothing else.
 pub fn observe(status: &mut OperationStatus, generation: Option<i64>) {
     if status.observed_generation != generation {

@@ -115,7 +115,8 @@ fn check(input: &Value, schema: &Value) -> Result<(), InvalidSpec> {
     })
 }
 
-/// The status of an operation of which it isn't known what it runs: it says why, and nothing is decided.
+/// The status of an operation that doesn't start, or go on, yet: it says why, and nothing is decided. One that has ended,
+/// and is to run again, stays as it ended until then.
 pub fn held_up(
     status: &OperationStatus,
     identity: &Identity,
@@ -126,14 +127,12 @@ pub fn held_up(
     let now = status.last_time.map_or(now, |last| last.max(now));
     let mut next = status.clone();
     let progress = status.progress.clone().unwrap_or_else(|| "0/0".into());
-    summary::summarise(
-        &mut next,
-        Some((state, message.into())),
-        progress,
-        false,
-        identity.generation,
-        now,
-    );
+    if status.completion_time.is_some() {
+        summary::comes_back(&mut next, Some(message), identity.generation, now);
+    } else {
+        let state = Some((state, message.into()));
+        summary::summarise(&mut next, state, progress, false, identity.generation, now);
+    }
     if next != *status {
         next.last_time = Some(now);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use holdfast::api::{CloudOperation, MAX_OPERATIONS_ANNOTATION, OperationLock, OperationState};
+use holdfast::api::{CloudOperation, MAX_OPERATIONS_ANNOTATION, OperationAction, OperationLock, OperationState};
 use holdfast_apiserver::Fault;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, Patch, PatchParams};
@@ -71,10 +71,34 @@ async fn all_end(world: &World, names: &[&str]) {
     world.until("all end", ended).await;
 }
 
-/// Two operations with one key, created a second apart; the operator dies at request number n.
-async fn crash_at(number: usize, applied: bool) -> usize {
-    let names = ["b", "a"];
+/// As `exclusive`, but without a key.
+fn plain(name: &str) -> Value {
+    let mut manifest = exclusive(name, &json!({}));
+    manifest["spec"].as_object_mut().unwrap().remove("concurrency");
+    manifest
+}
+
+/// Lets so many of the namespace's operations run at once.
+async fn limit(world: &World, most: Value) {
+    let namespaces: Api<Namespace> = Api::all(world.server.client("user"));
+    let patch = json!({"metadata": {"annotations": {MAX_OPERATIONS_ANNOTATION: most}}});
+    namespaces
+        .patch(NAMESPACE, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .unwrap();
+}
+
+/// Two operations with one key, or three of a namespace that runs two at once, created a second apart; the operator dies at
+/// request number n.
+async fn crash_at(number: usize, applied: bool, by_namespace: bool) -> usize {
+    let (names, at_once) = match by_namespace {
+        true => (vec!["c", "b", "a"], 2),
+        false => (vec!["b", "a"], 1),
+    };
     let mut world = World::new(1);
+    if by_namespace {
+        limit(&world, json!(at_once.to_string())).await;
+    }
     let (requests, die) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     let (counted, told, leases) = (requests.clone(), die.clone(), AtomicUsize::new(0));
     world.server.set_faults(move |info| {
@@ -87,8 +111,12 @@ async fn crash_at(number: usize, applied: bool) -> usize {
         told.notify_one();
         dying(applied)
     });
-    for name in names {
-        world.apply(&exclusive(name, &json!({}))).await;
+    for name in &names {
+        let manifest = match by_namespace {
+            true => plain(name),
+            false => exclusive(name, &json!({})),
+        };
+        world.apply(&manifest).await;
         sleep(Duration::from_secs(1)).await;
     }
     let operator = world.start();
@@ -103,11 +131,15 @@ async fn crash_at(number: usize, applied: bool) -> usize {
     all_end(&world, &names).await;
     sleep(Duration::from_secs(60)).await;
     let (most, order) = under_way(&world);
-    assert_eq!(most, 1, "crashed at {number}, {applied}");
-    assert_eq!(
-        order, names,
-        "who was created first starts first: crashed at {number}, {applied}"
-    );
+    assert_eq!(most, at_once, "crashed at {number}, {applied}");
+    for (started, expected) in order.chunks(at_once).zip(names.chunks(at_once)) {
+        let started: BTreeSet<&str> = started.iter().map(String::as_str).collect();
+        let expected = expected.iter().copied().collect(); // who may start at the same time starts in any order
+        assert_eq!(
+            started, expected,
+            "who was created first starts first: crashed at {number}, {applied}: {order:?}"
+        );
+    }
     for name in names {
         assert_eq!(world.state(name), Some(OperationState::Succeeded));
         assert_eq!(world.service.effects()[&format!("/{name}/last")], 1);
@@ -126,12 +158,50 @@ async fn crash_at(number: usize, applied: bool) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn crashed_at_every_request_one_runs_at_a_time_and_in_order() {
-    let requests = crash_at(usize::MAX, false).await;
+    let requests = crash_at(usize::MAX, false, false).await;
     assert!(requests > 20, "only {requests} requests");
     for number in 1..=requests {
         for applied in [false, true] {
-            crash_at(number, applied).await;
+            crash_at(number, applied, false).await;
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn crashed_at_every_request_a_namespace_runs_no_more_than_it_may_and_in_order() {
+    let requests = crash_at(usize::MAX, false, true).await;
+    assert!(requests > 30, "only {requests} requests");
+    for number in 1..=requests {
+        for applied in [false, true] {
+            crash_at(number, applied, true).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_operators_and_lost_answers_let_no_more_run_than_a_namespace_may() {
+    for seed in 0..6 {
+        let mut world = World::new(seed);
+        limit(&world, json!("3")).await;
+        world.set_unreliable(seed.into(), 20);
+        let first = world.start();
+        world.start();
+        let names: Vec<String> = (0..10).map(|n| format!("o{n}")).collect();
+        for name in &names {
+            world.apply(&plain(name)).await;
+        }
+        // In the middle of some, and while others start.
+        sleep(Duration::from_secs(60 + 7 * u64::from(seed))).await;
+        world.kill(first).await;
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        all_end(&world, &names).await;
+        let (most, order) = under_way(&world);
+        assert_eq!((most, order.len()), (3, 10), "seed {seed}: {order:?}");
+        for name in names {
+            assert_eq!(world.state(name), Some(OperationState::Succeeded));
+        }
+        world.check();
+        world.kill_all().await;
     }
 }
 
@@ -278,6 +348,14 @@ async fn one_that_a_person_lets_go_on_after_its_end_waits_for_its_key() {
     world.ask("a", 1, &json!({"reset": {"step": "nap"}})).await;
     sleep(Duration::from_secs(30)).await;
     assert_eq!(world.state("a"), Some(OperationState::Failed), "another holds the key");
+    let message = world.message("a");
+    assert!(
+        message.starts_with("to run again, as it was asked to, it waits for the concurrency key \"deploy-eu\"")
+            && message.contains("; before: step call: HttpStatus: ")
+            && message.ends_with("422 Unprocessable Entity: not now"),
+        "{message}"
+    );
+    assert_eq!(reconciling(&world, "a"), ("True".into(), "Queued".into()));
     all_end(&world, &["b"]).await;
     world
         .until("it goes on", |world| world.state("a") == Some(OperationState::Waiting))
@@ -324,6 +402,54 @@ async fn a_late_write_lets_nobody_go_on_whose_key_another_took() {
         .await;
     all_end(&world, &["z"]).await;
     assert_eq!(under_way(&world), (1, ["z", "b", "z"].map(str::to_owned).to_vec()));
+    world.check();
+    world.kill_all().await;
+}
+
+fn reconciling(world: &World, name: &str) -> (String, String) {
+    let conditions = world.operation(name).status.unwrap().conditions;
+    let found = conditions
+        .into_iter()
+        .find(|condition| condition.type_ == "Reconciling");
+    found.map(|condition| (condition.status, condition.reason)).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_no_longer_is_to_run_again_says_how_it_ended_and_holds_up_nobody() {
+    let mut world = World::new(1);
+    world.start();
+    let fails =
+        json!({"steps": [{"name": "call", "http": {"method": "POST", "url": "http://inventory.prod/status/422"}}]});
+    world.apply(&exclusive("a", &fails)).await;
+    all_end(&world, &["a"]).await;
+    let ended = world.operation("a").status.unwrap();
+    for name in ["b", "c"] {
+        world.apply(&exclusive(name, &json!({}))).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    world.ask("a", 1, &json!({"retry": {}})).await;
+    world
+        .until("it says that it waits", |world| {
+            reconciling(world, "a") == ("True".into(), "Queued".into())
+        })
+        .await;
+    let waits = world.operation("a").status.unwrap();
+    patch(&world, "a", json!({"metadata": {"labels": {"seen": "by-the-queue"}}})).await;
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(world.operation("a").status.unwrap(), waits, "it says so once");
+    world.delete::<OperationAction>("a-1").await;
+    world
+        .until("it says how it ended", |world| reconciling(world, "a").0 == "False")
+        .await;
+    let mut now = world.operation("a").status.unwrap();
+    now.write_id.clone_from(&ended.write_id);
+    now.last_time = ended.last_time;
+    for (now, then) in now.conditions.iter_mut().zip(&ended.conditions) {
+        now.last_transition_time = then.last_transition_time.clone();
+    }
+    assert_eq!(now, ended);
+    all_end(&world, &["b", "c"]).await;
+    assert_eq!(under_way(&world), (1, ["a", "b", "c"].map(str::to_owned).to_vec()));
     world.check();
     world.kill_all().await;
 }
@@ -377,15 +503,7 @@ async fn a_key_that_cannot_be_known_is_refused_by_its_field() {
 #[tokio::test(start_paused = true)]
 async fn a_namespace_runs_so_many_at_once_and_its_limit_can_be_changed() {
     let mut world = World::new(1);
-    let namespaces: Api<Namespace> = Api::all(world.server.client("user"));
-    let limit = async |most: Value| {
-        let patch = json!({"metadata": {"annotations": {MAX_OPERATIONS_ANNOTATION: most}}});
-        namespaces
-            .patch(NAMESPACE, &PatchParams::default(), &Patch::Merge(patch))
-            .await
-            .unwrap();
-    };
-    limit(json!("3")).await;
+    limit(&world, json!("3")).await;
     world.start();
     let names: Vec<String> = (0..12).map(|n| format!("o{n:02}")).collect();
     for name in &names {
@@ -415,9 +533,9 @@ async fn a_namespace_runs_so_many_at_once_and_its_limit_can_be_changed() {
         "{}",
         world.message("o11")
     );
-    limit(json!("5")).await;
+    limit(&world, json!("5")).await;
     world.until("five run", |world| running(world) == 5).await;
-    limit(Value::Null).await;
+    limit(&world, Value::Null).await;
     world
         .until("all that may run", |world| {
             running(world) + names.iter().filter(|name| world.finished(name)).count() >= 8

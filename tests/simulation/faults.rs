@@ -4,67 +4,32 @@
 //! A seed that fails is told; `SIMULATION_SEED=n cargo test --test simulation faults` runs it alone,
 //! `SIMULATION_SEEDS=n` so many.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use holdfast_apiserver::Fault;
 use tokio::time::{sleep, timeout};
 
 use crate::samples::sample;
-use crate::service::CallFault;
-use crate::world::{World, of_operator};
+use crate::world::World;
 
 /// For how long things go wrong.
 const STORM: Duration = Duration::from_secs(90);
 
 async fn survive(seed: u64) {
-    let random = Arc::new(Mutex::new(fastrand::Rng::with_seed(seed)));
     let mut world = World::new(u32::try_from(seed).unwrap());
     let names = [
         "calls", "graph", "flaky", "refused", "timer", "objects", "job", "template", "async",
     ];
-    let dice = random.clone();
-    world.server.set_faults(move |info| {
-        let mut dice = dice.lock().unwrap();
-        if !of_operator(info) || dice.u8(..100) >= 15 {
-            return Fault::None;
-        }
-        match dice.u8(..8) {
-            0 => Fault::Fail {
-                code: 409,
-                retry_after: None,
-            },
-            1 => Fault::Fail {
-                code: 500,
-                retry_after: None,
-            },
-            2 => Fault::Fail {
-                code: 429,
-                retry_after: Some(Duration::from_secs(1)),
-            },
-            3 => Fault::RefuseConnection,
-            4 | 5 => Fault::LoseAnswer,
-            6 => Fault::Delay(Duration::from_millis(dice.u64(..20_000))),
-            _ => Fault::DelayAnswer(Duration::from_millis(dice.u64(..20_000))),
-        }
-    });
-    let dice = random.clone();
-    world.service.set_faults(move |_| match dice.lock().unwrap().u8(..100) {
-        0..10 => CallFault::NoConnection,
-        10..20 => CallFault::NoAnswer,
-        _ => CallFault::None,
-    });
+    world.set_unreliable(seed.wrapping_add(1), 15);
+    world.service.set_unreliable(seed.wrapping_add(2), 20);
     let cluster = tokio::spawn(crate::cluster::serve(world.server.clone()));
     let mut operators = [world.start(), world.start()];
     for name in names {
         world.apply_sample(&sample(name)).await;
     }
+    let mut dice = fastrand::Rng::with_seed(seed);
     let storm = async {
         loop {
-            let (pause, what, which) = {
-                let mut dice = random.lock().unwrap();
-                (dice.u64(1..15_000), dice.u8(..6), dice.usize(..2))
-            };
+            let (pause, what, which) = (dice.u64(1..15_000), dice.u8(..6), dice.usize(..2));
             sleep(Duration::from_millis(pause)).await;
             match what {
                 0 | 1 => {

@@ -82,6 +82,19 @@ impl Service {
         self.lock().faults = Some(Box::new(faults));
     }
 
+    /// Lets so many percent of the calls find no service or no answer from now on, as the seed says.
+    pub fn set_unreliable(&self, seed: u64, percent: u8) {
+        let dice = Mutex::new(fastrand::Rng::with_seed(seed));
+        self.set_faults(move |_| {
+            let mut dice = dice.lock().unwrap();
+            match dice.u8(..100) < percent {
+                true if dice.bool() => CallFault::NoConnection,
+                true => CallFault::NoAnswer,
+                false => CallFault::None,
+            }
+        });
+    }
+
     pub fn clear_faults(&self) {
         self.lock().faults = None;
     }

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use holdfast::api::{OperationHistory, OperationState, OperationTemplate};
+use holdfast::api::{CloudOperation, OperationHistory, OperationState, OperationTemplate};
 use holdfast_apiserver::{Fault, Verb};
 use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use crate::samples::sample;
-use crate::world::{World, dying, of_operator};
+use crate::world::{NAMESPACE, World, dying, of_operator};
 
 /// Another workflow under the template's name.
 fn changed() -> Value {
@@ -267,6 +268,52 @@ async fn a_copy_that_is_gone_stops_the_operation_until_it_is_back() {
     world.kill_all().await;
 }
 
+/// The process that has a call under way reads the copy anew when a control field changes.
+#[tokio::test(start_paused = true)]
+async fn a_call_under_way_is_made_once_though_the_copy_is_gone_for_a_while() {
+    // Back before the call ends, and after.
+    for gone in [100, 1000] {
+        let mut world = World::new(1);
+        world.start();
+        let mut sample = sample("template");
+        let slow = json!({"method": "POST", "url": "http://inventory.prod/slow/600000"});
+        sample.templates.insert(
+            "resize".into(),
+            json!({"steps": [
+                {"name": "slow", "http": slow, "timeouts": {"startToClose": "30m"}},
+                {"name": "last", "http": {"method": "POST", "url": "http://inventory.prod/last"}},
+            ]}),
+        );
+        let operation = world.apply_sample(&sample).await;
+        world.until("it calls", |world| world.service.calls() == 1).await;
+        let lost = pin(&world).unwrap();
+        world.delete::<OperationHistory>(&lost.name_any()).await;
+        let operations: Api<CloudOperation> = Api::namespaced(world.server.client("user"), NAMESPACE);
+        let other_ttl = json!({"spec": {"ttlSecondsAfterFinished": 86400}});
+        operations
+            .patch(&operation.name_any(), &PatchParams::default(), &Patch::Merge(other_ttl))
+            .await
+            .unwrap();
+        world
+            .until("it is stuck", |world| {
+                world.state("template") == Some(OperationState::Stuck)
+            })
+            .await;
+        let message = world.message("template");
+        assert!(message.contains("what is under way goes on"), "{message}");
+        sleep(Duration::from_secs(gone)).await;
+        assert_eq!(world.service.calls(), 1, "nothing else starts");
+        world.server.put(&lost);
+        world.until("it ends", |world| world.finished("template")).await;
+        assert_eq!(world.state("template"), Some(OperationState::Succeeded));
+        assert_eq!(world.service.calls(), 2, "each step was called once");
+        let steps = world.operation("template").status.unwrap().steps;
+        assert!(steps.iter().all(|step| step.attempt == 1), "{steps:?}");
+        world.check();
+        world.kill_all().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_operation_whose_copy_is_gone_can_be_ended() {
     let (mut world, operator) = napping().await;
@@ -286,7 +333,7 @@ async fn an_operation_whose_copy_is_gone_can_be_ended() {
 async fn the_copy_goes_with_its_operation() {
     let (mut world, _) = napping().await;
     assert_eq!(pin(&world).unwrap().owner_references()[0].name, "template");
-    world.delete::<holdfast::api::CloudOperation>("template").await;
+    world.delete::<CloudOperation>("template").await;
     world.until("it is gone", |world| pin(world).is_none()).await;
     world.kill_all().await;
 }

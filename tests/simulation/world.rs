@@ -1,7 +1,7 @@
 //! A world of its own for a test: an API server, a service, operators, and a clock that stands still until all wait.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use holdfast::activities::callbacks::Callbacks;
@@ -103,21 +103,32 @@ impl World {
         }
     }
 
-    /// Lets so many percent of the operators' requests fail from now on, or their answers be lost, as the seed says.
+    /// Lets so many percent of the operators' requests fail from now on, be late or lose their answers, as the seed says.
     pub fn set_unreliable(&self, seed: u64, percent: u8) {
-        let dice = std::sync::Mutex::new(fastrand::Rng::with_seed(seed));
+        let dice = Mutex::new(fastrand::Rng::with_seed(seed));
         self.server.set_faults(move |info| {
             let mut dice = dice.lock().unwrap();
             if !of_operator(info) || dice.u8(..100) >= percent {
                 return Fault::None;
             }
-            match dice.u8(..3) {
-                0 => Fault::LoseAnswer,
+            match dice.u8(..9) {
+                0 => Fault::Fail {
+                    code: 409,
+                    retry_after: None,
+                },
                 1 => Fault::Fail {
                     code: 500,
                     retry_after: None,
                 },
-                _ => Fault::RefuseConnection,
+                2 => Fault::Fail {
+                    code: 429,
+                    retry_after: Some(Duration::from_secs(1)),
+                },
+                3 => Fault::RefuseConnection,
+                4 | 5 => Fault::LoseAnswer,
+                6 => Fault::Delay(Duration::from_millis(dice.u64(..20_000))),
+                7 => Fault::FailAfterwards { code: 504 },
+                _ => Fault::DelayAnswer(Duration::from_millis(dice.u64(..20_000))),
             }
         });
     }

@@ -1,7 +1,9 @@
 //! `plan`: what an operation would do, with nothing done.
 
+mod planned;
 mod rehearsal;
 mod walk;
+mod words;
 
 use std::process::ExitCode;
 
@@ -11,8 +13,9 @@ use kube::api::ListParams;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use self::planned::{Planned, Walked, What};
 use self::rehearsal::Rehearsal;
-use self::walk::{Planned, Walked, What, walk};
+use self::walk::walk;
 use super::cluster::{Cluster, quoted};
 use super::lint::Linter;
 use super::output::{BAD, BOLD, BUSY, FAINT, Format, GOOD, Output, PLAIN, WARN, machine, paint};

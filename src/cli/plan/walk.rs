@@ -3,112 +3,16 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::rehearsal::{Attempt, Effect, Rehearse};
+use super::planned::{Planned, Walked, What};
+use super::rehearsal::Rehearse;
+use super::words::{Named, in_words};
 use crate::api::{CloudOperationSpec, OnFailure, OperationStatus, StepState, StepStatus, StepType};
-use crate::cli::diff::Difference;
 use crate::engine::expression::{self, Expression, References, Scope};
-use crate::engine::{self, AttemptFailure, IdempotencyKey, Identity, RetryAdvice, Role, Workflow, WorkflowStep};
+use crate::engine::{self, AttemptFailure, Identity, Role, Workflow, WorkflowStep};
 
-/// What a step would do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum What {
-    /// It is computed, and what comes of it is known.
-    Computed,
-    /// Its assert holds.
-    Holds,
-    /// It reads, and what it reads is known.
-    Read,
-    /// It would create an object.
-    Create,
-    /// It would change an object.
-    Change,
-    /// It would delete an object.
-    Delete,
-    /// Everything is as it is to be.
-    NoChange,
-    /// It would call a service.
-    Call,
-    /// It would wait.
-    Wait,
-    /// It has a list or steps, which say what they would do.
-    Items,
-    /// Its `when` is false.
-    Skipped,
-    /// What it would do is known only once others have ended.
-    Unknown,
-    /// It would undo what another did, if a later step failed.
-    Undo,
-    /// The API server refuses what it would do.
-    Refused,
-    /// It would fail.
-    Fails,
-    /// It would fail, and the operation would go on.
-    FailsAndGoesOn,
-    /// Another that it needs would fail.
-    NotReached,
-}
-
-/// A step, and what it would do.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Planned {
-    /// Its name; of an item, with its number.
-    pub name: String,
-    /// What kind of step it is.
-    #[serde(rename = "type")]
-    pub step_type: StepType,
-    /// What it would do.
-    pub action: What,
-    /// In words, with what.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub message: String,
-    /// Its `when`, where it isn't known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub when: Option<String>,
-    /// The steps whose answers it reads, where they aren't known.
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub known_after: BTreeSet<String>,
-    /// What it would send: secrets are references in it, and what isn't known is its template.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub request: Option<Value>,
-    /// What it would change.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub changes: Vec<Difference>,
-    /// What would be recorded of it, where that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub output: Option<Map<String, Value>>,
-    /// The items of its list, or the steps of its group.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub items: Vec<Planned>,
-}
-
-impl Planned {
-    /// What fails here ends nothing.
-    fn go_on(&mut self) {
-        if self.action == What::Fails {
-            self.action = What::FailsAndGoesOn;
-        }
-        self.items.iter_mut().for_each(Self::go_on);
-    }
-
-    fn new(flow: &WorkflowStep, name: &str, action: What, message: impl Into<String>) -> Self {
-        Self {
-            name: name.to_owned(),
-            step_type: flow.step_type,
-            action,
-            message: message.into(),
-            when: None,
-            known_after: BTreeSet::new(),
-            request: None,
-            changes: vec![],
-            output: None,
-            items: vec![],
-        }
-    }
-}
+mod tried;
 
 /// What is known of how a step would end.
 enum End {
@@ -118,22 +22,6 @@ enum End {
     Unknown,
     /// It would fail.
     Fails(AttemptFailure),
-}
-
-/// What an operation would do.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Walked {
-    /// Its steps.
-    pub steps: Vec<Planned>,
-    /// What would undo them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub undo: Vec<Planned>,
-    /// What runs at the end.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub finally: Vec<Planned>,
-    /// What it would answer: what isn't known is its template.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub output: Option<Value>,
 }
 
 /// Walks over the steps.
@@ -229,9 +117,6 @@ struct Walk<'a, R> {
     /// What would be written, by which step.
     written: Vec<(usize, What, Named)>,
 }
-
-/// A kind and, if it is known, a name.
-type Named = (String, Option<String>);
 
 /// Of what is read in `finally` alone.
 const AT_THE_END: &str = "the other steps";
@@ -466,115 +351,6 @@ impl<R: Rehearse> Walk<'_, R> {
         (planned, end)
     }
 
-    /// Tries what can be tried.
-    async fn tried(
-        &mut self,
-        i: usize,
-        flow: &WorkflowStep,
-        name: &str,
-        scope: &Scope,
-        shown: &Value,
-        planned: &mut Planned,
-    ) -> End {
-        let named = named(shown);
-        let reads = shown.get("get").or(shown.get("list")).is_some();
-        let stale = self.written.iter().filter(|(step, _, (kind, name))| {
-            let same = *kind == named.0 && (named.1.is_none() || name.is_none() || *name == named.1);
-            reads && same && flow.ancestors.contains(step)
-        });
-        planned.known_after = stale
-            .map(|(step, ..)| self.workflow.steps[*step].name.clone())
-            .collect();
-        if !planned.known_after.is_empty() {
-            return End::Unknown;
-        }
-        let key = IdempotencyKey::new(&self.identity.uid, name, 0);
-        let request = match engine::request(flow, scope, &key) {
-            Ok(request) => request.value,
-            Err(error) => {
-                planned.action = What::Fails;
-                planned.message = error.to_string();
-                return End::Fails(AttemptFailure::definite("InvalidExpression", error.to_string()));
-            }
-        };
-        let attempt = Attempt {
-            identity: self.identity,
-            service_account: self.spec.service_account(),
-            step: name,
-            step_type: flow.step_type,
-            request,
-            sensitive: flow.spec.sensitive == Some(true),
-        };
-        let effect = match self.rehearse.attempt(attempt).await {
-            Ok(effect) => effect,
-            Err(failure) => return self.refused(flow, reads, failure, planned),
-        };
-        planned.action = match effect {
-            Effect::Read(result) => {
-                planned.action = What::Read;
-                return match engine::output(&flow.field, flow.spec.output.as_ref(), scope, &result, 1, &key) {
-                    Ok(output) => {
-                        planned.output.clone_from(&output);
-                        End::Known(output)
-                    }
-                    Err(error) => {
-                        planned.action = What::Fails;
-                        planned.message = error.to_string();
-                        End::Fails(AttemptFailure::definite("InvalidExpression", error.to_string()))
-                    }
-                };
-            }
-            Effect::Create => What::Create,
-            Effect::Change(changes) => {
-                planned.changes = if flow.spec.sensitive == Some(true) {
-                    vec![]
-                } else {
-                    changes
-                };
-                What::Change
-            }
-            Effect::ChangeUnseen => What::Change,
-            Effect::Delete => What::Delete,
-            Effect::Nothing => What::NoChange,
-        };
-        if planned.action != What::NoChange {
-            // Who reads a group needs the group alone.
-            let by = [Some(i), flow.group].into_iter().flatten();
-            self.written.extend(by.map(|by| (by, planned.action, named.clone())));
-        }
-        End::Unknown
-    }
-
-    /// What could not be done as things are now.
-    fn refused(&self, flow: &WorkflowStep, reads: bool, failure: AttemptFailure, planned: &mut Planned) -> End {
-        if matches!(failure.reason.as_str(), "NotFound" | "KindNotFound") {
-            // What isn't there may be made by an earlier step.
-            let makes = |step: &usize| {
-                let other = &self.workflow.steps[*step];
-                let creates = self
-                    .written
-                    .iter()
-                    .any(|(by, what, _)| by == step && *what == What::Create);
-                let opaque = matches!(other.step_type, StepType::Http | StepType::Job | StepType::Operation);
-                creates || (opaque && self.unknown.contains(step))
-            };
-            let makers = flow.ancestors.iter().filter(|step| makes(step));
-            planned.known_after = makers.map(|step| self.workflow.steps[*step].name.clone()).collect();
-            if !planned.known_after.is_empty() {
-                planned.message = format!("{} (now: {})", planned.message, failure.message);
-                return End::Unknown;
-            }
-        }
-        planned.message = format!("{}: {}", failure.reason, failure.message);
-        if reads && failure.retry == RetryAdvice::Never {
-            planned.action = What::Fails;
-            return End::Fails(failure);
-        }
-        // What follows is shown as if it were allowed: one look is to tell all that is missing.
-        planned.action = What::Refused;
-        End::Unknown
-    }
-
     fn undo(&self, flow: &WorkflowStep) -> Planned {
         let scope = engine::scope(self.workflow, flow, &flow.name, self.identity, self.spec, &self.status);
         let rendered = scope.map_err(|error| error.to_string());
@@ -676,104 +452,6 @@ impl<R: Rehearse> Walk<'_, R> {
 fn failed(flow: &WorkflowStep, name: &str, reason: &str, message: String) -> (Planned, End) {
     let planned = Planned::new(flow, name, What::Fails, message.clone());
     (planned, End::Fails(AttemptFailure::definite(reason, message)))
-}
-
-/// The object that a request is about.
-fn named(request: &Value) -> Named {
-    let text = |pointer: &str| request.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-    let of = |kind: &str, name: &str| Some((text(kind)?, text(name)));
-    of("/apply/manifest/kind", "/apply/manifest/metadata/name")
-        .or_else(|| of("/create/manifest/kind", "/create/manifest/metadata/name"))
-        .or_else(|| {
-            ["patch", "scale", "delete", "get", "wait"]
-                .iter()
-                .find_map(|verb| of(&format!("/{verb}/resource/kind"), &format!("/{verb}/resource/name")))
-        })
-        .or_else(|| text("/evict/pod").map(|pod| ("Pod".to_owned(), Some(pod))))
-        .or_else(|| of("/list/kind", "/list/no-name"))
-        .unwrap_or_default()
-}
-
-/// What a request asks, in words.
-fn in_words(flow: &WorkflowStep, request: &Value) -> String {
-    let text = |pointer: &str| request.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    match flow.step_type {
-        StepType::Http => {
-            let method = request.get("method").and_then(Value::as_str).unwrap_or("GET");
-            let mut words = format!("{method} {}", text("/url"));
-            if let Some(body) = request.get("body") {
-                words.push_str(&format!(" {body}"));
-            }
-            let mut secrets = vec![];
-            references(request, &mut secrets);
-            if !secrets.is_empty() {
-                words.push_str(&format!(" (with {})", secrets.join(", ")));
-            }
-            words
-        }
-        StepType::Kubernetes => {
-            let verb = request.as_object().and_then(|fields| fields.keys().next());
-            let verb = verb.map(String::as_str).unwrap_or_default();
-            let (kind, name) = named(request);
-            let of = name.map(|name| format!(" {name}")).unwrap_or_default();
-            let namespaces =
-                ["resource", "manifest/metadata"].map(|at| text(&format!("/{verb}/{at}/namespace")).to_owned());
-            let place = namespaces
-                .into_iter()
-                .chain([text(&format!("/{verb}/namespace")).to_owned()])
-                .find(|n| !n.is_empty());
-            let place = place.map(|namespace| format!(" in {namespace}")).unwrap_or_default();
-            let what = match (verb, text("/wait/for")) {
-                ("scale", _) => format!(" to {}", request["scale"]["replicas"].to_string().trim_matches('"')),
-                ("list", _) => match text("/list/labelSelector") {
-                    "" => String::new(),
-                    labels => format!("s with {labels}"),
-                },
-                ("wait", "Deleted") => " to be gone".into(),
-                ("wait", "") => format!(" to fulfil {}", text("/wait/until")),
-                ("wait", state) => format!(" to be {state}"),
-                _ => String::new(),
-            };
-            let verb = if verb == "wait" { "for" } else { verb };
-            format!("{verb} {kind}{of}{place}{what}")
-        }
-        StepType::Job => match text("/image") {
-            "" => "a Job".into(),
-            image => format!("a Job of {image}"),
-        },
-        StepType::Operation => match text("/templateRef/name") {
-            "" => "a CloudOperation".into(),
-            template => format!("a CloudOperation of the template {template} with {}", request["input"]),
-        },
-        StepType::Wait => match (text("/duration"), text("/untilTime")) {
-            ("", time) => format!("until {time}"),
-            (duration, _) => duration.to_owned(),
-        },
-        StepType::Signal => format!("for the signal {}", flow.signal().unwrap_or(&flow.name)),
-        StepType::Approval => match text("/message") {
-            "" => "for an approval".into(),
-            message => format!("for an approval: {message}"),
-        },
-        StepType::Set => request.to_string(),
-        StepType::Assert | StepType::Steps => String::new(),
-    }
-}
-
-/// The keys of Secrets that a request refers to.
-fn references(request: &Value, found: &mut Vec<String>) {
-    match request {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                match (name.as_str(), value["name"].as_str(), value["key"].as_str()) {
-                    ("secretKeyRef", Some(secret), Some(key)) => found.push(format!("{key} of Secret {secret}")),
-                    ("serviceAccountToken", ..) => found.push("a token of the service account".into()),
-                    _ => references(value, found),
-                }
-            }
-        }
-        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
-        _ => {}
-    }
 }
 
 #[cfg(test)]

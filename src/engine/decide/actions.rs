@@ -270,6 +270,7 @@ impl Pass<'_> {
 
     fn complete(&mut self, complete: &WithOutput) -> Verdict {
         let i = self.waiting_step(&complete.step)?;
+        complete.output.as_ref().map_or(Ok(()), |output| self.fits(output))?;
         self.succeed(i, complete.output.clone());
         Ok(format!("step {} was completed", complete.step))
     }

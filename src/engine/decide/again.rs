@@ -15,14 +15,7 @@ impl Pass<'_> {
             self.waiting_step(&skip.step)?
         };
         let output = skip.output.clone();
-        if output
-            .as_ref()
-            .is_some_and(|output| json_size(output) > MAX_STEP_OUTPUT || depth(output.values()) > MAX_DEPTH)
-        {
-            return Err(format!(
-                "its output has more than {MAX_STEP_OUTPUT} bytes, or more than {MAX_DEPTH} levels"
-            ));
-        }
+        output.as_ref().map_or(Ok(()), |output| self.fits(output))?;
         let step = &mut self.status.steps[i];
         step.output = output.filter(|output| !output.is_empty());
         step.failure = None;
@@ -139,6 +132,15 @@ impl Pass<'_> {
             .filter(|state| matches!(state, Expired | InvalidSpec | SpecChanged))
         {
             return Err(format!("the operation ended as {state}: create another"));
+        }
+        if let Some(step) = self
+            .status
+            .steps
+            .iter()
+            .find(|step| step.state == StepState::Cancelling)
+        {
+            let name = &step.name;
+            return Err(format!("step {name} is being stopped: ask again once it has ended"));
         }
         let undone = |step: &StepStatus| {
             workflow

@@ -62,8 +62,9 @@ impl Pass<'_> {
         loop {
             self.fold(&flow.name);
             let open = self.items_of(&flow.name).filter(|item| !item.state.is_closed()).count();
+            let too_large = self.outputs_too_large(workflow, flow);
             let stops = self.stops_list(flow);
-            let full = history::is_full(&self.status);
+            let full = history::is_full(&self.status) || (open > 0 && self.is_crowded());
             let Some(i) = self.status.steps.iter().position(|s| s.name == flow.name) else {
                 return;
             };
@@ -75,10 +76,16 @@ impl Pass<'_> {
                 None => list.next,
             };
             let through = list.again.is_empty() && next >= list.total;
+            if open == 0
+                && !stops
+                && let Some(message) = too_large
+            {
+                return self.fail(i, "OutputTooLarge", &message);
+            }
             if open == 0 && (through || stops) {
                 return self.end_list(flow, i, through && !self.too_many_failed(flow));
             }
-            if through || stops || open >= most || full {
+            if through || stops || too_large.is_some() || open >= most || full {
                 let (done, total) = (list.next - i64::try_from(open).unwrap_or(0), list.total);
                 self.status.steps[i].message = Some(format!("{done} of {total} items are done, {open} under way"));
                 return;
@@ -117,12 +124,40 @@ impl Pass<'_> {
         (self.status.failure.is_some() && flow.role == Role::Main) || self.too_many_failed(flow)
     }
 
+    /// Why a list can't succeed any more, if it can't: without the outputs of any other item, what its items have recorded is
+    /// larger than a list may record.
+    fn outputs_too_large(&self, workflow: &Workflow, flow: &WorkflowStep) -> Option<String> {
+        let items = self.entry(&flow.name)?.items.as_ref()?;
+        if items.outputs.is_empty() {
+            return None;
+        }
+        let recorded = items.outputs.len();
+        let outputs: usize = items.outputs.values().map(|output| output.to_string().len()).sum();
+        let total = usize::try_from(items.total).unwrap_or_default();
+        // As `end_list` puts them together: an item without an output is null.
+        let empty = json_size(&Map::from_iter([("items".to_owned(), json!([]))]));
+        let size = empty + outputs + total.saturating_sub(recorded) * "null".len() + total.saturating_sub(1);
+        // Those that it followed from are there as long as the list is.
+        let before = flow
+            .ancestors
+            .iter()
+            .filter_map(|step| self.entry(&workflow.steps[*step].name));
+        let before: usize = before.filter_map(|step| step.output.as_ref()).map(json_size).sum();
+        (size > MAX_STEP_OUTPUT || before + size > MAX_OUTPUTS).then(|| {
+            format!(
+                "no other item is started: the outputs of {recorded} of its {total} items make {size} bytes, and those of the steps before it {before}; a step's may have {MAX_STEP_OUTPUT}, all steps' together {MAX_OUTPUTS}; name less in output, or use outputSecret"
+            )
+        })
+    }
+
     /// Takes items that are done out of the journal, and their outputs into the list's.
     fn fold(&mut self, list: &str) {
         let mut outputs = Map::new();
         let mut done = vec![];
+        // What a person skipped was not done: without its entry it would be undone.
+        let was_skipped = |step: &StepStatus| step.state == StepState::Skipped && !step.maybe_done;
         self.status.steps.retain_mut(|step| match split_item(&step.name) {
-            (name, Some(index)) if name == list && step.state.satisfies() => {
+            (name, Some(index)) if name == list && step.state.satisfies() && !was_skipped(step) => {
                 if let Some(output) = step.output.take() {
                     outputs.insert(index.to_string(), Value::Object(output));
                 }
@@ -147,10 +182,16 @@ impl Pass<'_> {
     fn end_list(&mut self, flow: &WorkflowStep, i: usize, succeeded: bool) {
         if succeeded {
             let mut output = None;
+            let skipped = self.items_of(&flow.name).filter_map(|item| {
+                let index = split_item(&item.name).1?.to_string();
+                Some((index, Value::Object(item.output.clone()?)))
+            });
+            let skipped: Vec<_> = skipped.collect();
             if let Some(list) = &mut self.status.steps[i].items
-                && !list.outputs.is_empty()
+                && !(list.outputs.is_empty() && skipped.is_empty())
             {
                 let mut outputs = std::mem::take(&mut list.outputs);
+                outputs.extend(skipped);
                 let all = (0..list.total).map(|index| outputs.remove(&index.to_string()).unwrap_or_default());
                 output = Some(Map::from_iter([("items".to_owned(), all.collect())]));
             }

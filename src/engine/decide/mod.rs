@@ -17,6 +17,8 @@ mod undo;
 
 pub use self::undo::undoes;
 
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -56,12 +58,14 @@ pub fn decide<'a>(status: &'a OperationStatus, inputs: &'a Inputs<'a>) -> Decisi
         status: status.clone(),
         inputs,
         now,
+        size: OnceCell::new(),
     };
     history::trim(&mut pass.status, inputs.spilled);
     if status.state.is_some_and(OperationState::is_finished) {
         pass.decide_actions();
         if pass.status.completion_time.is_some() {
             let delete = pass.expire_finished();
+            summary::comes_back(&mut pass.status, None, inputs.identity.generation, now);
             summary::observe(&mut pass.status, inputs.identity.generation);
             if pass.status != *status {
                 pass.forget_actions();
@@ -70,6 +74,10 @@ pub fn decide<'a>(status: &'a OperationStatus, inputs: &'a Inputs<'a>) -> Decisi
             }
             return pass.decision(delete);
         }
+    }
+    let held_for = pass.held_for();
+    if !pass.is_held() {
+        pass.move_deadlines(held_for); // before they are looked at
     }
     let end = pass.run();
     let quiet = inputs.namespace_hold.is_some_and(|hold| hold.until.is_none());
@@ -87,6 +95,9 @@ pub fn decide<'a>(status: &'a OperationStatus, inputs: &'a Inputs<'a>) -> Decisi
         now,
     );
     if pass.status != *status {
+        if pass.is_held() {
+            pass.move_deadlines(held_for); // with the write that moves `last_time`; nothing is written for it alone
+        }
         pass.forget_actions();
         summary::bound(&mut pass.status);
         pass.status.last_time = Some(now);
@@ -101,6 +112,8 @@ struct Pass<'a> {
     status: OperationStatus,
     inputs: &'a Inputs<'a>,
     now: Time,
+    /// How large the status was before, in bytes of JSON.
+    size: OnceCell<usize>,
 }
 
 impl<'a> Pass<'a> {
@@ -110,7 +123,6 @@ impl<'a> Pass<'a> {
             Ok(workflow) => workflow,
             Err(end) => return Some(end),
         };
-        self.freeze_deadlines();
         for result in self.inputs.results {
             self.start_local(workflow, result);
             self.apply(workflow, result);
@@ -118,6 +130,9 @@ impl<'a> Pass<'a> {
         self.decide_actions();
         let held = self.hold();
         let idle = held || self.inputs.draining;
+        if !idle {
+            self.take_received(workflow); // what came in time counts, though its time has passed by now
+        }
         self.cancel(workflow);
         if !idle {
             self.take_over(workflow);
@@ -196,32 +211,42 @@ impl<'a> Pass<'a> {
         (state, message)
     }
 
-    /// Moves open deadlines by the time since the last write in which the operation was held: suspended time doesn't
-    /// count, whoever held it.
-    fn freeze_deadlines(&mut self) {
-        let from = self.status.last_time.unwrap_or(self.now);
+    /// True if no attempt starts: the operation or its namespace is held.
+    fn is_held(&self) -> bool {
+        let namespace = self.inputs.namespace_hold;
+        self.inputs.spec.suspend == Some(true) || namespace.is_some_and(|hold| hold.until.is_none())
+    }
+
+    /// For how long the operation was held since the last write, whoever held it.
+    fn held_for(&self) -> Duration {
+        let from = self.before.last_time.unwrap_or(self.now);
         let overlap = |since: Time, until: Time| until.min(self.now).since(since.max(from));
-        let held = match (self.status.suspended_at, self.inputs.namespace_hold) {
+        match (self.before.suspended_at, self.inputs.namespace_hold) {
             (Some(since), _) => overlap(since, self.now),
             (None, Some(hold)) => overlap(hold.since, hold.until.unwrap_or(self.now)),
             (None, None) => Duration::ZERO,
-        };
-        // Nothing is written for this alone: it goes with the next write, which is when `last_time` moves.
-        if held.is_zero() || !self.something_else_changes() {
-            return;
-        }
-        self.status.deadline = self.status.deadline.map(|d| d.plus(held));
-        for step in self.status.steps.iter_mut().filter(|s| !s.state.is_closed()) {
-            step.deadline = step.deadline.map(|d| d.plus(held));
         }
     }
 
-    /// True if this pass is going to write whatever deadlines do: a hold ends or begins, or something arrived.
-    fn something_else_changes(&self) -> bool {
-        let suspended = self.inputs.spec.suspend == Some(true);
-        suspended != self.status.suspended_at.is_some()
-            || !self.inputs.results.is_empty()
-            || self.inputs.namespace_hold.is_none_or(|hold| hold.until.is_some())
+    /// Moves open deadlines that stood already: suspended time doesn't count.
+    fn move_deadlines(&mut self, held: Duration) {
+        if held.is_zero() {
+            return;
+        }
+        if self.status.deadline == self.before.deadline {
+            self.status.deadline = self.status.deadline.map(|deadline| deadline.plus(held));
+        }
+        let before: HashMap<_, _> = self
+            .before
+            .steps
+            .iter()
+            .map(|step| (&*step.name, step.deadline))
+            .collect();
+        for step in self.status.steps.iter_mut().filter(|step| !step.state.is_closed()) {
+            if before.get(&*step.name) == Some(&step.deadline) {
+                step.deadline = step.deadline.map(|deadline| deadline.plus(held));
+            }
+        }
     }
 
     /// Notes that the operation is held or goes on, and says which.
@@ -244,7 +269,7 @@ impl<'a> Pass<'a> {
             }
             _ => {}
         }
-        suspended || self.inputs.namespace_hold.is_some_and(|hold| hold.until.is_none())
+        self.is_held()
     }
 
     fn hold_message(&self) -> String {
@@ -289,6 +314,23 @@ impl<'a> Pass<'a> {
         !open && (self.status.failure.is_some() || self.satisfied(workflow) == workflow.total)
     }
 
+    /// True if the status has no room for more items of lists before others are done: with what is still to come of the
+    /// groups that were started.
+    fn is_crowded(&self) -> bool {
+        let size = *self.size.get_or_init(|| json_size(self.before));
+        let entered = self.status.steps.len().saturating_sub(self.before.steps.len());
+        let open = self
+            .status
+            .steps
+            .iter()
+            .filter(|step| is_group(step) && !step.state.is_closed());
+        let to_come = open.map(|group| {
+            let members = self.flow(&group.name).map_or(0, |flow| flow.members.len());
+            members.saturating_sub(self.members_of(&group.name).count())
+        });
+        size + (entered + to_come.sum::<usize>()) * ENTRY > ROOM
+    }
+
     /// How many steps of `spec.steps` have ended so that what needs them may run.
     fn satisfied(&self, workflow: &Workflow) -> usize {
         let steps = workflow.steps[..workflow.total].iter();
@@ -306,11 +348,13 @@ impl<'a> Pass<'a> {
 
     fn decision(self, delete: bool) -> Decision {
         let finished = self.status.state.is_some_and(OperationState::is_finished);
-        let held =
-            self.status.suspended_at.is_some() || self.inputs.namespace_hold.is_some_and(|hold| hold.until.is_none());
+        let idle = self.is_held() || self.inputs.draining;
         let mut work = Vec::new();
         let mut wake: Option<Time> = None;
-        let mut wake_at = |time: Option<Time>| wake = [wake, time].into_iter().flatten().min();
+        // What is due by now was seen to in this pass, or waits for something else.
+        let mut wake_at = |time: Option<Time>| {
+            wake = [wake, time.filter(|at| *at > self.now)].into_iter().flatten().min();
+        };
         if finished {
             if self.status.compacted.is_none() {
                 wake_at(self.ttl_time());
@@ -338,13 +382,13 @@ impl<'a> Pass<'a> {
                         kind,
                     });
                 }
-                if !held || step.state == StepState::Cancelling {
+                if !idle || step.state == StepState::Cancelling {
                     wake_at(step.next_attempt_time.filter(|_| !step.state.is_closed()));
                     wake_at(step.deadline);
                 }
             }
             let steps_are_done = |workflow| self.satisfied(workflow) == workflow.total;
-            if !held && self.status.failure.is_none() && !self.inputs.workflow.is_ok_and(steps_are_done) {
+            if !idle && self.status.failure.is_none() && !self.inputs.workflow.is_ok_and(steps_are_done) {
                 wake_at(self.status.deadline);
             }
         }
@@ -359,5 +403,11 @@ impl<'a> Pass<'a> {
         }
     }
 }
+
+/// How large a step's entry is, with that of its start in the history, in bytes of JSON: about as large as one without a
+/// message gets.
+const ENTRY: usize = 500;
+/// As large as a status may get by lists: what is under way needs room for how it ends.
+const ROOM: usize = summary::MAX_STATUS * 3 / 4;
 
 const INVALID_EXPRESSION: &str = "InvalidExpression";

@@ -85,24 +85,8 @@ impl Pass<'_> {
 
     pub(super) fn succeed(&mut self, i: usize, output: Option<Map<String, Value>>) {
         if let Some(output) = output {
-            if depth(output.values()) > MAX_DEPTH {
-                let message =
-                    format!("the step did its work, but its output is nested more than {MAX_DEPTH} levels deep");
-                self.status.steps[i].maybe_done |= self.status.steps[i].attempt > 0;
-                return self.fail(i, "OutputTooLarge", &message);
-            }
-            let size = json_size(&output);
-            let all: usize = self
-                .status
-                .steps
-                .iter()
-                .filter_map(|s| s.output.as_ref())
-                .map(json_size)
-                .sum();
-            if size > MAX_STEP_OUTPUT || all + size > MAX_OUTPUTS {
-                let message = format!(
-                    "the step did its work, but its output has {size} bytes: a step's may have {MAX_STEP_OUTPUT}, all steps' together {MAX_OUTPUTS}; name less in output, or use outputSecret"
-                );
+            if let Err(why) = self.fits(&output) {
+                let message = format!("the step did its work, but {why}; name less in output, or use outputSecret");
                 self.status.steps[i].maybe_done |= self.status.steps[i].attempt > 0;
                 return self.fail(i, "OutputTooLarge", &message);
             }
@@ -112,6 +96,24 @@ impl Pass<'_> {
         self.status.steps[i].message = None;
         self.status.steps[i].heartbeat = None;
         self.advance(i, StepEvent::Succeed, HistoryEvent::StepSucceeded, "");
+    }
+
+    /// Whether one more output has room among the others; why not, if it hasn't.
+    pub(super) fn fits(&self, output: &Map<String, Value>) -> Result<(), String> {
+        if depth(output.values()) > MAX_DEPTH {
+            return Err(format!("its output is nested more than {MAX_DEPTH} levels deep"));
+        }
+        let recorded = |step: &StepStatus| {
+            let items = step.items.as_ref().map_or(0, |items| json_size(&items.outputs));
+            items + step.output.as_ref().map_or(0, json_size)
+        };
+        let (size, all) = (json_size(output), self.status.steps.iter().map(recorded).sum::<usize>());
+        if size > MAX_STEP_OUTPUT || all + size > MAX_OUTPUTS {
+            return Err(format!(
+                "its output has {size} bytes: a step's may have {MAX_STEP_OUTPUT}, all steps' together {MAX_OUTPUTS}"
+            ));
+        }
+        Ok(())
     }
 
     fn fail_attempt(&mut self, workflow: &Workflow, i: usize, failure: &AttemptFailure) {

@@ -103,8 +103,7 @@ impl Pass<'_> {
             let item = item_name(name, usize::try_from(*index).unwrap_or_default());
             let entry = self.entry(&item);
             let began = |step: &StepStatus| step.state == StepState::Succeeded || step.maybe_done;
-            let is_done =
-                |entry: &StepStatus| entry.state.satisfies() || entry.maybe_done || self.members_of(&item).any(began);
+            let is_done = |entry: &StepStatus| began(entry) || self.members_of(&item).any(began);
             !list.again.contains(index) && entry.is_none_or(is_done)
         };
         (0..list.next).filter(done).collect()

@@ -183,3 +183,88 @@ steps:
         .succeed("calls[2]", nothing());
     case.assert_state(Succeeded);
 }
+
+/// A list whose items each record so many bytes, all of them one after the other.
+fn lists_outputs(count: usize, bytes: usize) -> (usize, super::Case) {
+    let items: Vec<usize> = (0..count).collect();
+    let mut case = case(&format!(
+        "
+input: {{items: {items:?}}}
+steps:
+- name: deploy
+  forEach: input.items
+  maxParallel: 2
+  http: {{url: 'http://inventory/${{string(index)}}'}}
+  output: {{id: '${{result.id}}'}}
+"
+    ));
+    case.visit();
+    let mut done = 0;
+    while let Some(work) = case.work.first().cloned() {
+        case.succeed(&work.step, json!({"id": "x".repeat(bytes)}));
+        done += 1;
+    }
+    (done, case)
+}
+
+#[test]
+fn a_list_whose_outputs_cannot_fit_ends_with_the_item_that_makes_it_certain() {
+    // {"items":[{"id":"xxx"},...]}: 12 bytes, 9 and the text for each item, and what parts them.
+    let fits = (16 * 1024 - 12 + 1) / (9 + 100 + 1);
+    let (done, case) = lists_outputs(fits, 100);
+    case.assert_state(Succeeded);
+    assert_eq!(done, fits);
+
+    let (done, case) = lists_outputs(fits + 1, 100);
+    case.assert_state(Failed);
+    assert_eq!(done, fits + 1, "until the last it could have been without output");
+
+    let (done, case) = lists_outputs(1000, 100);
+    case.assert_state(Failed);
+    // What is not done counts as null: 5 bytes each, of which each item that is done takes the place.
+    let certain = (16 * 1024 - 12 + 1 - 5 * 1000) / (9 + 100 + 1 - 5) + 1;
+    assert_eq!(done, certain + 1, "one more was under way");
+    let message = case.message();
+    assert!(
+        message.starts_with("step deploy: OutputTooLarge: no other item is started: the outputs of ")
+            && message.contains("a step's may have 16384, all steps' together 32768"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_list_without_outputs_may_be_as_long_as_it_likes() {
+    let items: Vec<usize> = (0..4000).collect();
+    let mut case = case(&format!(
+        "
+input: {{items: {items:?}}}
+steps:
+- {{name: check, forEach: input.items, assert: item >= 0}}
+"
+    ));
+    case.visit().assert_state(Succeeded);
+}
+
+#[test]
+fn no_more_items_are_under_way_than_the_status_has_room_for() {
+    for (spec, total) in [
+        ("http: {url: 'http://inventory/${string(item)}'}", 300),
+        (
+            "steps: [{name: a, http: {url: 'http://x'}}, {name: b, http: {url: 'http://x'}}, {name: c, http: {url: 'http://x'}}]\n  order: Graph",
+            80,
+        ),
+    ] {
+        let mut case = case(&format!(
+            "steps:\n- name: deploy\n  forEach: 'lists.range({total})'\n  maxParallel: 1000\n  {spec}"
+        ));
+        case.visit();
+        let (mut most, mut done) = (0, 0);
+        while let Some(work) = case.work.last().cloned() {
+            most = most.max(serde_json::to_string(&case.status).unwrap().len());
+            case.succeed(&work.step, nothing());
+            done += 1;
+        }
+        case.assert_state(Succeeded);
+        assert!(done >= total && most <= 128 * 1024, "{done} calls, {most} bytes");
+    }
+}

@@ -339,3 +339,68 @@ pub fn what_was_ended_with_its_operation_may_be_skipped() {
     case.assert_step("b", StepState::Skipped, 0);
     case.assert_state(Failed);
 }
+
+#[test]
+fn what_was_sent_in_time_counts_though_it_is_looked_at_later() {
+    let mut case = case(
+        "
+order: Graph
+steps:
+- {name: review, approval: {message: 'resize?'}, timeouts: {scheduleToClose: 1h}}
+- {name: go, signal: {default: {size: 3}}, timeouts: {scheduleToClose: 1h}}
+",
+    );
+    case.visit();
+    case.ask(json!({"approve": {"step": "review"}}))
+        .ask(json!({"signal": {"name": "go", "payload": {"size": 7}}}));
+    case.later(3600 * SECOND).assert_state(Succeeded);
+    assert_eq!(case.step("go").output, json!({"size": 7}).as_object().cloned());
+}
+
+#[test]
+fn nothing_is_retried_while_a_step_is_being_stopped() {
+    let mut case = case(
+        "
+order: Graph
+steps:
+- {name: a, http: {url: 'http://x'}}
+- {name: b, job: {image: x}}
+",
+    );
+    case.visit().fail("b", no_answer());
+    case.fail("a", refused()).assert_step("b", StepState::Cancelling, 1);
+    for asked in [
+        json!({"retry": {"step": "a"}}),
+        json!({"retry": {}}),
+        json!({"reset": {"step": "a"}}),
+    ] {
+        let (state, message) = case.asks(asked);
+        assert_eq!(
+            (state, &*message),
+            (Rejected, "step b is being stopped: ask again once it has ended")
+        );
+    }
+    case.answer("b", AttemptOutcome::Stopped)
+        .assert_step("b", StepState::Cancelled, 1);
+    assert_eq!(case.asks(json!({"retry": {}})).0, Applied);
+    case.assert_step("a", StepState::Running, 1)
+        .assert_step("b", StepState::Running, 2);
+}
+
+#[test]
+fn an_output_that_has_no_room_is_told_to_who_gives_it() {
+    let mut case = case("steps: [{name: go, signal: {}}, {name: b, http: {url: 'http://x'}}]");
+    case.visit();
+    let large = json!({"text": "x".repeat(20_000)});
+    for word in ["complete", "skip"] {
+        let (state, message) = case.asks(json!({word: {"step": "go", "output": large}}));
+        assert_eq!(state, Rejected);
+        assert!(message.contains("a step's may have 16384"), "{message}");
+    }
+    case.assert_step("go", StepState::Waiting, 0);
+    assert_eq!(
+        case.asks(json!({"complete": {"step": "go", "output": {"n": 1}}})).0,
+        Applied
+    );
+    case.assert_step("b", StepState::Running, 1);
+}

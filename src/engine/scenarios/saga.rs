@@ -323,3 +323,31 @@ finally: [{name: tell, http: {url: 'http://tell'}, retry: {initialInterval: 50m}
         .later(90 * 60 * SECOND);
     case.succeed("tell", nothing()).assert_state(Succeeded);
 }
+
+#[test]
+fn an_item_that_a_person_skipped_is_not_undone() {
+    let mut case = case(
+        "
+failurePolicy: Compensate
+steps:
+- name: deploy
+  forEach: '[10, 20, 30]'
+  maxFailures: 1
+  http: {url: 'http://x/${string(item)}'}
+  compensate: {http: {method: DELETE, url: 'http://x/${string(item)}'}}
+- {name: check, http: {url: 'http://x'}}
+",
+    );
+    case.visit().fail("deploy[1]", refused());
+    assert_eq!(
+        case.asks(json!({"skip": {"step": "deploy[1]", "output": {"n": 2}}})).0,
+        crate::api::ActionState::Applied
+    );
+    case.succeed("deploy[0]", nothing()).succeed("deploy[2]", nothing());
+    let output = case.step("deploy").output.clone().unwrap();
+    assert_eq!(output["items"][1], json!({"n": 2}));
+    case.fail("check", refused()).assert_state(Compensating);
+    case.succeed("deploy:undo[2]", nothing())
+        .succeed("deploy:undo[0]", nothing())
+        .assert_state(Failed);
+}

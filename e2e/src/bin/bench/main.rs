@@ -86,7 +86,7 @@ async fn measure(world: &World, apart: &World) -> Result<Report> {
     let noop = Noop::start().await?;
     let spec = noop.spec();
     let operator = world.operator();
-    let observer = Observer::new(admin, &world.namespace, &operator);
+    let observer = Observer::new(admin.clone(), &world.namespace, &operator);
 
     say("One operation, to see what its status is in the end");
     closed_loop::run(
@@ -141,8 +141,11 @@ async fn measure(world: &World, apart: &World) -> Result<Report> {
     let signals = one::signal_wakeups(&admin_client, &objects, &world.namespace).await?;
     say("One operation of ten thousand steps");
     let late_over_early = one::late_over_early(&objects, &noop).await?;
-    say("Ten thousand operations that wait");
-    let idle = idle::measure(&observer, &objects).await?;
+    operator.stop().await;
+    say("Ten thousand operations that wait, under an operator of their own: what others needed is not theirs");
+    let operator = world.operator();
+    operator.leads().await;
+    let idle = idle::measure(&Observer::new(admin, &world.namespace, &operator), &objects).await?;
     operator.stop().await;
     objects.delete_all().await?;
     say("A namespace beside another, which is alone at first");

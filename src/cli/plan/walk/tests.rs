@@ -2,6 +2,8 @@ use std::cell::RefCell;
 
 use super::*;
 use crate::cli::fixtures::operation;
+use crate::cli::plan::rehearsal::{Attempt, Effect};
+use crate::cli::plan::words::named;
 
 /// A cluster in which a few things are there, and nobody may write Secrets.
 #[derive(Default)]
