@@ -249,21 +249,24 @@ async fn a_stale_cache_decides_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_held_namespace_holds_without_a_write_and_its_release_wakes() {
+async fn a_held_namespace_costs_one_write_and_its_release_wakes() {
     let mut world = napping().await;
-    let version = world.operation("timer").resource_version();
     let label = async |value: Option<&str>| {
         let api: Api<Namespace> = Api::all(world.server.client("admin"));
         let patch = Patch::Merge(json!({"metadata": {"labels": {"holdfast.dev/suspended": value}}}));
         api.patch(NAMESPACE, &PatchParams::default(), &patch).await.unwrap();
     };
+    let writes = |world: &World| {
+        let requests = world.server.requests().into_iter();
+        requests
+            .filter(|request| request.resource == "cloudoperations" && request.is_write())
+            .count()
+    };
+    let before = writes(&world);
     label(Some("true")).await;
     sleep(Duration::from_secs(3600)).await;
-    assert_eq!(
-        world.operation("timer").resource_version(),
-        version,
-        "a held namespace costs no write"
-    );
+    assert_eq!(world.state("timer"), Some(OperationState::Suspended));
+    assert_eq!(writes(&world), before + 1, "it says once that it is held");
     label(None).await;
     world.until("the operation ends", |world| world.finished("timer")).await;
     assert_eq!(world.state("timer"), Some(OperationState::Succeeded));
@@ -271,7 +274,38 @@ async fn a_held_namespace_holds_without_a_write_and_its_release_wakes() {
     world.kill_all().await;
 }
 
-/// Two watches say what is new, and that of operations may be the faster one.
+/// Everything is held for longer than the operation may take, and neither the leader of the second part nor that of the
+/// time after it knows how long.
+#[tokio::test(start_paused = true)]
+async fn a_hold_of_everything_takes_no_time_though_leaders_change_in_it() {
+    let mut world = World::new(1);
+    let first = world.start();
+    let mut manifest = sample("timer").manifest;
+    manifest["spec"]["timeout"] = json!("20m");
+    world.apply(&manifest).await;
+    let napping = |world: &World| world.state("timer") == Some(OperationState::Waiting);
+    world.until("the nap has begun", napping).await;
+    let leases: Api<Lease> = Api::namespaced(world.server.client("admin"), "holdfast-system");
+    let annotate = async |why: Option<&str>| {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {HOLD_ALL_ANNOTATION: why}}}));
+        leases.patch("holdfast", &PatchParams::default(), &patch).await.unwrap();
+    };
+    annotate(Some("a look")).await;
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(world.state("timer"), Some(OperationState::Suspended));
+    world.kill(first).await;
+    let second = world.start();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.state("timer"), Some(OperationState::Suspended));
+    world.kill(second).await;
+    annotate(None).await;
+    world.start();
+    world.until("the operation ends", |world| world.finished("timer")).await;
+    assert_eq!(world.state("timer"), Some(OperationState::Succeeded));
+    world.check();
+    world.kill_all().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_namespace_that_was_created_held_holds_its_first_operation() {
     let mut world = napping().await;
