@@ -397,9 +397,7 @@ async fn a_late_write_lets_nobody_go_on_whose_key_another_took() {
     );
     world.apply(&exclusive("b", &json!({}))).await;
     all_end(&world, &["b"]).await;
-    world
-        .until("it goes on", |world| world.state("z") == Some(OperationState::Waiting))
-        .await;
+    sleep(Duration::from_secs(60)).await; // it goes on after that, and fails once more
     all_end(&world, &["z"]).await;
     assert_eq!(under_way(&world), (1, ["z", "b", "z"].map(str::to_owned).to_vec()));
     world.check();
