@@ -13,7 +13,7 @@ Every field of Holdfast's custom resources. Generated from their schemas by `hol
 `kubectl explain cloudoperation.spec --recursive` says the same of the version that is installed.
 
 A field is optional unless it is marked as required, and its default is in its description. \
-How to use them is in [the guide](cloudoperation.md).
+What comes in several places is described in the first. How to use them is in [the guide](cloudoperation.md).
 ";
 
 /// Writes the reference.
@@ -22,18 +22,15 @@ How to use them is in [the guide](cloudoperation.md).
 /// Those of the writer; a `String` has none.
 pub fn write(out: &mut impl Write, crds: &[CustomResourceDefinition]) -> fmt::Result {
     out.write_str(INTRODUCTION)?;
+    let mut reference = Reference { out, written: vec![] };
     for crd in crds {
         for version in &crd.spec.versions {
-            writeln!(
-                out,
-                "\n## {} ({}/{})",
-                crd.spec.names.kind, crd.spec.group, version.name
-            )?;
+            let kind = &crd.spec.names.kind;
+            writeln!(reference.out, "\n## {kind} ({}/{})", crd.spec.group, version.name)?;
             let schema = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
-            let parts = ["spec", "status"].map(|part| (part, schema.and_then(|s| s.properties.as_ref()?.get(part))));
-            for (part, schema) in parts {
-                if let Some(schema) = schema {
-                    object(out, part, schema)?;
+            for part in ["spec", "status"] {
+                if let Some(schema) = schema.and_then(|s| s.properties.as_ref()?.get(part)) {
+                    reference.object(&format!("{kind}.{part}"), schema)?;
                 }
             }
         }
@@ -41,56 +38,184 @@ pub fn write(out: &mut impl Write, crds: &[CustomResourceDefinition]) -> fmt::Re
     Ok(())
 }
 
-/// A section for an object, and after it one for each object in it.
-fn object(out: &mut impl Write, path: &str, schema: &JSONSchemaProps) -> fmt::Result {
-    writeln!(out, "\n### `{path}`\n")?;
-    if let Some(description) = &schema.description {
-        writeln!(out, "{description}\n")?;
-    }
-    let properties = schema.properties.iter().flatten();
-    out.write_str("| Field | Type | Description |\n| --- | --- | --- |\n")?;
-    for (name, field) in properties.clone() {
-        let required = schema.required.iter().flatten().any(|required| required == name);
-        let inner = inner(path, name, field).map(|(path, _)| path);
-        writeln!(
-            out,
-            "| `{name}`{} | {} | {} |",
-            if required { " (required)" } else { "" },
-            type_of(field, inner.as_deref()),
-            cell(field)
-        )?;
-    }
-    let rules = schema.x_kubernetes_validations.iter().flatten();
-    for (n, message) in rules.filter_map(|rule| rule.message.as_deref()).enumerate() {
-        writeln!(
-            out,
-            "{}- {message}",
-            if n == 0 { "\nRefused, with these words:\n" } else { "" }
-        )?;
-    }
-    for (path, schema) in properties.filter_map(|(name, field)| inner(path, name, field)) {
-        object(out, &path, schema)?;
-    }
-    Ok(())
+/// A reference under way. What was written once is referred to where it comes again.
+struct Reference<'a, W> {
+    out: &'a mut W,
+    /// The objects that have a section with all their fields.
+    written: Vec<Section<'a>>,
 }
 
-/// The object that a field holds, or a list of them, with its path.
-fn inner<'s>(path: &str, name: &str, field: &'s JSONSchemaProps) -> Option<(String, &'s JSONSchemaProps)> {
+/// A section: an object, by its path.
+#[derive(Clone)]
+struct Section<'a> {
+    path: String,
+    schema: &'a JSONSchemaProps,
+}
+
+impl<'a, W: Write> Reference<'a, W> {
+    /// A section for an object, and after it one for each object in it that has none yet.
+    fn object(&mut self, path: &str, schema: &'a JSONSchemaProps) -> fmt::Result {
+        writeln!(self.out, "\n### `{path}`\n")?;
+        if let Some(description) = &schema.description {
+            writeln!(self.out, "{description}\n")?;
+        }
+        if let Some(other) = self.with_fields_of(schema) {
+            writeln!(self.out, "{}", as_in(&other, schema))?;
+            return self.rules(schema, Some(other.schema));
+        }
+        self.written.push(Section {
+            path: path.to_owned(),
+            schema,
+        });
+        let mut sections = vec![];
+        self.out
+            .write_str("| Field | Type | Description |\n| --- | --- | --- |\n")?;
+        for (name, field) in schema.properties.iter().flatten() {
+            let required = schema.required.iter().flatten().any(|required| required == name);
+            let section = inner(path, name, field).map(|own| match self.same_as(&own) {
+                Some(other) => other.path,
+                None => {
+                    let path = own.path.clone();
+                    sections.push(own);
+                    path
+                }
+            });
+            writeln!(
+                self.out,
+                "| `{name}`{} | {} | {} |",
+                if required { " (required)" } else { "" },
+                type_of(field, section.as_deref()),
+                cell(field)
+            )?;
+        }
+        self.rules(schema, None)?;
+        // What has no descriptions looks as another does, which comes first.
+        sections.sort_by_key(|section| is_plain(section.schema));
+        for Section { path, schema } in sections {
+            self.object(&path, schema)?;
+        }
+        Ok(())
+    }
+
+    /// With which words an object is refused, beyond those of another.
+    fn rules(&mut self, schema: &JSONSchemaProps, other: Option<&JSONSchemaProps>) -> fmt::Result {
+        let known: Vec<_> = other.into_iter().flat_map(messages).collect();
+        let messages = messages(schema).filter(|message| !known.contains(message));
+        for (n, message) in messages.enumerate() {
+            let title = if n == 0 { "\nRefused, with these words:\n" } else { "" };
+            writeln!(self.out, "{title}- {message}")?;
+        }
+        Ok(())
+    }
+
+    /// The section that says all of an object: of one that a field of the same name holds.
+    fn same_as(&self, own: &Section<'_>) -> Option<Section<'a>> {
+        let name = |path: &str| path.rsplit('.').next().map(str::to_owned);
+        let same = |other: &&Section<'_>| {
+            name(&other.path) == name(&own.path)
+                && shape(other.schema, true) == shape(own.schema, true)
+                && messages(own.schema).all(|message| messages(other.schema).any(|known| known == message))
+        };
+        self.written.iter().find(same).cloned()
+    }
+
+    /// The section that has the fields of an object, which are not described again, and maybe more.
+    fn with_fields_of(&self, schema: &JSONSchemaProps) -> Option<Section<'a>> {
+        let plain = shape(schema, false);
+        let has_all = |other: &&Section<'_>| {
+            let other = shape(other.schema, false).properties.unwrap_or_default();
+            let fields = plain.properties.iter().flatten();
+            fields.clone().all(|(name, field)| other.get(name) == Some(field))
+        };
+        self.written.iter().find(has_all).filter(|_| is_plain(schema)).cloned()
+    }
+}
+
+/// That an object has the fields that another section tells of, or some of them.
+fn as_in(other: &Section<'_>, schema: &JSONSchemaProps) -> String {
+    let has = |name: &String| schema.properties.iter().flatten().any(|(own, _)| own == name);
+    let fields = other.schema.properties.iter().flatten().map(|(name, _)| name);
+    let (with, without): (Vec<_>, Vec<_>) = fields.partition(|name| has(name));
+    let list = |names: Vec<&String>| {
+        names
+            .iter()
+            .map(|name| format!("`{name}`"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let link = link(&other.path);
+    if without.is_empty() {
+        format!("Its fields are those of {link}.")
+    } else if without.len() < with.len() {
+        format!("Its fields are those of {link}, without {}.", list(without))
+    } else {
+        format!("Its fields are as in {link}: {}.", list(with))
+    }
+}
+
+/// The words of an object's rules.
+fn messages(schema: &JSONSchemaProps) -> impl Iterator<Item = &str> {
+    let rules = schema.x_kubernetes_validations.iter().flatten();
+    rules.filter_map(|rule| rule.message.as_deref())
+}
+
+/// True if none of an object's fields is described.
+fn is_plain(schema: &JSONSchemaProps) -> bool {
+    schema
+        .properties
+        .iter()
+        .flatten()
+        .all(|(_, field)| field.description.is_none())
+}
+
+/// What can be compared of a schema: without rules, and its own description.
+fn shape(schema: &JSONSchemaProps, described: bool) -> JSONSchemaProps {
+    let within = |field: &JSONSchemaProps| JSONSchemaProps {
+        description: field.description.clone().filter(|_| described),
+        ..shape(field, described)
+    };
+    let mut shape = JSONSchemaProps {
+        description: None,
+        x_kubernetes_validations: None,
+        ..schema.clone()
+    };
+    shape
+        .properties
+        .iter_mut()
+        .flatten()
+        .for_each(|(_, field)| *field = within(field));
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut shape.items {
+        **items = within(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut shape.additional_properties {
+        **values = within(values);
+    }
+    shape
+}
+
+/// The object that a field holds, or a list of them.
+fn inner<'a>(path: &str, name: &str, field: &'a JSONSchemaProps) -> Option<Section<'a>> {
     let (schema, brackets) = match &field.items {
         Some(JSONSchemaPropsOrArray::Schema(items)) => (&**items, "[]"),
         _ => (field, ""),
     };
     let free = schema.x_kubernetes_preserve_unknown_fields == Some(true);
-    (schema.properties.is_some() && !free).then(|| (format!("{path}.{name}{brackets}"), schema))
+    let path = format!("{path}.{name}{brackets}");
+    (schema.properties.is_some() && !free).then_some(Section { path, schema })
+}
+
+/// A link to a section.
+fn link(path: &str) -> String {
+    let anchor: String = path.chars().filter(char::is_ascii_alphanumeric).collect();
+    format!("[`{path}`](#{})", anchor.to_ascii_lowercase())
 }
 
 /// What a field takes, with its limits. An object has a section of its own.
 fn type_of(field: &JSONSchemaProps, section: Option<&str>) -> String {
     if let Some(section) = section {
-        let anchor: String = section.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
         let list = if field.items.is_some() { "list of " } else { "" };
         let most = field.max_items.map(|n| format!(", at most {n}")).unwrap_or_default();
-        return format!("{list}[`{section}`](#{}){most}", anchor.to_ascii_lowercase());
+        return format!("{list}{}{most}", link(section));
     }
     let mut text = match (field.type_.as_deref(), &field.items, &field.additional_properties) {
         (_, Some(JSONSchemaPropsOrArray::Schema(items)), _) => format!("list of {}", type_of(items, None)),

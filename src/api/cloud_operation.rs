@@ -1,5 +1,6 @@
 //! `CloudOperation`: one run of a workflow.
 
+use kube::core::Rule;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -41,17 +42,17 @@ use super::{Duration, OperationStatus, Retry, Step, TemplateRef, Time, any_list,
 #[x_kube(validation = Rule::new("!has(self.templateRef) || (!has(self.finally) && !has(self.output) && !has(self.order))").message("finally, output and order come from the template: leave them out beside templateRef"))]
 #[x_kube(validation = Rule::new("!has(self.steps) || [self.steps.map(s, s.name)].all(names, self.steps.all(s, !has(s.needs) || s.needs.all(n, n in names)))").message("needs of a step names a step that isn't there").field_path(".steps"))]
 #[x_kube(validation = Rule::new("has(self.steps) == has(oldSelf.steps) && (!has(self.steps) || self.steps.map(s, s.name) == oldSelf.steps.map(s, s.name))").message("spec.steps is immutable: create another CloudOperation"))]
-#[x_kube(validation = Rule::new("has(self.templateRef) == has(oldSelf.templateRef) && (!has(self.templateRef) || self.templateRef == oldSelf.templateRef)").message("spec.templateRef is immutable: create another CloudOperation"))]
-#[x_kube(validation = Rule::new("has(self.input) == has(oldSelf.input) && (!has(self.input) || self.input == oldSelf.input)").message("spec.input is immutable: create another CloudOperation"))]
-#[x_kube(validation = Rule::new("has(self.output) == has(oldSelf.output) && (!has(self.output) || self.output == oldSelf.output)").message("spec.output is immutable: create another CloudOperation"))]
-#[x_kube(validation = Rule::new("has(self.order) == has(oldSelf.order) && (!has(self.order) || self.order == oldSelf.order)").message("spec.order is immutable: create another CloudOperation"))]
-#[x_kube(validation = Rule::new("has(self.failurePolicy) == has(oldSelf.failurePolicy) && (!has(self.failurePolicy) || self.failurePolicy == oldSelf.failurePolicy)").message("spec.failurePolicy is immutable: create another CloudOperation"))]
-#[x_kube(validation = Rule::new("has(self.finally) == has(oldSelf.finally) && (!has(self.finally) || self.finally == oldSelf.finally)").message("spec.finally is immutable: create another CloudOperation"))]
-#[x_kube(validation = Rule::new("has(self.retry) == has(oldSelf.retry) && (!has(self.retry) || self.retry == oldSelf.retry)").message("spec.retry is immutable: create another CloudOperation"))]
-#[x_kube(validation = Rule::new("has(self.serviceAccountName) == has(oldSelf.serviceAccountName) && (!has(self.serviceAccountName) || self.serviceAccountName == oldSelf.serviceAccountName)").message("spec.serviceAccountName is immutable: create another CloudOperation"))]
-#[x_kube(validation = Rule::new("has(self.startDeadline) == has(oldSelf.startDeadline) && (!has(self.startDeadline) || self.startDeadline == oldSelf.startDeadline)").message("spec.startDeadline is immutable: create another CloudOperation"))]
-#[x_kube(validation = Rule::new("has(self.concurrency) == has(oldSelf.concurrency) && (!has(self.concurrency) || self.concurrency == oldSelf.concurrency)").message("spec.concurrency is immutable: create another CloudOperation"))]
-#[x_kube(validation = Rule::new("has(self.timeout) == has(oldSelf.timeout) && (!has(self.timeout) || self.timeout == oldSelf.timeout)").message("spec.timeout is immutable: create another CloudOperation"))]
+#[x_kube(validation = immutable("templateRef"))]
+#[x_kube(validation = immutable("input"))]
+#[x_kube(validation = immutable("output"))]
+#[x_kube(validation = immutable("order"))]
+#[x_kube(validation = immutable("failurePolicy"))]
+#[x_kube(validation = immutable("finally"))]
+#[x_kube(validation = immutable("retry"))]
+#[x_kube(validation = immutable("serviceAccountName"))]
+#[x_kube(validation = immutable("startDeadline"))]
+#[x_kube(validation = immutable("concurrency"))]
+#[x_kube(validation = immutable("timeout"))]
 pub struct CloudOperationSpec {
     /// The service account, in the operation's namespace, as which its steps act: Kubernetes changes, Secrets,
     /// Jobs and tokens. `default` if absent.
@@ -211,4 +212,13 @@ impl CloudOperationSpec {
     pub fn service_account(&self) -> &str {
         self.service_account_name.as_deref().unwrap_or("default")
     }
+}
+
+/// The rule that a field of the spec stays as it was created, given or not.
+fn immutable(field: &str) -> Rule {
+    let message = format!("spec.{field} is immutable: create another CloudOperation");
+    Rule::new(format!(
+        "has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
+    ))
+    .message(message.as_str())
 }

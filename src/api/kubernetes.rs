@@ -154,6 +154,18 @@ pub struct Evict {
     pub namespace: Option<String>,
 }
 
+impl Evict {
+    /// The Pod.
+    pub fn pod(&self) -> ResourceRef {
+        ResourceRef {
+            api_version: "v1".into(),
+            kind: "Pod".into(),
+            name: self.pod.clone(),
+            namespace: self.namespace.clone(),
+        }
+    }
+}
+
 /// A read of one object.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -8,6 +8,7 @@ use futures::StreamExt;
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 
+use super::advice::comes_back;
 use super::cluster::{Cluster, creation};
 use super::output::{GOOD, Output, paint};
 use super::{CliError, times, values, wait};
@@ -149,8 +150,15 @@ impl Action {
         let what = format!("OperationAction {name}");
         let decided = tokio::time::timeout(on.timeout, decided(cluster, &name)).await;
         let Ok(decided) = decided else {
+            let now = cluster
+                .operation(&on.name)
+                .await
+                .ok()
+                .and_then(|operation| operation.status);
+            let waits = now.as_ref().and_then(comes_back);
+            let waits = waits.map(|waits| format!(": {waits}")).unwrap_or_default();
             return Err(CliError::Timeout(format!(
-                "{what} was created, but no operator has decided on it within {}. It still may be: kubectl get opact {name}{}",
+                "{what} was created, but no operator has decided on it within {}{waits}. It still may be: kubectl get opact {name}{}",
                 times::short(on.timeout),
                 cluster.flags
             )));

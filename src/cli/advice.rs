@@ -47,6 +47,14 @@ pub fn advise(operation: &CloudOperation, flags: &str, now: Time) -> Advice {
     adviser.advice
 }
 
+/// Why an operation that has ended doesn't run again yet, though a person wants it to.
+pub fn comes_back(status: &OperationStatus) -> Option<&str> {
+    status.completion_time?;
+    let mut conditions = status.conditions.iter();
+    let waits = conditions.find(|condition| condition.type_ == "Reconciling" && condition.status == "True")?;
+    Some(&waits.message)
+}
+
 /// True if a step says how it is undone.
 pub fn undoes(spec: &CloudOperationSpec) -> bool {
     let within = |step: &Step| step.compensate.is_some() || step.steps.iter().any(|step| step.compensate.is_some());
@@ -97,11 +105,8 @@ impl Adviser<'_> {
 
     fn run(&mut self) {
         use OperationState::*;
-        let conditions = self.status.conditions.iter();
-        let mut going_on =
-            conditions.filter(|condition| condition.type_ == "Reconciling" && condition.status == "True");
-        if let (Some(_), Some(waits)) = (self.status.completion_time, going_on.next()) {
-            self.why(sentence(&capital(&waits.message))); // one that had ended, and is to run again
+        if let Some(waits) = comes_back(self.status) {
+            self.why(sentence(&capital(waits)));
         }
         match self.status.state {
             None => self.unseen(),

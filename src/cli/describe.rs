@@ -199,6 +199,21 @@ Who may approve: the groups sre; not who created the operation.
     }
 
     #[test]
+    fn one_that_is_to_run_again_says_what_it_waits_for() {
+        let text = said(
+            "steps: [{name: a, set: {}}]",
+            r"
+            state: Cancelled
+            progress: 0/1
+            startTime: '2026-11-24T03:00:00.000Z'
+            completionTime: '2026-11-24T03:01:00.000Z'
+            conditions: [{type: Reconciling, status: 'True', reason: Queued, message: 'to run again, it waits for its key', lastTransitionTime: '2026-11-24T03:02:00Z'}]
+            ",
+        );
+        assert!(text.contains("To run again, it waits for its key."), "{text}");
+    }
+
+    #[test]
     fn one_that_succeeded_needs_nothing() {
         let text = said(
             "steps: [{name: a, set: {}}]",

@@ -65,7 +65,7 @@ fn render(entries: &[HistoryEntry], compacted: bool, now: Time, wide: bool, most
         };
     }
     let row = |entry: &HistoryEntry| -> Vec<Cell> {
-        let actor = entry.actor.clone().unwrap_or_default();
+        let actor = actor(entry).unwrap_or_default();
         let time = if wide {
             entry.time.to_string()
         } else {
@@ -99,11 +99,7 @@ pub fn line(entry: &HistoryEntry) -> String {
         (None, _) => String::new(),
     };
     let message = one_line(entry.message.as_deref().unwrap_or_default());
-    let actor = entry
-        .actor
-        .as_ref()
-        .map(|actor| format!(" (by {actor})"))
-        .unwrap_or_default();
+    let actor = actor(entry).map(|actor| format!(" (by {actor})")).unwrap_or_default();
     let text = format!(
         "{}  {}  {}  {message}{actor}",
         entry.time,
@@ -111,6 +107,25 @@ pub fn line(entry: &HistoryEntry) -> String {
         padded(&step, 16)
     );
     format!("{}\n", text.trim_end())
+}
+
+/// Who did it, without the groups that the API server puts everybody in; -o json has them all.
+fn actor(entry: &HistoryEntry) -> Option<String> {
+    let actor = entry.actor.as_ref()?;
+    let Some((who, groups)) = actor.rsplit_once(" (groups: ") else {
+        return Some(actor.clone());
+    };
+    let everybodys = |group: &&str| {
+        matches!(*group, "system:authenticated" | "system:unauthenticated")
+            || *group == "system:serviceaccounts"
+            || group.starts_with("system:serviceaccounts:")
+    };
+    let groups = groups.strip_suffix(')').unwrap_or(groups).split(", ");
+    let telling: Vec<&str> = groups.filter(|group| !everybodys(group)).collect();
+    Some(match telling.as_slice() {
+        [] => who.to_owned(),
+        telling => format!("{who} (groups: {})", telling.join(", ")),
+    })
 }
 
 fn event(entry: &HistoryEntry) -> String {
@@ -164,8 +179,32 @@ SEQ   TIME                   EVENT           STEP     ATTEMPT   ACTOR   MESSAGE
     }
 
     #[test]
-    fn a_line_of_a_log() {
-        let entry = HistoryEntry {
+    fn only_groups_that_tell_something_are_shown() {
+        for (recorded, shown) in [
+            ("anna", "anna"),
+            ("anna (unverified)", "anna (unverified)"),
+            ("anna (groups: sre, system:authenticated)", "anna (groups: sre)"),
+            ("anna (groups: system:authenticated)", "anna"),
+            (
+                "anna (groups: system:masters, system:authenticated)",
+                "anna (groups: system:masters)",
+            ),
+            (
+                "system:serviceaccount:ci:bot (groups: system:serviceaccounts, system:serviceaccounts:ci, system:authenticated)",
+                "system:serviceaccount:ci:bot",
+            ),
+            ("anna (groups: sre, releas…", "anna (groups: sre, releas…)"),
+        ] {
+            let entry = HistoryEntry {
+                actor: Some(recorded.into()),
+                ..entry()
+            };
+            assert_eq!(actor(&entry).as_deref(), Some(shown));
+        }
+    }
+
+    fn entry() -> HistoryEntry {
+        HistoryEntry {
             seq: 2,
             time: at("2026-11-24T03:00:01Z"),
             event: HistoryEvent::AttemptFailed,
@@ -173,9 +212,13 @@ SEQ   TIME                   EVENT           STEP     ATTEMPT   ACTOR   MESSAGE
             attempt: 3,
             message: Some("503".into()),
             actor: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_line_of_a_log() {
         assert_eq!(
-            line(&entry),
+            line(&entry()),
             "2026-11-24T03:00:01.000Z  AttemptFailed    resize #3         503\n"
         );
     }

@@ -1,4 +1,4 @@
-//! Kubernetes Events: what `kubectl describe` and `kubectl events` show of an operation. Best effort, as everywhere in
+//! Kubernetes Events: what `kubectl describe` and `kubectl events` show of an operation or a schedule. Best effort, as everywhere in
 //! Kubernetes; the history in the status is what counts.
 
 use std::sync::Arc;
@@ -12,7 +12,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use super::metrics::Metrics;
-use crate::api::{CloudOperation, HistoryEntry, HistoryEvent, OperationState};
+use crate::api::{
+    CloudOperation, HistoryEntry, HistoryEvent, OperationSchedule, OperationScheduleStatus, OperationState, Time,
+};
 
 /// How many Events wait to be written at most; what is more is dropped, and counted.
 const QUEUE: usize = 1024;
@@ -63,11 +65,84 @@ impl Events {
             let Some(event) = event(entry, status.state) else {
                 continue;
             };
-            if self.queue.try_send((operation.object_ref(&()), event)).is_err() {
-                self.metrics.event_dropped();
-            }
+            self.hand_in(operation.object_ref(&()), event);
         }
     }
+
+    /// Hands in that a schedule started an operation.
+    pub fn started(&self, schedule: &OperationSchedule, operation: &CloudOperation, due: Time) {
+        let name = operation.metadata.name.clone().unwrap_or_default();
+        let note = format!("CloudOperation {name} was created; it was due at {due}");
+        let event = Event {
+            secondary: Some(operation.object_ref(&())),
+            ..of_schedule(EventType::Normal, "Started", note)
+        };
+        self.hand_in(schedule.object_ref(&()), event);
+    }
+
+    /// Hands in what a schedule's next status says beyond the one before it: due times that were not started, and why
+    /// nothing is started.
+    pub fn moved(&self, schedule: &OperationSchedule, next: &OperationScheduleStatus) {
+        let none = OperationScheduleStatus::default();
+        for event in moved(schedule.status.as_ref().unwrap_or(&none), next) {
+            self.hand_in(schedule.object_ref(&()), event);
+        }
+    }
+
+    fn hand_in(&self, regarding: ObjectReference, event: Event) {
+        if self.queue.try_send((regarding, event)).is_err() {
+            self.metrics.event_dropped();
+        }
+    }
+}
+
+fn of_schedule(type_: EventType, reason: &str, note: String) -> Event {
+    Event {
+        type_,
+        reason: reason.into(),
+        note: Some(note),
+        action: "Schedule".into(),
+        secondary: None,
+    }
+}
+
+fn moved(before: &OperationScheduleStatus, next: &OperationScheduleStatus) -> Vec<Event> {
+    let mut events = vec![];
+    let until = next
+        .decided_until
+        .map(|until| format!(" up to {until}"))
+        .unwrap_or_default();
+    let times = |count: i64| {
+        let verb = if count == 1 { "was" } else { "were" };
+        format!("{count} of the due times{until} {verb}")
+    };
+    let skipped = next.skipped - before.skipped;
+    if skipped > 0 {
+        let note = format!(
+            "{} skipped: another operation of the schedule was under way, or waited, and spec.concurrencyPolicy says so",
+            times(skipped)
+        );
+        events.push(of_schedule(EventType::Normal, "Skipped", note));
+    }
+    let missed = next.missed - before.missed;
+    if missed > 0 {
+        let note = format!(
+            "{} missed: by the time that it could be started, spec.catchUpWindow or spec.startDeadline had passed",
+            times(missed)
+        );
+        events.push(of_schedule(EventType::Warning, "Missed", note));
+    }
+    let stalled = |status: &OperationScheduleStatus| {
+        let stalled = status
+            .conditions
+            .iter()
+            .find(|c| c.type_ == "Stalled" && c.status == "True");
+        stalled.map(|condition| (condition.reason.clone(), condition.message.clone()))
+    };
+    if let Some((reason, message)) = stalled(next).filter(|_| stalled(before) != stalled(next)) {
+        events.push(of_schedule(EventType::Warning, &reason, message));
+    }
+    events
 }
 
 fn event(entry: &HistoryEntry, state: Option<OperationState>) -> Option<Event> {

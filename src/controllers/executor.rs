@@ -4,6 +4,10 @@
 //! ended stays known until the journal has moved past it, so that nothing is started twice. Results wait here until the
 //! write that records them was accepted.
 
+mod callbacks;
+mod heartbeats;
+mod report;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,22 +18,26 @@ use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{info, warn};
+use tokio::time::{Instant, timeout};
+use tracing::warn;
 
+pub use self::callbacks::CalledBack;
+use self::heartbeats::Beat;
+use self::report::{Report, progress};
 use super::cached::{Cached, version};
 use super::cloud_operation::identity;
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
 use super::turns::Turns;
-use crate::activities::{Activities, AttemptContext, Claim, Progress, Report as Said};
-use crate::api::{CloudOperation, CloudOperationSpec, Heartbeat, Step, StepType, Time};
+use crate::activities::{Activities, AttemptContext, Claim, Progress};
+use crate::api::{CloudOperation, CloudOperationSpec, Step, StepType};
 use crate::engine::expression::Scope;
 use crate::engine::{
-    self, AttemptFailure, AttemptOutcome, AttemptResult, Callback, Effect, IdempotencyKey, Outcome, RetryAdvice, Work,
-    WorkKind, Workflow,
+    self, AttemptFailure, AttemptOutcome, AttemptResult, IdempotencyKey, Outcome, Work, WorkKind, Workflow,
 };
 
+/// How far apart a piece's messages are recorded, at least, once there were some; and heartbeats.
+const NOTE_INTERVAL: Duration = Duration::from_secs(30);
 /// How many calls are made at once, by namespaces in turn. Waits, which cost nothing, don't count.
 const MAX_CALLS: usize = 256;
 
@@ -67,34 +75,6 @@ struct Entry {
 struct Arrived {
     result: AttemptResult,
     tell: Option<oneshot::Sender<Arc<CloudOperation>>>,
-}
-
-/// The last sign of life of the other side.
-struct Beat {
-    at: Instant,
-    heartbeat: Heartbeat,
-    /// When one was last recorded.
-    recorded: Option<Instant>,
-    /// True if this one is going to be.
-    scheduled: bool,
-}
-
-/// A callback that counts, and what it is about.
-pub struct CalledBack<'a> {
-    /// The operation, as it was when the callback was looked at.
-    pub operation: &'a CloudOperation,
-    /// Its whole spec.
-    pub spec: &'a CloudOperationSpec,
-    /// That spec, compiled.
-    pub workflow: &'a Arc<Workflow>,
-    /// The step.
-    pub step: &'a str,
-    /// The epoch of its key.
-    pub epoch: i64,
-    /// The run under that key.
-    pub run: i64,
-    /// The token that was shown.
-    pub token: &'a str,
 }
 
 enum Flight {
@@ -385,187 +365,6 @@ impl Executor {
         }
     }
 
-    /// What comes of it, unless the other side is silent for longer than it may be.
-    async fn unless_silent(
-        &self,
-        context: &AttemptContext,
-        step: &Step,
-        outcome: impl Future<Output = Outcome>,
-    ) -> Outcome {
-        let Some(limit) = step.timeouts.as_ref().and_then(|timeouts| timeouts.heartbeat.as_ref()) else {
-            return outcome.await;
-        };
-        let (started, limit) = (Instant::now(), limit.get());
-        let silence = async {
-            loop {
-                let last = self.last_beat(context);
-                let since = last.as_ref().map_or(started, |(at, _)| started.max(*at));
-                if since.elapsed() >= limit {
-                    return last;
-                }
-                sleep_until(since + limit).await;
-            }
-        };
-        tokio::select! {
-            biased;
-            outcome = outcome => outcome,
-            last = silence => {
-                let last = last.map_or("there was none".to_owned(), |(_, time)| format!("the last came at {time}"));
-                Outcome::Failed(AttemptFailure::unknown(
-                    "HeartbeatTimeout",
-                    format!("no heartbeat within timeouts.heartbeat ({limit:?}): {last}"),
-                ))
-            }
-        }
-    }
-
-    fn last_beat(&self, context: &AttemptContext) -> Option<(Instant, Time)> {
-        let operations = self.operations();
-        let entry = operations.get(&context.operation_uid)?;
-        let beat = entry.beats.get(&(context.step.clone(), context.key.epoch()))?;
-        Some((beat.at, beat.heartbeat.time))
-    }
-
-    /// Notes a sign of life. Answers in how long it is to be recorded, unless that is seen to already.
-    pub fn beat(&self, uid: &str, step: &str, epoch: i64, heartbeat: Heartbeat) -> Option<Duration> {
-        let mut operations = self.operations();
-        let beats = &mut operations.get_mut(uid)?.beats;
-        let beat = beats.entry((step.to_owned(), epoch)).or_insert_with(|| Beat {
-            at: Instant::now(),
-            heartbeat: heartbeat.clone(),
-            recorded: None,
-            scheduled: false,
-        });
-        beat.at = Instant::now();
-        beat.heartbeat = heartbeat;
-        if std::mem::replace(&mut beat.scheduled, true) {
-            return None;
-        }
-        let pause = beat.recorded.map(|at| NOTE_INTERVAL.saturating_sub(at.elapsed()));
-        Some(pause.unwrap_or_default())
-    }
-
-    /// The last sign of life, which is to be recorded now.
-    pub fn due_beat(&self, uid: &str, step: &str, epoch: i64) -> Option<Heartbeat> {
-        let mut operations = self.operations();
-        let beat = operations.get_mut(uid)?.beats.get_mut(&(step.to_owned(), epoch))?;
-        beat.scheduled = false;
-        beat.recorded = Some(Instant::now());
-        Some(beat.heartbeat.clone())
-    }
-
-    /// Records a sign of life, without what must not be recorded of it.
-    pub async fn record_beat(&self, called: &CalledBack<'_>, mut heartbeat: Heartbeat) {
-        let Ok(mut prepared) = self.prepare_callback(called) else {
-            return;
-        };
-        let request = std::mem::take(&mut prepared.request);
-        if let Some(details) = heartbeat.details.take().filter(|_| !prepared.context.sensitive) {
-            let said = Said::Completed(details);
-            let context = &prepared.context;
-            let masked = self.activities.called_back(context, request, called.token, said).await;
-            if let Ok(Outcome::Succeeded { mut result }) = masked {
-                heartbeat.details = Some(result["body"].take());
-            }
-        }
-        self.arrive(called, &prepared.context, AttemptOutcome::Beat(heartbeat), None);
-    }
-
-    /// Takes a callback that says how it went. Answers once it is recorded: with the operation as it then was.
-    ///
-    /// # Errors
-    /// What keeps it from being recorded now.
-    pub async fn called_back(
-        &self,
-        called: &CalledBack<'_>,
-        report: Said,
-        completes: Option<String>,
-    ) -> Result<oneshot::Receiver<Arc<CloudOperation>>, AttemptFailure> {
-        let mut prepared = self.prepare_callback(called)?;
-        let request = std::mem::take(&mut prepared.request);
-        let outcome = self
-            .activities
-            .called_back(&prepared.context, request, called.token, report)
-            .await;
-        let recorded = match outcome {
-            Ok(outcome) => Ok(Box::pin(self.record(&prepared, outcome)).await),
-            Err(failure) => Err(failure),
-        };
-        let said = match recorded {
-            Ok(AttemptOutcome::Succeeded { output }) => Ok(output),
-            // Its output can't be had, now or later, but it was done.
-            Ok(AttemptOutcome::Failed(failure)) if completes.is_some() && failure.retry == RetryAdvice::Never => {
-                Err(AttemptFailure {
-                    effect: Effect::Unknown,
-                    ..failure
-                })
-            }
-            Ok(AttemptOutcome::Failed(failure)) if completes.is_none() => Err(failure),
-            // What is to be recorded can't be had now: the other side calls again.
-            Ok(AttemptOutcome::Failed(failure)) | Err(failure) => {
-                let message = format!(
-                    "its callback can't be recorded: {}: {}",
-                    failure.reason, failure.message
-                );
-                self.arrive(called, &prepared.context, AttemptOutcome::Noted { message }, None);
-                return Err(failure);
-            }
-            Ok(other) => return Err(AttemptFailure::definite("Bug", format!("a callback came to {other:?}"))),
-        };
-        self.metrics.called_back(&said);
-        let (tell, told) = oneshot::channel();
-        let callback = Callback {
-            run: called.run,
-            completes,
-            said,
-        };
-        self.arrive(
-            called,
-            &prepared.context,
-            AttemptOutcome::CalledBack(callback),
-            Some(tell),
-        );
-        Ok(told)
-    }
-
-    fn prepare_callback(&self, called: &CalledBack<'_>) -> Result<Prepared, AttemptFailure> {
-        let status = called.operation.status.as_ref();
-        let entry = status.and_then(|status| status.steps.iter().find(|entry| entry.name == called.step));
-        let piece = Work {
-            step: called.step.to_owned(),
-            epoch: called.epoch,
-            attempt: entry.map_or(0, |entry| entry.attempt),
-            kind: WorkKind::Attempt,
-        };
-        self.prepare(called.operation, called.spec, called.workflow, &piece)
-    }
-
-    /// Puts what arrived by itself into the inbox. Where the operation is gone or the term over, nobody is told.
-    fn arrive(
-        &self,
-        called: &CalledBack<'_>,
-        context: &AttemptContext,
-        outcome: AttemptOutcome,
-        tell: Option<oneshot::Sender<Arc<CloudOperation>>>,
-    ) {
-        let result = AttemptResult {
-            step: called.step.to_owned(),
-            epoch: called.epoch,
-            attempt: context.attempt,
-            outcome,
-        };
-        let mut operations = self.operations();
-        if self.ended.load(Ordering::SeqCst) {
-            return;
-        }
-        let entry = operations.entry(context.operation_uid.clone()).or_default();
-        entry.inbox.push(Arrived { result, tell });
-        drop(operations);
-        let reference = ObjectRef::new(&context.operation).within(&context.namespace);
-        // Only fails while the operator ends, and then the other side calls again.
-        let _ = self.trigger.unbounded_send(reference);
-    }
-
     /// How many attempts with an effect are under way.
     pub fn under_way(&self) -> usize {
         let operations = self.operations();
@@ -622,76 +421,6 @@ impl Drop for EndOfTerm {
         }
         operations.clear();
     }
-}
-
-/// The way of a piece's outcome into the inbox.
-#[derive(Clone)]
-struct Report {
-    executor: Arc<Executor>,
-    uid: String,
-    reference: ObjectRef<Cached>,
-    piece: Work,
-}
-
-impl Report {
-    /// Every line says itself which attempt it is about: the fields of a span would be nested in JSON, and its name would
-    /// hide the operation's.
-    fn log(&self, outcome: &AttemptOutcome) {
-        let (result, failure) = match outcome {
-            AttemptOutcome::Succeeded { .. } => ("succeeded", None),
-            AttemptOutcome::Accepted { .. } => ("accepted", None),
-            AttemptOutcome::Failed(failure) => ("failed", Some(failure)),
-            AttemptOutcome::Stopped => ("stopped", None),
-            AttemptOutcome::StopFailed(failure) => ("not stopped", Some(failure)),
-            AttemptOutcome::Noted { .. } | AttemptOutcome::Beat(_) | AttemptOutcome::CalledBack(_) => return, // no end
-        };
-        info!(
-            namespace = self.reference.namespace,
-            name = self.reference.name,
-            step = self.piece.step,
-            attempt = self.piece.attempt,
-            result,
-            reason = failure.map(|failure| &*failure.reason),
-            failure = failure.map(|failure| &*failure.message),
-            "attempt ended"
-        );
-    }
-
-    fn send(&self, outcome: AttemptOutcome) {
-        let landed = !matches!(outcome, AttemptOutcome::Noted { .. });
-        let result = AttemptResult {
-            step: self.piece.step.clone(),
-            epoch: self.piece.epoch,
-            attempt: self.piece.attempt,
-            outcome,
-        };
-        if let Some(entry) = self.executor.operations().get_mut(&self.uid) {
-            entry.inbox.push(Arrived { result, tell: None });
-            if landed {
-                entry.flights.insert(self.piece.clone(), Flight::Landed);
-            }
-        }
-        // Only fails while the operator ends, and then nobody waits for it.
-        let _ = self.executor.trigger.unbounded_send(self.reference.clone());
-    }
-}
-
-/// How many messages of one piece are recorded as they come; each is a write.
-const PROMPT_NOTES: u32 = 5;
-/// How far apart those after them are, at least.
-const NOTE_INTERVAL: Duration = Duration::from_secs(30);
-
-/// Records what a piece says that it waits for.
-fn progress(report: Report) -> Progress {
-    let last = Mutex::new((0, Instant::now()));
-    Arc::new(move |message| {
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        let (count, at) = *last;
-        if count < PROMPT_NOTES || at.elapsed() >= NOTE_INTERVAL {
-            *last = (count + 1, Instant::now());
-            report.send(AttemptOutcome::Noted { message });
-        }
-    })
 }
 
 struct Prepared {

@@ -25,6 +25,7 @@ pub struct Metrics {
     conflicts: Counter<u64, AtomicU64>,
     lost_answers: Counter<u64, AtomicU64>,
     events_dropped: Counter<u64, AtomicU64>,
+    due_times: Family<ResultLabel, Counter<u64, AtomicU64>>,
     leading: Gauge<i64, AtomicI64>,
     backlog: Gauge<i64, AtomicI64>,
     under_way: Gauge<i64, AtomicI64>,
@@ -38,6 +39,11 @@ struct StateLabel {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct TypeLabel {
     r#type: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -64,6 +70,7 @@ impl Default for Metrics {
             conflicts: Counter::default(),
             lost_answers: Counter::default(),
             events_dropped: Counter::default(),
+            due_times: Family::default(),
             leading: Gauge::default(),
             backlog: Gauge::default(),
             under_way: Gauge::default(),
@@ -110,6 +117,11 @@ impl Default for Metrics {
             "events_dropped",
             "Events that were not written, to keep their rate",
             metrics.events_dropped.clone(),
+        );
+        r.register(
+            "schedule_due_times",
+            "Due times of schedules, by result (started, skipped: by concurrencyPolicy, missed: catchUpWindow or startDeadline had passed)",
+            metrics.due_times.clone(),
         );
         r.register("leading", "1 while this process leads", metrics.leading.clone());
         r.register("backlog", "Results that wait to be recorded", metrics.backlog.clone());
@@ -198,6 +210,13 @@ impl Metrics {
         self.events_dropped.inc();
     }
 
+    /// So many due times of a schedule came to this: `started`, `skipped` or `missed`.
+    pub fn due_times(&self, result: &'static str, count: i64) {
+        if let Ok(count @ 1..) = u64::try_from(count) {
+            self.due_times.get_or_create(&ResultLabel { result }).inc_by(count);
+        }
+    }
+
     /// This process leads, or no longer does.
     pub fn set_leading(&self, leads: bool) {
         self.leading.set(i64::from(leads));
@@ -219,5 +238,27 @@ impl Metrics {
         // Writing to a String can't fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn due_times_are_counted_by_what_came_of_them() {
+        let metrics = Metrics::default();
+        metrics.due_times("started", 1);
+        metrics.due_times("skipped", 2);
+        metrics.due_times("skipped", 1);
+        metrics.due_times("missed", 0);
+        let text = metrics.print([], 0, 0);
+        let counted: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("holdfast_schedule_due_times_total"))
+            .collect();
+        assert_eq!(counted.len(), 2, "{counted:?}");
+        assert!(counted.contains(&"holdfast_schedule_due_times_total{result=\"started\"} 1"));
+        assert!(counted.contains(&"holdfast_schedule_due_times_total{result=\"skipped\"} 3"));
     }
 }

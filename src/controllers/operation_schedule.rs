@@ -18,6 +18,8 @@ use tracing::{info, warn};
 
 use super::cached::Cached;
 use super::clock::Clock;
+use super::events::Events;
+use super::metrics::Metrics;
 use super::namespaces::Namespaces;
 use super::within::within;
 use crate::activities::Claim;
@@ -47,6 +49,10 @@ pub struct Context {
     pub claim: Arc<dyn Claim>,
     /// What namespaces say.
     pub namespaces: Arc<Namespaces>,
+    /// Where people are told.
+    pub events: Events,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// The operations, as last seen.
     pub operations: Store<Cached>,
     /// True once `operations` holds all there are. The store's own `wait_until_ready` wakes one of those who wait alone,
@@ -262,8 +268,10 @@ impl Pass {
         };
         let name = &start.name;
         match within(self.api.create(&params, &self.operation(start))).await {
-            Ok(_) => {
+            Ok(created) => {
                 info!(namespace = self.namespace, name, schedule = self.identity.name, due = %start.due, "started");
+                self.context.metrics.due_times("started", 1);
+                self.context.events.started(&self.schedule, &created, start.due);
                 Ok(Ok(()))
             }
             Err(kube::Error::Api(said)) if said.code == 409 => {
@@ -341,9 +349,21 @@ impl Pass {
             ..PostParams::default()
         };
         match within(self.schedules.replace_status(&self.identity.name, &params, &next)).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.tell(&next.status.unwrap_or_default());
+                Ok(())
+            }
             Err(error) => Err(failed("the status could not be written", error)),
         }
+    }
+
+    /// Tells people and Prometheus what a status says that was just accepted.
+    fn tell(&self, next: &OperationScheduleStatus) {
+        let before = self.schedule.status.as_ref();
+        let (skipped, missed) = before.map_or((0, 0), |before| (before.skipped, before.missed));
+        self.context.metrics.due_times("skipped", next.skipped - skipped);
+        self.context.metrics.due_times("missed", next.missed - missed);
+        self.context.events.moved(&self.schedule, next);
     }
 
     async fn delete(&self, name: &str) -> Result<(), ScheduleError> {

@@ -8,8 +8,8 @@
 //!  Waiting    Succeed / Fail / Expire / Cancel / Skip: the ends
 //! ```
 //!
-//! `Undecided` is where a person is needed: Retry, Succeed, Fail and Skip lead out of it. A person may also take an end
-//! back that nothing has read (Retry, Observe, Skip). A callback may come in any state but an end: it says how the work
+//! `Undecided` is where a person is needed: Retry, Postpone, Succeed, Fail and Skip lead out of it. A person may also take an end
+//! back that nothing has read (Retry, Observe, Postpone, Skip). A callback may come in any state but an end: it says how the work
 //! went of which nothing, or nothing certain, was known.
 
 use crate::api::StepState::{self, *};
@@ -31,6 +31,8 @@ pub enum StepEvent {
     Accept,
     /// The next attempt is due, or a person asks for it.
     Retry,
+    /// A person asks for another attempt, which may not start yet.
+    Postpone,
     /// The next attempt to wait for an object is due; or a person lets a list or group go on.
     Observe,
     /// Its `scheduleToClose` passed.
@@ -82,6 +84,7 @@ pub const TRANSITIONS: &[(StepState, StepEvent, StepState)] = &[
     (Undecided, Fail, Failed),
     (Undecided, Retry, Running),
     (Undecided, Observe, Waiting),
+    (Undecided, Postpone, BackingOff),
     (Undecided, Skip, Skipped),
     (Undecided, Expire, TimedOut),
     (Undecided, Cancel, Cancelled),
@@ -92,12 +95,15 @@ pub const TRANSITIONS: &[(StepState, StepEvent, StepState)] = &[
     // By a person alone, and as long as nothing has read how it ended.
     (Failed, Retry, Running),
     (Failed, Observe, Waiting),
+    (Failed, Postpone, BackingOff),
     (Failed, Skip, Skipped),
     (TimedOut, Retry, Running),
     (TimedOut, Observe, Waiting),
+    (TimedOut, Postpone, BackingOff),
     (TimedOut, Skip, Skipped),
     (Cancelled, Retry, Running),
     (Cancelled, Observe, Waiting),
+    (Cancelled, Postpone, BackingOff),
     (Cancelled, Skip, Skipped),
 ];
 
@@ -172,7 +178,8 @@ mod tests {
     #[test]
     fn an_end_is_final_but_for_a_person_and_every_other_state_leads_to_one() {
         for (from, event, _) in TRANSITIONS {
-            let by_a_person = matches!(event, Retry | Observe | Skip) && !matches!(from, Succeeded | Skipped);
+            let by_a_person =
+                matches!(event, Retry | Observe | Postpone | Skip) && !matches!(from, Succeeded | Skipped);
             assert!(
                 !from.is_closed() || by_a_person,
                 "{from:?} is an end but {event:?} leads on"

@@ -8,7 +8,8 @@ use holdfast_apiserver::{Fault, Verb};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::world::{NAMESPACE, World, dying, of_operator};
+use crate::sniper::Sniper;
+use crate::world::{NAMESPACE, World, dying};
 
 /// Two steps that wait for the same signal: one that is taken twice ends both. And one that causes a write meanwhile.
 fn asking() -> Value {
@@ -154,29 +155,11 @@ async fn an_action_on_what_is_not_there_is_rejected_wherever_the_operator_dies()
     while at <= last {
         for applied in [false, true] {
             let mut world = World::new(1);
-            let (count, die) = (
-                std::sync::Arc::new(AtomicUsize::new(0)),
-                std::sync::Arc::new(tokio::sync::Notify::new()),
-            );
-            let (counted, told) = (count.clone(), die.clone());
-            world.server.set_faults(move |info| {
-                if !of_operator(info) || info.resource == "leases" || counted.fetch_add(1, Ordering::Relaxed) + 1 != at
-                {
-                    return Fault::None;
-                }
-                told.notify_one();
-                dying(applied)
-            });
+            let sniper = Sniper::aim(&world, at, applied, |info| info.resource != "leases");
             world.ask("asking", 1, &json!({"signal": {"name": "go"}})).await;
-            let operator = world.start();
-            tokio::select! {
-                biased;
-                () = die.notified() => {
-                    world.kill(operator).await;
-                    world.start();
-                }
-                () = sleep(Duration::from_secs(60)) => {}
-            }
+            let mut operator = world.start();
+            let a_minute = async |_: &World| sleep(Duration::from_secs(60)).await;
+            sniper.watch(&mut world, &mut operator, a_minute).await;
             let answered = |world: &World| world.came_of_it().iter().all(|(_, state)| state.is_some());
             world.until("it is rejected", answered).await;
             assert_eq!(
@@ -185,7 +168,7 @@ async fn an_action_on_what_is_not_there_is_rejected_wherever_the_operator_dies()
                 "{at}, {applied}"
             );
             if at == 0 {
-                last = count.load(Ordering::Relaxed);
+                last = sniper.seen();
                 assert!(last > 10, "only {last} requests");
             }
             world.apply(&asking()).await;

@@ -1,8 +1,6 @@
 //! Operations that exclude each other: never more at once than may be, who was created first first, and nothing leaked.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use holdfast::api::{CloudOperation, MAX_OPERATIONS_ANNOTATION, OperationAction, OperationLock, OperationState};
@@ -10,10 +8,10 @@ use holdfast_apiserver::Fault;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::world::{NAMESPACE, World, dying, of_operator};
+use crate::sniper::{NEVER, Sniper, but_renewals};
+use crate::world::{NAMESPACE, World};
 
 /// An operation that holds the key `eu`, by its name, for a minute and two calls.
 fn exclusive(name: &str, fields: &Value) -> Value {
@@ -99,18 +97,7 @@ async fn crash_at(number: usize, applied: bool, by_namespace: bool) -> usize {
     if by_namespace {
         limit(&world, json!(at_once.to_string())).await;
     }
-    let (requests, die) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-    let (counted, told, leases) = (requests.clone(), die.clone(), AtomicUsize::new(0));
-    world.server.set_faults(move |info| {
-        if !of_operator(info) || (info.resource == "leases" && leases.fetch_add(1, Ordering::Relaxed) >= 6) {
-            return Fault::None;
-        }
-        if counted.fetch_add(1, Ordering::Relaxed) + 1 != number {
-            return Fault::None;
-        }
-        told.notify_one();
-        dying(applied)
-    });
+    let sniper = Sniper::aim(&world, number, applied, but_renewals());
     for name in &names {
         let manifest = match by_namespace {
             true => plain(name),
@@ -119,16 +106,9 @@ async fn crash_at(number: usize, applied: bool, by_namespace: bool) -> usize {
         world.apply(&manifest).await;
         sleep(Duration::from_secs(1)).await;
     }
-    let operator = world.start();
-    tokio::select! {
-        biased;
-        () = die.notified() => {
-            world.kill(operator).await;
-            world.start();
-        }
-        () = all_end(&world, &names) => {}
-    }
-    all_end(&world, &names).await;
+    let mut operator = world.start();
+    let ended = async |world: &World| all_end(world, &names).await;
+    sniper.watch(&mut world, &mut operator, ended).await;
     sleep(Duration::from_secs(60)).await;
     let (most, order) = under_way(&world);
     assert_eq!(most, at_once, "crashed at {number}, {applied}");
@@ -144,7 +124,7 @@ async fn crash_at(number: usize, applied: bool, by_namespace: bool) -> usize {
         assert_eq!(world.state(name), Some(OperationState::Succeeded));
         assert_eq!(world.service.effects()[&format!("/{name}/last")], 1);
     }
-    if number > requests.load(Ordering::Relaxed) {
+    if number > sniper.seen() {
         assert_eq!(
             world.server.list::<OperationLock>(),
             vec![],
@@ -153,12 +133,12 @@ async fn crash_at(number: usize, applied: bool, by_namespace: bool) -> usize {
     }
     world.check();
     world.kill_all().await;
-    requests.load(Ordering::Relaxed)
+    sniper.seen()
 }
 
 #[tokio::test(start_paused = true)]
 async fn crashed_at_every_request_one_runs_at_a_time_and_in_order() {
-    let requests = crash_at(usize::MAX, false, false).await;
+    let requests = crash_at(NEVER, false, false).await;
     assert!(requests > 20, "only {requests} requests");
     for number in 1..=requests {
         for applied in [false, true] {
@@ -169,7 +149,7 @@ async fn crashed_at_every_request_one_runs_at_a_time_and_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn crashed_at_every_request_a_namespace_runs_no_more_than_it_may_and_in_order() {
-    let requests = crash_at(usize::MAX, false, true).await;
+    let requests = crash_at(NEVER, false, true).await;
     assert!(requests > 30, "only {requests} requests");
     for number in 1..=requests {
         for applied in [false, true] {

@@ -3,20 +3,17 @@
 //! every effect under one key.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use holdfast::api::{ActionState, OperationState};
-use holdfast_apiserver::Fault;
 use serde_json::{Map, Value};
-use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::callbacks::CallbackFault;
 use crate::samples::{Sample, sample};
 use crate::service::CallFault;
-use crate::world::{World, dying, of_operator};
+use crate::sniper::{NEVER, Sniper, but_renewals};
+use crate::world::World;
 
 /// Where the operator dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,27 +45,15 @@ struct Used {
 
 async fn run(sample: &Sample, crash: Crash) -> (Ending, Used) {
     let mut world = World::new(1);
-    let requests = Arc::new(AtomicUsize::new(0));
-    let die = Arc::new(Notify::new());
-    let (counted, told, leases) = (requests.clone(), die.clone(), AtomicUsize::new(0));
-    world.server.set_faults(move |info| {
-        // A Lease that is renewed for hours is crashed at its first requests alone.
-        if !of_operator(info) || (info.resource == "leases" && leases.fetch_add(1, Ordering::Relaxed) >= 6) {
-            return Fault::None;
-        }
-        let number = counted.fetch_add(1, Ordering::Relaxed) + 1;
-        match crash {
-            Crash::AtRequest(at, applied) if at == number => {
-                told.notify_one();
-                dying(applied)
-            }
-            _ => Fault::None,
-        }
-    });
-    let told = die.clone();
+    let (at, applied) = match crash {
+        Crash::AtRequest(at, applied) => (at, applied),
+        _ => (NEVER, false),
+    };
+    let sniper = Sniper::aim(&world, at, applied, but_renewals());
+    let own = sniper.clone();
     world.service.set_faults(move |number| match crash {
         Crash::AtCall(at, done) if at == number => {
-            told.notify_one();
+            own.shoot();
             if done {
                 CallFault::DieAfter
             } else {
@@ -77,10 +62,10 @@ async fn run(sample: &Sample, crash: Crash) -> (Ending, Used) {
         }
         _ => CallFault::None,
     });
-    let told = die.clone();
+    let own = sniper.clone();
     world.service.gateway.set_faults(move |number| match crash {
         Crash::AtCallback(at, taken) if at == number => {
-            told.notify_one();
+            own.shoot();
             if taken {
                 CallbackFault::DieAfter
             } else {
@@ -99,7 +84,7 @@ async fn run(sample: &Sample, crash: Crash) -> (Ending, Used) {
     loop {
         tokio::select! {
             biased;
-            () = die.notified(), if !died => {
+            () = sniper.shot(), if !died => {
                 died = true;
                 world.kill(operator).await;
                 operator = world.start();
@@ -122,7 +107,7 @@ async fn run(sample: &Sample, crash: Crash) -> (Ending, Used) {
     for _ in 0..4 {
         tokio::select! {
             biased;
-            () = die.notified(), if !died => {
+            () = sniper.shot(), if !died => {
                 died = true;
                 world.kill(operator).await;
                 operator = world.start();
@@ -140,7 +125,7 @@ async fn run(sample: &Sample, crash: Crash) -> (Ending, Used) {
         actions: world.came_of_it(),
     };
     let used = Used {
-        requests: requests.load(Ordering::Relaxed),
+        requests: sniper.seen(),
         calls: world.service.calls(),
         callbacks: world.service.gateway.calls(),
     };

@@ -1,61 +1,13 @@
-//! What goes away at the end of a time to live, and what holds everything: crashed at every request.
+//! What goes away at the end of a time to live: crashed at every request.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use holdfast::api::{OperationHistory, OperationState};
-use holdfast::controllers::HOLD_ALL_ANNOTATION;
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::world::{NAMESPACE, World, dying, of_operator};
-
-/// Kills the operator at its request number `at` among those that `counts` picks once it is armed.
-#[derive(Clone, Default)]
-struct Sniper {
-    armed: Arc<AtomicBool>,
-    seen: Arc<AtomicUsize>,
-    die: Arc<Notify>,
-}
-
-impl Sniper {
-    fn aim(
-        world: &World,
-        at: usize,
-        applied: bool,
-        counts: impl Fn(&holdfast_apiserver::RequestInfo) -> bool + Send + Sync + 'static,
-    ) -> Self {
-        let sniper = Self::default();
-        let own = sniper.clone();
-        world.server.set_faults(move |info| {
-            let counted = own.armed.load(Ordering::Relaxed) && of_operator(info) && counts(info);
-            if !counted || own.seen.fetch_add(1, Ordering::Relaxed) + 1 != at {
-                return holdfast_apiserver::Fault::None;
-            }
-            own.die.notify_one();
-            dying(applied)
-        });
-        sniper
-    }
-
-    /// Waits so long, in which the operator dies if it comes to that, and another takes its place.
-    async fn watch(&self, world: &mut World, operator: &mut usize, span: Duration) {
-        tokio::select! {
-            biased;
-            () = self.die.notified() => {
-                world.kill(*operator).await;
-                *operator = world.start();
-                sleep(span).await;
-            }
-            () = sleep(span) => {}
-        }
-    }
-}
+use crate::sniper::{NEVER, Sniper};
+use crate::world::{NAMESPACE, World};
 
 fn manifest() -> Value {
     json!({
@@ -72,13 +24,13 @@ fn manifest() -> Value {
 /// Crashes at a request between the end and a good while after the time to live. Answers how many there are.
 async fn pruned(at: usize, applied: bool) -> usize {
     let mut world = World::new(1);
-    let sniper = Sniper::aim(&world, at, applied, |info| info.resource != "leases");
     let mut operator = world.start();
     world.apply(&manifest()).await;
     world.until("it ends", |world| world.finished("pruned")).await;
     assert!(!world.server.list::<OperationHistory>().is_empty(), "it has chunks");
-    sniper.armed.store(true, Ordering::Relaxed);
-    sniper.watch(&mut world, &mut operator, Duration::from_secs(40)).await;
+    let sniper = Sniper::aim(&world, at, applied, |info| info.resource != "leases");
+    let a_while = async |_: &World| sleep(Duration::from_secs(40)).await;
+    sniper.watch(&mut world, &mut operator, a_while).await;
     let status = world.operation("pruned").status.unwrap();
     assert_eq!(status.compacted, Some(true), "{at}, {applied}");
     assert_eq!(
@@ -101,95 +53,16 @@ async fn pruned(at: usize, applied: bool) -> usize {
     assert_eq!(world.operation("pruned").status, Some(status));
     world.check();
     world.kill_all().await;
-    sniper.seen.load(Ordering::Relaxed)
+    sniper.seen()
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_compacted_loses_its_chunks_and_keeps_its_outcome_wherever_the_operator_dies() {
-    let requests = pruned(usize::MAX, false).await;
+    let requests = pruned(NEVER, false).await;
     assert!(requests > 3, "only {requests} requests");
     for at in 1..=requests {
         for applied in [false, true] {
             pruned(at, applied).await;
-        }
-    }
-}
-
-/// An etcd is restored while an operation waits; the operator dies at a write from then on. Whatever happens, everything is
-/// held until a person takes the annotation away. Answers how many writes there are.
-async fn restored(at: usize, applied: bool) -> usize {
-    let mut world = World::new(1);
-    let sniper = Sniper::aim(&world, at, applied, |info| info.resource != "events" && info.is_write());
-    let mut operator = world.start();
-    let napping = json!({
-        "apiVersion": "holdfast.dev/v1alpha1", "kind": "CloudOperation",
-        "metadata": {"name": "timer", "namespace": NAMESPACE},
-        "spec": {"steps": [
-            {"name": "before", "http": {"method": "POST", "url": "http://inventory.prod/before"}},
-            {"name": "nap", "wait": {"duration": "30s"}},
-            {"name": "after", "http": {"method": "POST", "url": "http://inventory.prod/slow/after/5000"}},
-        ]},
-    });
-    world.apply(&napping).await;
-    let begun = |world: &World| {
-        world
-            .operation("timer")
-            .status
-            .is_some_and(|status| status.steps.len() == 2)
-    };
-    world.until("the nap has begun", begun).await;
-    sleep(Duration::from_secs(3)).await;
-    let snapshot = world.server.revision();
-    world
-        .until("the nap is over and the next call made", |world| {
-            world.service.calls() == 2
-        })
-        .await;
-    world.server.rewind(snapshot);
-    sniper.armed.store(true, Ordering::Relaxed);
-    sniper.watch(&mut world, &mut operator, Duration::from_secs(30)).await;
-    sleep(Duration::from_secs(60)).await;
-    let leases: Api<Lease> = Api::namespaced(world.server.client("admin"), "holdfast-system");
-    let held = leases
-        .get("holdfast")
-        .await
-        .unwrap()
-        .annotations()
-        .contains_key(HOLD_ALL_ANNOTATION);
-    // The one that saw it may have died with what it saw before it could write it down: then nobody can know, and the step
-    // is made again under its key. What was written down holds.
-    if held {
-        assert_eq!(
-            world.service.calls(),
-            2,
-            "{at}, {applied}: something was sent while everything is held"
-        );
-        assert!(!world.finished("timer"));
-        let release = Patch::Merge(json!({"metadata": {"annotations": {HOLD_ALL_ANNOTATION: null}}}));
-        leases
-            .patch("holdfast", &PatchParams::default(), &release)
-            .await
-            .unwrap();
-    } else {
-        assert!(at != usize::MAX, "it was never held");
-    }
-    world.until("the operation ends", |world| world.finished("timer")).await;
-    assert_eq!(world.state("timer"), Some(OperationState::Succeeded));
-    assert!(
-        world.service.effects().values().all(|times| *times == 1),
-        "{at}, {applied}"
-    );
-    world.kill_all().await;
-    sniper.seen.load(Ordering::Relaxed)
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_holds_everything_after_a_restore_survives_a_crash_at_every_write_around_it() {
-    let requests = restored(usize::MAX, false).await;
-    assert!(requests > 3, "only {requests} requests");
-    for at in 1..=requests {
-        for applied in [false, true] {
-            restored(at, applied).await;
         }
     }
 }

@@ -1,19 +1,18 @@
 //! Schedules: exactly one operation for each due time, whatever crashes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use holdfast::api::{CloudOperation, OperationSchedule, OperationState, SCHEDULED_AT_ANNOTATION};
-use holdfast_apiserver::{Fault, Verb};
+use holdfast_apiserver::{Fault, RequestInfo, Verb};
+use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::world::{NAMESPACE, World, dying, of_operator};
+use crate::sniper::{NEVER, Sniper, but_renewals};
+use crate::world::{NAMESPACE, World, of_operator};
 
 const QUICK: &str = "{steps: [{name: call, http: {method: POST, url: 'http://inventory.prod/called'}}]}";
 const SLOW: &str = "{steps: [{name: nap, wait: {duration: 25m}}]}";
@@ -108,30 +107,15 @@ async fn it_starts_an_operation_at_each_due_time_and_costs_nothing_between() {
 /// Three due times with a policy that waits, a backfill, and limits that delete; the operator dies at request number n.
 async fn crash_at(number: usize, applied: bool) -> (BTreeMap<String, usize>, usize, usize) {
     let mut world = World::new(1);
-    let (requests, die) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-    let (counted, told, leases) = (requests.clone(), die.clone(), AtomicUsize::new(0));
-    world.server.set_faults(move |info| {
-        if !of_operator(info) || (info.resource == "leases" && leases.fetch_add(1, Ordering::Relaxed) >= 6) {
-            return Fault::None;
-        }
-        if counted.fetch_add(1, Ordering::Relaxed) + 1 != number {
-            return Fault::None;
-        }
-        told.notify_one();
-        dying(applied)
-    });
+    let but_renewals = but_renewals();
+    let counts = move |info: &RequestInfo| info.resource != "events" && but_renewals(info); // Events decide nothing
+    let sniper = Sniper::aim(&world, number, applied, counts);
     let fields = "concurrencyPolicy: BufferAll, catchUpWindow: 5m, successfulHistoryLimit: 0,
         backfill: [{from: '2026-11-23T10:00:00Z', to: '2026-11-23T10:01:00Z'}]";
     put_every("1-3", &world, fields, QUICK);
-    let operator = world.start();
-    tokio::select! {
-        biased;
-        () = die.notified() => {
-            world.kill(operator).await;
-            world.start();
-        }
-        () = until_minute(&world, 4) => {}
-    }
+    let mut operator = world.start();
+    let first_three = async |world: &World| until_minute(world, 4).await;
+    sniper.watch(&mut world, &mut operator, first_three).await;
     until_minute(&world, 6).await;
     let left = world.server.list::<CloudOperation>().len();
     assert_eq!(left, 0, "all ended, and none is to be kept");
@@ -145,13 +129,13 @@ async fn crash_at(number: usize, applied: bool) -> (BTreeMap<String, usize>, usi
     let effects = world.service.effects()["/called"];
     world.check();
     world.kill_all().await;
-    (created(&world), effects, requests.load(Ordering::Relaxed))
+    (created(&world), effects, sniper.seen())
 }
 
 #[tokio::test(start_paused = true)]
 async fn crashed_at_every_request_each_due_time_has_exactly_one_operation() {
     let expected = once(&["00:01", "00:02", "00:03", "10:01"]);
-    let (created, effects, requests) = crash_at(usize::MAX, false).await;
+    let (created, effects, requests) = crash_at(NEVER, false).await;
     assert_eq!((&created, effects), (&expected, 4));
     assert!(requests > 40, "only {requests} requests");
     for number in 1..=requests {
@@ -180,6 +164,73 @@ async fn two_operators_and_lost_answers_start_no_due_time_twice() {
     until_minute(&world, 59).await;
     assert_eq!(created(&world), once(&["00:10", "00:20", "00:30", "00:40", "00:50"]));
     world.check();
+    world.kill_all().await;
+}
+
+/// What Events say of the schedule: type, reason, note, and which operation they are about.
+fn events(world: &World) -> Vec<(String, String, String, Option<String>)> {
+    let events = world.server.list::<Event>().into_iter();
+    let of_schedules = events.filter(|event| {
+        let regarding = event.regarding.clone().unwrap_or_default();
+        (regarding.kind.as_deref(), regarding.name.as_deref()) == (Some("OperationSchedule"), Some("often"))
+    });
+    let text = |text: Option<String>| text.unwrap_or_default();
+    let mut said: Vec<_> = of_schedules
+        .map(|event| {
+            let about = event.related.and_then(|related| related.name);
+            (text(event.type_), text(event.reason), text(event.note), about)
+        })
+        .collect();
+    said.sort();
+    said
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_say_what_was_started_skipped_and_missed_and_what_is_wrong() {
+    let mut world = World::new(1);
+    let operator = world.start();
+    put(&world, "", SLOW);
+    until_minute(&world, 22).await;
+    let name = world.server.list::<CloudOperation>()[0].name_any();
+    let started = (
+        "Normal".to_owned(),
+        "Started".to_owned(),
+        format!("CloudOperation {name} was created; it was due at 2026-11-24T00:10:00.000Z"),
+        Some(name),
+    );
+    let skipped = (
+        "Normal".to_owned(),
+        "Skipped".to_owned(),
+        "1 of the due times up to 2026-11-24T00:20:00.000Z was skipped: another operation of the schedule was under way, or waited, and spec.concurrencyPolicy says so".to_owned(),
+        None,
+    );
+    assert_eq!(events(&world), [skipped, started]);
+
+    world.kill(operator).await;
+    until_minute(&world, 65).await;
+    world.start();
+    until_minute(&world, 66).await;
+    let missed = events(&world).pop().unwrap();
+    assert_eq!((&*missed.0, &*missed.1), ("Warning", "Missed"));
+    assert!(
+        missed
+            .2
+            .starts_with("4 of the due times up to 2026-11-24T01:00:00.000Z were missed: "),
+        "{missed:?}"
+    );
+
+    patch(&world, json!({"spec": {"schedule": "0 25 * * *"}})).await;
+    until_minute(&world, 67).await;
+    let mut said = events(&world);
+    assert_eq!(said.len(), 4, "{said:?}");
+    said.retain(|event| event.1 == "Invalid");
+    assert!(
+        said[0].0 == "Warning"
+            && said[0]
+                .2
+                .starts_with("spec.schedule: \"0 25 * * *\": the hour is \"25\""),
+        "{said:?}"
+    );
     world.kill_all().await;
 }
 

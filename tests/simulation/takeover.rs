@@ -7,8 +7,8 @@ use holdfast::controllers::HOLD_ALL_ANNOTATION;
 use holdfast_apiserver::{Fault, Verb};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -27,16 +27,11 @@ fn events(world: &World, name: &str) -> Vec<HistoryEvent> {
 }
 
 /// A world whose operation waits for its timer.
-async fn napping() -> World {
+pub async fn napping() -> World {
     let mut world = World::new(1);
     world.start();
     world.apply(&sample("timer").manifest).await;
-    let begun = |world: &World| {
-        world
-            .operation("timer")
-            .status
-            .is_some_and(|status| status.steps.len() == 2)
-    };
+    let begun = |world: &World| world.state("timer") == Some(OperationState::Waiting);
     world.until("the nap has begun", begun).await;
     world
 }
@@ -353,35 +348,5 @@ async fn an_idle_operation_costs_no_request() {
         .cloned()
         .collect();
     assert!(idle.is_empty(), "{idle:?}");
-    world.kill_all().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_restored_etcd_holds_everything_until_a_person_has_looked() {
-    let mut world = napping().await;
-    sleep(Duration::from_secs(3)).await;
-    let snapshot = world.server.revision();
-    world
-        .until("the nap is over and the next call made", |world| {
-            world.service.calls() == 2
-        })
-        .await;
-    world.server.rewind(snapshot);
-    sleep(Duration::from_secs(1200)).await;
-    assert_eq!(world.service.calls(), 2, "nothing is sent while everything is held");
-    assert!(!world.finished("timer"));
-    let lease: Lease = world.server.get("holdfast-system", "holdfast").unwrap();
-    let why = &lease.annotations()[HOLD_ALL_ANNOTATION];
-    assert!(why.contains("went backwards"), "{why}");
-
-    let leases: Api<Lease> = Api::namespaced(world.server.client("admin"), "holdfast-system");
-    let release = Patch::Merge(json!({"metadata": {"annotations": {HOLD_ALL_ANNOTATION: null}}}));
-    leases
-        .patch("holdfast", &PatchParams::default(), &release)
-        .await
-        .unwrap();
-    world.until("the operation ends", |world| world.finished("timer")).await;
-    assert_eq!(world.state("timer"), Some(OperationState::Succeeded));
-    assert!(world.service.effects().values().all(|times| *times == 1));
     world.kill_all().await;
 }

@@ -2,20 +2,18 @@
 //! the operator, or to the copy that was kept.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use holdfast::api::{CloudOperation, OperationHistory, OperationState, OperationTemplate};
-use holdfast_apiserver::{Fault, Verb};
+use holdfast_apiserver::Verb;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use crate::samples::sample;
-use crate::world::{NAMESPACE, World, dying, of_operator};
+use crate::sniper::Sniper;
+use crate::world::{NAMESPACE, World};
 
 /// Another workflow under the template's name.
 fn changed() -> Value {
@@ -81,24 +79,13 @@ async fn what_was_pinned_before_a_crash_is_what_runs_and_else_what_is_there_then
         for number in 1.. {
             for applied in [false, true] {
                 let mut world = World::new(1);
-                let (requests, die) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-                let (counted, told) = (requests.clone(), die.clone());
-                world.server.set_faults(move |info| {
-                    if !of_operator(info)
-                        || !info.resource.starts_with("operation") && info.resource != "cloudoperations"
-                    {
-                        return Fault::None;
-                    }
-                    if counted.fetch_add(1, Ordering::Relaxed) + 1 != number {
-                        return Fault::None;
-                    }
-                    told.notify_one();
-                    dying(applied)
+                let sniper = Sniper::aim(&world, number, applied, |info| {
+                    info.resource.starts_with("operation") || info.resource == "cloudoperations"
                 });
                 let operator = world.start();
                 world.apply_sample(&sample("template")).await;
                 tokio::select! {
-                    () = die.notified() => {}
+                    () = sniper.shot() => {}
                     () = world.until("it ends", |world| world.finished("template")) => {}
                 }
                 let all_seen = world.finished("template");

@@ -209,7 +209,7 @@ async fn a_failed_operation_is_retried_under_a_new_key_and_a_backoff_is_ended_by
     );
     assert_eq!(
         world.asked("failed", "retry: {}").await,
-        (Applied, "call runs again".into())
+        (Applied, "call runs again, under a new key".into())
     );
     // The service fails the first request of each key.
     let again = world
@@ -297,7 +297,12 @@ async fn what_is_stuck_is_completed_failed_skipped_or_retried_by_a_person() {
             OperationState::Succeeded,
             "step pay was skipped",
         ),
-        ("retried", "retry: {}", OperationState::Succeeded, "pay runs again"),
+        (
+            "retried",
+            "retry: {}",
+            OperationState::Succeeded,
+            "pay runs again, under the same key",
+        ),
     ] {
         assert_eq!(world.asked(name, verb).await, (Applied, message.into()), "{name}");
         world.ends(name, state).await;

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{Act, CONFLICT_TRIES, Done, presented};
 use crate::activities::call::{CallError, JSON, Verb, request};
-use crate::api::{Delete, Evict, ResourceRef};
+use crate::api::{Delete, Evict};
 use crate::engine::{AttemptFailure, RetryAdvice};
 
 /// Deletes the object that is there now: not one that takes its name meanwhile.
@@ -40,14 +40,7 @@ pub async fn delete(act: Act<'_>, delete: &Delete) -> Done {
 
 /// Evicts the Pod that is there now, if disruption budgets have room.
 pub async fn evict(act: Act<'_>, evict: &Evict) -> Done {
-    let pod = act
-        .object(&ResourceRef {
-            api_version: "v1".into(),
-            kind: "Pod".into(),
-            name: evict.pod.clone(),
-            namespace: evict.namespace.clone(),
-        })
-        .await?;
+    let pod = act.object(&evict.pod()).await?;
     let target = pod.target();
     let seen = match act.read(&target).await {
         Ok(seen) => seen,

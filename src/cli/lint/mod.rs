@@ -277,7 +277,7 @@ mod tests {
 21: spec: steps is missing
 23: spec.step: unknown field; did you mean steps?
 32: spec.input.size: 12 is greater than the maximum of 10
-38: spec.schedule: \"0 25 * * *\": failed to parse crontab expression: 0 25 * * * ^ value must be in range 0..=23; found 25
+38: spec.schedule: \"0 25 * * *\": the hour is \"25\", but 0 to 23 is expected: one, several (1,2), a range (1-5), all (*) or every so many (*/2)
 43: spec.operation.spec.input.group: the template requires it
 51: spec.timeZone: there is no time zone \"Europe/Berln\": write it as Europe/Berlin
 56: spec.operation.spec.steps[0].set.v: invalid expression: `${` has no matching `}`; write $${ for a literal ${ (in: ${input.)

@@ -10,12 +10,12 @@ use http::{Method, Request, Uri};
 use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tower::BoxError;
 
 use crate::activities::discovery::Discovery;
 use crate::activities::{AttemptContext, Claim, job, kubernetes, operation};
-use crate::api::{self, Get, Kubernetes, ResourceRef, StepType};
+use crate::api::{Evict, Get, Kubernetes, ResourceRef, StepType};
 use crate::cli::diff::{Difference, Others, differences};
 use crate::engine::expression::Scope;
 use crate::engine::{AttemptFailure, IdempotencyKey, Identity, Outcome};
@@ -191,41 +191,28 @@ fn as_the_user(failure: AttemptFailure) -> AttemptFailure {
 
 /// The object that a request writes, if it is a write.
 fn written(request: &Kubernetes) -> Option<ResourceRef> {
-    let of = |manifest: &serde_json::Map<String, Value>| {
-        let text = |pointer: &[&str]| {
-            let found = pointer[1..]
-                .iter()
-                .try_fold(manifest.get(pointer[0])?, |value, key| value.get(*key));
-            found?.as_str().map(str::to_owned)
-        };
-        Some(ResourceRef {
-            api_version: text(&["apiVersion"])?,
-            kind: text(&["kind"])?,
-            name: text(&["metadata", "name"])?,
-            namespace: text(&["metadata", "namespace"]),
-        })
-    };
-    let api::Kubernetes {
-        apply,
-        create,
-        patch,
-        scale,
-        delete,
-        evict,
-        ..
-    } = request;
-    let pod = |evict: &api::Evict| ResourceRef {
-        api_version: "v1".into(),
-        kind: "Pod".into(),
-        name: evict.pod.clone(),
-        namespace: evict.namespace.clone(),
-    };
-    None.or_else(|| apply.as_ref().map(|apply| of(&apply.manifest).unwrap_or_default()))
-        .or_else(|| create.as_ref().map(|create| of(&create.manifest).unwrap_or_default()))
-        .or_else(|| patch.as_ref().map(|patch| patch.resource.clone()))
-        .or_else(|| scale.as_ref().map(|scale| scale.resource.clone()))
-        .or_else(|| delete.as_ref().map(|delete| delete.resource.clone()))
-        .or_else(|| evict.as_ref().map(pod))
+    let manifest = request.apply.as_ref().map(|apply| &apply.manifest);
+    let manifest = manifest.or(request.create.as_ref().map(|create| &create.manifest));
+    let resource = request.patch.as_ref().map(|patch| &patch.resource);
+    let resource = resource
+        .or(request.scale.as_ref().map(|scale| &scale.resource))
+        .or(request.delete.as_ref().map(|delete| &delete.resource));
+    manifest
+        .map(|manifest| named_by(manifest).unwrap_or_default())
+        .or_else(|| resource.cloned())
+        .or_else(|| request.evict.as_ref().map(Evict::pod))
+}
+
+/// The object that a manifest is of.
+fn named_by(manifest: &Map<String, Value>) -> Option<ResourceRef> {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+    let metadata = manifest.get("metadata")?;
+    Some(ResourceRef {
+        api_version: text(manifest.get("apiVersion"))?,
+        kind: text(manifest.get("kind"))?,
+        name: text(metadata.get("name"))?,
+        namespace: text(metadata.get("namespace")),
+    })
 }
 
 /// An object without what every write changes, and what this one leaves behind of itself.

@@ -1,8 +1,36 @@
 //! What people take back: steps that ended badly run again, are skipped, or are gone back to; and with them the operation.
 
+use std::fmt;
+
 use super::actions::Verdict;
 use super::*;
 use crate::api::{RetryStep, WithOutput};
+
+/// Under which idempotency keys steps run again: what they did before is done anew under a new one, and recognised under the
+/// same. Those that call nothing have none.
+#[derive(Default)]
+struct Keys {
+    same: Vec<String>,
+    new: Vec<String>,
+}
+
+impl fmt::Display for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.same.as_slice(), self.new.as_slice()) {
+            ([], []) => Ok(()),
+            ([_], []) => f.write_str(", under the same key"),
+            (_, []) => f.write_str(", under the same keys"),
+            ([], [_]) => f.write_str(", under a new key"),
+            ([], _) => f.write_str(", under new keys"),
+            (same, new) => write!(
+                f,
+                ": {} under the same key, {} under a new one",
+                same.join(", "),
+                new.join(", ")
+            ),
+        }
+    }
+}
 
 impl Pass<'_> {
     pub(super) fn skip(&mut self, workflow: &Workflow, skip: &WithOutput) -> Verdict {
@@ -77,16 +105,20 @@ impl Pass<'_> {
             self.may_reopen(workflow)?;
         }
         self.status.epoch += 1;
+        let mut keys = Keys::default();
         for name in &positions {
-            self.run_again(workflow, name, new_key);
+            self.run_again(workflow, name, new_key, &mut keys);
         }
         if ended {
-            self.reopen(workflow);
+            let with_them = self.reopen(workflow);
+            if names.is_empty() {
+                keys = with_them;
+            }
         }
         Ok(match names.as_slice() {
-            [] => "what was ended before its time runs again".into(),
+            [] => format!("what was ended before its time runs again{keys}"),
             names => format!(
-                "{} {} again",
+                "{} {} again{keys}",
                 names.join(", "),
                 if names.len() == 1 { "runs" } else { "run" }
             ),
@@ -162,11 +194,11 @@ impl Pass<'_> {
 
     /// Lets a step run again: under its key where it isn't known whether its last attempt had its effect, unless the
     /// person wants another; else from its beginning, under the new epoch.
-    fn run_again(&mut self, workflow: &Workflow, name: &str, new_key: bool) {
+    fn run_again(&mut self, workflow: &Workflow, name: &str, new_key: bool, keys: &mut Keys) {
         let Ok(i) = self.position(name) else { return };
         let step = &mut self.status.steps[i];
         if step.items.is_some() || is_group(step) {
-            self.run_parts_again(workflow, name, new_key);
+            self.run_parts_again(workflow, name, new_key, keys);
             return self.reopen_around(workflow, name);
         }
         let attempts = matches!(
@@ -174,6 +206,7 @@ impl Pass<'_> {
             StepType::Http | StepType::Kubernetes | StepType::Job | StepType::Operation
         );
         if step.maybe_done && !new_key && attempts {
+            keys.same.push(name.to_owned());
             // Deadlines begin anew.
             step.failure = None;
             step.end_time = None;
@@ -183,8 +216,17 @@ impl Pass<'_> {
             step.lost = step.attempt;
             let deadline = workflow.step(name).and_then(|flow| schedule_to_close(&flow.spec));
             step.deadline = deadline.map(|most| self.now.plus(most));
-            self.attempt(workflow, i, retry_event(workflow, name));
+            if self.is_idle() {
+                self.status.steps[i].next_attempt_time = Some(self.now);
+                let message = "its next attempt starts once the operation goes on";
+                self.advance(i, StepEvent::Postpone, HistoryEvent::StepWaiting, message);
+            } else {
+                self.attempt(workflow, i, retry_event(workflow, name));
+            }
         } else {
+            if attempts {
+                keys.new.push(name.to_owned());
+            }
             self.status.steps.remove(i);
             if let (list, Some(index)) = split_item(name)
                 && let Some(list) = self.status.steps.iter_mut().find(|step| step.name == list)
@@ -197,7 +239,7 @@ impl Pass<'_> {
     }
 
     /// Lets what ended badly in a list or a group run again; and the list or group go on.
-    fn run_parts_again(&mut self, workflow: &Workflow, whole: &str, new_key: bool) {
+    fn run_parts_again(&mut self, workflow: &Workflow, whole: &str, new_key: bool, keys: &mut Keys) {
         let ended_badly = |step: &&StepStatus| {
             let is_part = match split_item(&step.name) {
                 (list, Some(_)) => list == whole,
@@ -208,7 +250,7 @@ impl Pass<'_> {
         let parts = self.status.steps.iter().filter(ended_badly);
         let parts: Vec<String> = parts.map(|step| step.name.clone()).collect();
         for part in parts {
-            self.run_again(workflow, &part, new_key);
+            self.run_again(workflow, &part, new_key, keys);
         }
         self.go_on(workflow, whole);
     }
@@ -245,7 +287,9 @@ impl Pass<'_> {
     }
 
     /// Lets an operation go on that had ended or was ending: what was ended before its time, or at the end, runs again.
-    fn reopen(&mut self, workflow: &Workflow) {
+    /// Answers under which keys the first of these do.
+    fn reopen(&mut self, workflow: &Workflow) -> Keys {
+        let mut keys = Keys::default();
         let again: Vec<String> = self
             .status
             .steps
@@ -254,7 +298,7 @@ impl Pass<'_> {
             .map(|step| step.name.clone())
             .collect();
         for name in again {
-            self.run_again(workflow, &name, false);
+            self.run_again(workflow, &name, false, &mut keys);
         }
         self.status
             .steps
@@ -277,6 +321,7 @@ impl Pass<'_> {
             .timeout
             .as_ref()
             .map(|timeout| self.now.plus(timeout.get()));
+        keys
     }
 
     pub(super) fn reset(&mut self, workflow: &Workflow, name: &str) -> Verdict {

@@ -125,7 +125,7 @@ impl<'a> Pass<'a> {
         }
         self.decide_actions();
         let held = self.hold();
-        let idle = held || self.inputs.draining;
+        let idle = self.is_idle();
         if !idle {
             self.take_received(workflow); // what came in time counts, though its time has passed by now
         }
@@ -211,6 +211,11 @@ impl<'a> Pass<'a> {
     fn is_held(&self) -> bool {
         let namespace = self.inputs.namespace_hold;
         self.inputs.spec.suspend == Some(true) || namespace.is_some_and(|hold| hold.until.is_none())
+    }
+
+    /// True while no attempt may start.
+    fn is_idle(&self) -> bool {
+        self.is_held() || self.inputs.draining
     }
 
     /// For how long the operation was held since the last write, whoever held it.

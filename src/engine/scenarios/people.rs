@@ -169,7 +169,10 @@ fn a_failed_operation_is_retried_days_later_under_a_new_key() {
     let first = key(&case);
     case.now = case.now.plus(72 * 3600 * SECOND);
     let (state, message) = case.asks(json!({"retry": {}}));
-    assert_eq!((state, message.as_str()), (Applied, "resize runs again"));
+    assert_eq!(
+        (state, message.as_str()),
+        (Applied, "resize runs again, under a new key")
+    );
     case.assert_state(Running).assert_step("resize", StepState::Running, 1);
     assert_ne!(key(&case), first, "the outcome was definite");
     assert_eq!(case.status.deadline, Some(case.now.plus(3600 * SECOND)));
@@ -184,13 +187,41 @@ fn a_retry_after_an_unknown_outcome_keeps_the_key_unless_told_otherwise() {
     let spec = "steps: [{name: once, idempotent: false, http: {method: POST, url: 'http://x'}}]";
     let mut case = case(spec);
     case.visit().fail("once", no_answer()).assert_state(Stuck);
-    case.asks(json!({"retry": {"step": "once"}}));
+    let (_, message) = case.asks(json!({"retry": {"step": "once"}}));
+    assert_eq!(message, "once runs again, under the same key");
     case.assert_step("once", StepState::Running, 2);
     assert_eq!(case.step("once").epoch, 0);
-    case.fail("once", no_answer())
+    let (_, message) = case
+        .fail("once", no_answer())
         .asks(json!({"retry": {"step": "once", "newKey": true}}));
+    assert_eq!(message, "once runs again, under a new key");
     case.assert_step("once", StepState::Running, 1);
     assert_eq!(case.step("once").epoch, 2);
+}
+
+#[test]
+fn a_retry_says_under_which_key_each_of_several_steps_runs_again() {
+    let both = |fails: fn() -> AttemptFailure| {
+        let mut case = case(
+            "
+order: Graph
+steps:
+- {name: unknown, retry: {maximumAttempts: 1}, http: {method: POST, url: 'http://x'}}
+- {name: other, retry: {maximumAttempts: 1}, http: {method: POST, url: 'http://y'}}
+- {name: gate, assert: 'false'}
+",
+        );
+        case.visit();
+        case.fail("unknown", no_answer())
+            .fail("other", fails())
+            .assert_state(Failed);
+        case.asks(json!({"retry": {}})).1
+    };
+    assert_eq!(
+        both(refused),
+        "unknown, other, gate run again: unknown under the same key, other under a new one"
+    );
+    assert_eq!(both(no_answer), "unknown, other, gate run again, under the same keys");
 }
 
 #[test]
@@ -338,6 +369,47 @@ pub fn what_was_ended_with_its_operation_may_be_skipped() {
     assert_eq!(case.asks(json!({"skip": {"step": "b"}})).0, Applied);
     case.assert_step("b", StepState::Skipped, 0);
     case.assert_state(Failed);
+}
+
+#[test]
+pub fn a_retry_of_one_that_is_held_starts_once_it_goes_on() {
+    let call = "http: {method: POST, url: 'http://x'}";
+    let failed = format!("steps: [{{name: call, retry: {{maximumAttempts: 1}}, {call}}}]");
+    let undecided = format!("steps: [{{name: call, idempotent: false, {call}}}]");
+    let timed_out = format!("steps: [{{name: call, timeouts: {{scheduleToClose: 4m}}, {call}}}]");
+    let cancelled = format!("{{order: Graph, steps: [{{name: call, {call}}}, {{name: other, {call}}}]}}");
+    for (spec, state) in [
+        (failed, StepState::Failed),
+        (undecided, StepState::Undecided),
+        (timed_out, StepState::TimedOut),
+        (cancelled, StepState::Cancelled),
+    ] {
+        let mut case = case(&spec);
+        case.visit().fail("call", no_answer());
+        match state {
+            StepState::TimedOut => {
+                case.later(300 * SECOND);
+            }
+            StepState::Cancelled => {
+                case.fail("other", refused());
+            }
+            _ => {}
+        }
+        let attempt = case.step("call").attempt;
+        case.assert_step("call", state, attempt);
+        case.spec.suspend = Some(true);
+        assert_eq!(case.asks(json!({"retry": {}})).0, Applied);
+        case.assert_state(Suspended)
+            .assert_step("call", StepState::BackingOff, attempt);
+        assert_eq!(case.work, vec![], "{state:?}");
+        case.spec.suspend = None;
+        case.visit().assert_step("call", StepState::Running, attempt + 1);
+        assert_eq!(case.step("call").epoch, 0, "under the same key");
+        if state == StepState::Cancelled {
+            case.succeed("other", nothing());
+        }
+        case.succeed("call", nothing()).assert_state(Succeeded);
+    }
 }
 
 #[test]

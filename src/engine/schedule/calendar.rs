@@ -51,13 +51,8 @@ impl Calendar {
             );
             return Err(invalid("spec.schedule", message));
         }
-        let mut options = ParseOptions::default();
-        options.fallback_timezone_option = FallbackTimezoneOption::UTC;
-        let cron = parse_crontab_with(&fields.join(" "), options).map_err(|error| {
-            let text = error.to_string();
-            let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-            invalid("spec.schedule", format!("{schedule:?}: {}", lines.join(" ")))
-        })?;
+        let cron = read(&fields)
+            .ok_or_else(|| invalid("spec.schedule", format!("{schedule:?}: {}", what_is_wrong(&fields))))?;
         Ok(Self {
             text: format!("{} {name}", fields.join(" ")),
             cron,
@@ -136,6 +131,38 @@ impl Calendar {
     pub fn before_all_within(&self, begin: Time, jitter: Option<&api::Duration>) -> Time {
         let most = jitter.map(|jitter| jitter.get()).unwrap_or_default();
         begin.minus(most + Duration::from_millis(1))
+    }
+}
+
+/// The fields of an expression, and what each may name.
+const FIELDS: [(&str, &str); 5] = [
+    ("minute", "0 to 59"),
+    ("hour", "0 to 23"),
+    ("day of the month", "1 to 31"),
+    ("month", "1 to 12 or JAN to DEC"),
+    ("day of the week", "0 to 7 or SUN to SAT"),
+];
+
+fn read(fields: &[&str]) -> Option<Crontab> {
+    let mut options = ParseOptions::default();
+    options.fallback_timezone_option = FallbackTimezoneOption::UTC;
+    parse_crontab_with(&fields.join(" "), options).ok()
+}
+
+/// What is wrong with an expression of five fields that can't be read: the first of them that can't be read alone.
+fn what_is_wrong(fields: &[&str]) -> String {
+    let alone = |i: usize| {
+        let mut fields_of_it = ["*"; FIELDS.len()];
+        fields_of_it[i] = fields[i];
+        read(&fields_of_it)
+    };
+    let wrong = FIELDS.iter().enumerate().find(|(i, _)| alone(*i).is_none());
+    match wrong {
+        Some((i, (name, takes))) => format!(
+            "the {name} is {:?}, but {takes} is expected: one, several (1,2), a range (1-5), all (*) or every so many (*/2)",
+            fields[i]
+        ),
+        None => "its fields don't go together".into(),
     }
 }
 

@@ -139,7 +139,25 @@ fn what_is_wrong_is_named() {
         "spec.timeZone: there is no time zone \"Europe/Berlinn\": write it as Europe/Berlin"
     );
     assert!(wrong("0 3 * *", None).starts_with("spec.schedule: \"0 3 * *\" has 4 fields"));
-    assert!(wrong("61 3 * * *", None).starts_with("spec.schedule: \"61 3 * * *\": "));
+    let how = "one, several (1,2), a range (1-5), all (*) or every so many (*/2)";
+    for (schedule, what) in [
+        ("61 3 * * *", "the minute is \"61\", but 0 to 59 is expected"),
+        ("0 3,25 * * *", "the hour is \"3,25\", but 0 to 23 is expected"),
+        ("0 3 0 * *", "the day of the month is \"0\", but 1 to 31 is expected"),
+        (
+            "0 3 * Juli *",
+            "the month is \"Juli\", but 1 to 12 or JAN to DEC is expected",
+        ),
+        (
+            "0 3 * * 5-",
+            "the day of the week is \"5-\", but 0 to 7 or SUN to SAT is expected",
+        ),
+    ] {
+        assert_eq!(
+            wrong(schedule, None),
+            format!("spec.schedule: {schedule:?}: {what}: {how}")
+        );
+    }
 }
 
 #[test]
