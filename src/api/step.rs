@@ -72,7 +72,8 @@ pub struct Step {
     pub timeouts: Option<Timeouts>,
 
     /// True for a call that is cheap and can be repeated: its start is not recorded for itself, its result with the next
-    /// thing that is. After a crash before that it is made again, under the same idempotency key.
+    /// thing that is, nor is the start of an operation that begins with it. After a crash before that it is made again,
+    /// under the same idempotency key. One that takes longer than two seconds is recorded as any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<bool>,
 

@@ -1,5 +1,5 @@
 //! One pass over one operation: read, decide, write, act. The order is the guarantee: nothing is done that an accepted
-//! write doesn't say.
+//! write doesn't say, but for local steps, which can be done again; their write follows.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +8,7 @@ use std::time::Duration;
 use kube::api::{DeleteParams, Preconditions};
 use kube::runtime::controller::Action;
 use kube::{Api, Client, ResourceExt};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::actions::Actions;
@@ -15,7 +16,7 @@ use super::admission::{Admission, Admitted};
 use super::cached::Cached;
 use super::clock::Clock;
 use super::events::Events;
-use super::executor::Executor;
+use super::executor::{Executor, Unwritten};
 use super::histories::Histories;
 use super::journal::{Appended, Journal, JournalError};
 use super::metrics::Metrics;
@@ -176,7 +177,19 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
             error,
         })?;
         let actions = context.actions.on(&identity.namespace, &identity.name);
+        let hold = context.namespaces.hold(&identity.namespace);
+        let limited = context.namespaces.max_operations(&identity.namespace).is_some();
+        let draining = *context.draining.borrow();
+        let unwritten = context.executor.unwritten(operation);
         let (resolved, mut waits) = resolve(operation, &status, &actions, &context, now).await?;
+        let held = hold.is_some_and(|hold| hold.until.is_none());
+        // What stayed unwritten is written first, so that whatever is decided now is decided on it as on what was done.
+        let overdue = unwritten.as_ref().filter(|unwritten| {
+            let changed = unwritten.from.metadata.generation != operation.metadata.generation;
+            let counts = limited && status.start_time.is_none();
+            let something_else = changed || held || counts || draining || waits.is_some() || !actions.is_empty();
+            something_else || unwritten.since.elapsed() >= engine::STAYS_UNWRITTEN
+        });
         let spec = resolved.as_ref().map_or(&operation.spec, |resolved| &resolved.spec);
         let digest = engine::spec_digest(spec);
         let mut workflow = match resolved.as_ref().and_then(|resolved| resolved.invalid.clone()) {
@@ -186,8 +199,7 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
         let mut refused = None;
         if waits.is_some() {
             context.admission.leave(operation); // it takes no turn from another meanwhile
-        } else if workflow.is_ok() {
-            let draining = *context.draining.borrow();
+        } else if workflow.is_ok() && overdue.is_none() {
             let admitted = context.admission.admit(operation, &status, &actions, draining, now);
             match admitted.await.map_err(|error| ReconcileError::Lock {
                 name: operation.name_any(),
@@ -201,10 +213,21 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
             }
         }
         // What arrived for one that waits is applied once it goes on.
-        let waiting = waits.is_some();
-        let taken = if waiting { 0 } else { results.len() };
-        let decision = match waits {
-            Some((state, message, again)) => Decision {
+        let waiting = waits.is_some() && overdue.is_none();
+        let taken = match (overdue, &waits) {
+            (Some(unwritten), _) => unwritten.results,
+            (None, Some(_)) => 0,
+            (None, None) => results.len(),
+        };
+        let decision = match (overdue, waits) {
+            (Some(unwritten), _) => Decision {
+                status: unwritten.decided.status.clone().unwrap_or_default(),
+                durable: true,
+                work: unwritten.work.clone(),
+                wake: Some(now),
+                delete: false,
+            },
+            (None, Some((state, message, again))) => Decision {
                 status: engine::held_up(&status, &identity, state, &message, now),
                 durable: true,
                 work: vec![],
@@ -217,7 +240,7 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
                 .min(),
                 delete: false,
             },
-            None => engine::decide(
+            (None, None) => engine::decide(
                 &status,
                 &Inputs {
                     identity: &identity,
@@ -227,9 +250,13 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
                     results: &results,
                     actions: &actions,
                     spilled: context.executor.spilled(&identity.uid),
-                    namespace_hold: context.namespaces.hold(&operation.namespace().unwrap_or_default()),
+                    namespace_hold: hold,
                     refused: refused.as_deref(),
-                    draining: *context.draining.borrow(),
+                    limited,
+                    begun: unwritten
+                        .as_ref()
+                        .and_then(|unwritten| unwritten.decided.status.as_ref()?.start_time),
+                    draining,
                     runner: &context.runner,
                     now,
                 },
@@ -259,16 +286,24 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
         }
         if next != status && !has_to_be {
             // Only local steps went on: what they did stays with what arrived, until something has to be written.
-            let unwritten = CloudOperation {
-                status: Some(next),
-                ..operation.clone()
-            };
+            let since = unwritten.map_or_else(Instant::now, |unwritten| unwritten.since);
+            let unwritten = Arc::new(Unwritten {
+                from: current.clone(),
+                decided: CloudOperation {
+                    status: Some(next),
+                    ..operation.clone()
+                },
+                work: work.clone(),
+                results: taken,
+                since,
+            });
+            let workflow = workflow.as_ref().as_ref().ok();
             context
                 .executor
-                .run(&unwritten, spec, workflow.as_ref().as_ref().ok(), work);
-            return Ok(wake.map_or_else(Action::await_change, |at| {
-                Action::requeue(at.since(context.clock.now()) + Duration::from_millis(1))
-            }));
+                .run(&unwritten.decided, spec, workflow, work, Some(unwritten.clone()));
+            let left = engine::STAYS_UNWRITTEN.saturating_sub(since.elapsed());
+            let wake = wake.map_or(left, |at| at.since(context.clock.now()).min(left));
+            return Ok(Action::requeue(wake + Duration::from_millis(1)));
         }
         let durable = if next == status {
             current.clone()
@@ -309,7 +344,7 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
         if !waiting {
             context
                 .executor
-                .run(&durable, spec, workflow.as_ref().as_ref().ok(), work);
+                .run(&durable, spec, workflow.as_ref().as_ref().ok(), work, None);
         }
         if !actions.is_empty() {
             context

@@ -65,10 +65,27 @@ struct Entry {
     /// What arrived and isn't recorded yet.
     inbox: Vec<Arrived>,
     flights: HashMap<Work, Flight>,
+    /// What is under way though nothing says so yet.
+    unwritten: Option<Arc<Unwritten>>,
     /// Signs of life of the other side, by step and epoch.
     beats: HashMap<(String, i64), Beat>,
     /// The sequence number up to which the history is in objects of its own.
     spilled: i64,
+}
+
+/// What was decided and can be done again. It is written if it stays so for long, or before anything is decided on but
+/// what comes of it.
+pub struct Unwritten {
+    /// The object from which it was decided.
+    pub from: Arc<CloudOperation>,
+    /// That object, with the status that was decided.
+    pub decided: CloudOperation,
+    /// What is under way by it.
+    pub work: Vec<Work>,
+    /// How much of what arrived is in it.
+    pub results: usize,
+    /// Since when something is unwritten.
+    pub since: Instant,
 }
 
 /// What arrived, and who is to be told of the operation in which it is recorded.
@@ -128,6 +145,13 @@ impl Executor {
         Ok((Arc::new(cached.parse()?), results))
     }
 
+    /// What was decided on an operation and isn't written, as long as nobody else wrote its status.
+    pub fn unwritten(&self, operation: &CloudOperation) -> Option<Arc<Unwritten>> {
+        let operations = self.operations();
+        let unwritten = operations.get(&operation.uid().unwrap_or_default())?.unwritten.clone();
+        unwritten.filter(|unwritten| unwritten.from.status == operation.status)
+    }
+
     /// The sequence number up to which an operation's history is in objects of its own, as far as this process saw to it.
     pub fn spilled(&self, uid: &str) -> i64 {
         self.operations().get(uid).map_or(0, |entry| entry.spilled)
@@ -151,21 +175,24 @@ impl Executor {
         entry.latest = Some(operation);
     }
 
-    /// Brings what is under way to what should be. The spec is the whole one, with its template filled in.
+    /// Brings what is under way to what should be. The spec is the whole one, with its template filled in. `unwritten` if
+    /// not all of it is written.
     pub fn run(
         self: &Arc<Self>,
         operation: &CloudOperation,
         spec: &CloudOperationSpec,
         workflow: Option<&Arc<Workflow>>,
         work: Vec<Work>,
+        unwritten: Option<Arc<Unwritten>>,
     ) {
         let uid = operation.uid().unwrap_or_default();
         let mut operations = self.operations();
         let over = self.ended.load(Ordering::SeqCst);
-        if over || (work.is_empty() && !operations.contains_key(&uid)) {
+        if over || (work.is_empty() && unwritten.is_none() && !operations.contains_key(&uid)) {
             return;
         }
         let entry = operations.entry(uid).or_default();
+        entry.unwritten = unwritten;
         entry.flights.retain(|known, flight| {
             let wanted = work.contains(known);
             if let (false, Flight::UnderWay(handle)) = (wanted, flight) {
@@ -263,6 +290,7 @@ impl Executor {
             field: flow.field.clone(),
             context,
             request: request.value,
+            waits: flow.spec.is_kubernetes_wait(),
             step: Box::new(slim(&flow.spec)),
             step_type: flow.step_type,
             kind: piece.kind.clone(),
@@ -302,13 +330,14 @@ impl Executor {
                 self.unless_silent(context, step, followed).await
             }
             WorkKind::Attempt => {
-                let _turn = if step.is_kubernetes_wait() {
+                let _turn = if prepared.waits {
                     None
                 } else {
                     Some(self.calls.take(&context.namespace).await)
                 };
                 let targets = self.namespaces.http_targets(&context.namespace);
-                let attempt = self.activities.run(context, *step_type, request, targets.as_deref());
+                // Boxed, as what follows has room for it several times over, also in a wait of days.
+                let attempt = Box::pin(self.activities.run(context, *step_type, request, targets.as_deref()));
                 let attempt = async {
                     match engine::start_to_close(step) {
                         None => attempt.await,
@@ -427,6 +456,8 @@ struct Prepared {
     field: String,
     context: AttemptContext,
     request: Value,
+    /// True if it is `kubernetes.wait`.
+    waits: bool,
     step: Box<Step>,
     step_type: StepType,
     kind: WorkKind,
@@ -438,6 +469,7 @@ fn slim(step: &Step) -> Step {
     if let Some(http) = &mut slim.http {
         **http = crate::api::Http::default();
     }
+    slim.kubernetes = None;
     if let Some(job) = &mut slim.job {
         **job = crate::api::Job::default();
     }

@@ -26,7 +26,13 @@ pub struct Case {
     pub spilled: i64,
     /// What is in OperationHistory objects.
     pub chunks: Vec<HistoryEntry>,
+    pub limited: bool,
     pub draining: bool,
+    /// What was decided last, where it could stay unwritten, and what had arrived by then.
+    pub unwritten: Option<Decision>,
+    /// When the operation started, where that could stay unwritten.
+    pub begun: Option<Time>,
+    pub arrived: Vec<AttemptResult>,
     pub work: Vec<Work>,
     pub wake: Option<Time>,
     pub deleted: bool,
@@ -57,7 +63,11 @@ pub fn case(spec: &str) -> Case {
         asked: 0,
         spilled: 0,
         chunks: vec![],
+        limited: false,
         draining: false,
+        unwritten: None,
+        begun: None,
+        arrived: vec![],
         work: vec![],
         wake: None,
         deleted: false,
@@ -84,6 +94,8 @@ impl Case {
             spilled: self.spilled,
             namespace_hold: self.hold,
             refused: None,
+            limited: self.limited,
+            begun: self.begun,
             draining: self.draining,
             runner: &self.runner,
             now: self.now,
@@ -96,6 +108,35 @@ impl Case {
     /// Decides, and accepts the write.
     pub fn visit_with(&mut self, results: &[AttemptResult]) -> &mut Self {
         let decision = self.decision(results);
+        self.accepted(decision)
+    }
+
+    /// Decides, and accepts the write, unless it is none that has to be.
+    pub fn pass_with(&mut self, results: &[AttemptResult]) -> &mut Self {
+        self.arrived.extend_from_slice(results);
+        let decision = self.decision(&self.arrived);
+        if decision.status == self.status || decision.durable {
+            return self.accepted(decision);
+        }
+        self.work.clone_from(&decision.work);
+        self.wake = decision.wake;
+        self.begun = decision.status.start_time;
+        self.unwritten = Some(decision);
+        self
+    }
+
+    /// What stayed unwritten is written, as it was decided.
+    pub fn write(&mut self) -> &mut Self {
+        match self.unwritten.take() {
+            Some(decision) => self.accepted(decision),
+            None => self,
+        }
+    }
+
+    fn accepted(&mut self, decision: Decision) -> &mut Self {
+        self.unwritten = None;
+        self.begun = None;
+        self.arrived.clear();
         self.writes += usize::from(decision.status != self.status);
         self.work = decision.work;
         self.wake = decision.wake;
@@ -190,6 +231,9 @@ impl Case {
     pub fn crash(&mut self) -> &mut Self {
         self.runner.push('\'');
         self.work.clear();
+        self.unwritten = None;
+        self.begun = None;
+        self.arrived.clear();
         self
     }
 

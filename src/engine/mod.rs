@@ -24,7 +24,7 @@ mod transitions;
 mod workflow;
 
 pub use callback::{Callback, Said, Standing, standing};
-pub use decide::{decide, undoes};
+pub use decide::{STAYS_UNWRITTEN, decide, undoes};
 pub use history::{chunk, shorten};
 pub use key::IdempotencyKey;
 pub use outcome::{AttemptFailure, Effect, Outcome, RetryAdvice};
@@ -109,6 +109,10 @@ pub struct Inputs<'a> {
     pub namespace_hold: Option<Hold>,
     /// Why the operation may not start: it ends with nothing executed.
     pub refused: Option<&'a str>,
+    /// True if the namespace runs only so many operations at once: others wait for what is recorded of this one.
+    pub limited: bool,
+    /// When it was first decided on, where its start could stay unwritten until now.
+    pub begun: Option<Time>,
     /// True while this process shuts down: what arrives is recorded, nothing is started.
     pub draining: bool,
     /// The process that would execute what is started.
@@ -165,8 +169,8 @@ pub enum AttemptOutcome {
 pub struct Decision {
     /// The next status. Equal to the last one where nothing is to be written.
     pub status: OperationStatus,
-    /// False where nothing is lost if the status is not written: all that it says beyond the last one is what local steps
-    /// did, which can be done again.
+    /// False where nothing is lost if the status is not written for a while, [`STAYS_UNWRITTEN`]: all that it says beyond
+    /// the last one is what local steps did, which can be done again.
     pub durable: bool,
     /// Everything that should be under way in this process once that status is durable, where it has to be.
     pub work: Vec<Work>,

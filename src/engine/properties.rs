@@ -12,7 +12,7 @@ use super::fixtures::{Case, busy, case, external, no_answer, refused};
 use super::transitions::{TRANSITIONS, coverage};
 use super::workflow::split_item;
 use super::*;
-use crate::api::{Cancel, CancelMode, HistoryEvent, OperationState, StepState, StepStatus, StepType};
+use crate::api::{Cancel, CancelMode, HistoryEvent, OperationState, OperationStatus, StepState, StepStatus, StepType};
 
 #[derive(Clone, Debug)]
 struct StepPlan {
@@ -26,7 +26,7 @@ struct StepPlan {
 /// A workflow of up to eight steps of every kind, each needing some of those above it.
 fn workflows() -> impl Strategy<Value = (bool, Vec<StepPlan>)> {
     let step = (
-        0..10usize,
+        0..11usize,
         prop::collection::vec(any::<prop::sample::Index>(), 0..3),
         prop::bool::weighted(0.2),
         any::<u8>(),
@@ -67,6 +67,7 @@ fn spec(graph: bool, plan: &[StepPlan]) -> String {
             5 => json!({"set": {"x": i}, "when": "operation.name != 'resize'"}),
             7 => json!({"signal": {"name": "go", "default": {"by": "default"}}, "timeouts": {"scheduleToClose": "6m"}}),
             9 => json!({"http": {"url": "http://x", "async": true}, "timeouts": {"heartbeat": "10s"}}),
+            10 => json!({"http": {"url": "http://x"}, "local": true, "retry": {"maximumAttempts": 4}}),
             8 => json!({"approval": {"message": "may s${string(1)} go on?"}}),
             _ => json!({"kubernetes": {"get": {"resource": {"apiVersion": "v1", "kind": "Pod", "name": "p"}}}, "timeouts": {"scheduleToClose": "5m"}}),
         };
@@ -75,7 +76,7 @@ fn spec(graph: bool, plan: &[StepPlan]) -> String {
         if step.once && (step.kind < 2 || step.kind == 9) {
             value["idempotent"] = json!(false);
         }
-        if step.extras & 1 == 1 && step.kind < 3 {
+        if step.extras & 1 == 1 && (step.kind < 3 || step.kind == 10) {
             value["compensate"] = match step.extras & 2 {
                 0 => json!({"http": {"url": "http://undo"}, "retry": {"maximumAttempts": 4}}),
                 _ => json!({"job": {"image": "x"}, "timeouts": {"scheduleToClose": "3m"}}),
@@ -205,10 +206,13 @@ fn action(step: &str, how: u8) -> serde_json::Value {
 /// A case with an eye on what may never happen.
 struct Watched {
     case: Case,
+    workflow: Workflow,
     /// Which process executed which attempt.
     executed: HashMap<(String, i64, i64), String>,
     /// Every accepted decision's inputs, to decide them again.
     accepted: Vec<(Vec<AttemptResult>, Inputs2)>,
+    /// Those of the last decision, where it stays unwritten.
+    unwritten: Option<(Vec<AttemptResult>, Inputs2)>,
 }
 
 /// What may change from one decision to the next, beside the status.
@@ -221,14 +225,18 @@ struct Inputs2 {
     cancel: Option<Cancel>,
     actions: Vec<Action>,
     spilled: i64,
+    begun: Option<Time>,
 }
 
 impl Watched {
     fn new(spec: &str) -> Self {
+        let case = case(spec);
         Self {
-            case: case(spec),
+            workflow: Workflow::compile(&case.spec).unwrap(),
+            case,
             executed: HashMap::new(),
             accepted: vec![],
+            unwritten: None,
         }
     }
 
@@ -242,10 +250,57 @@ impl Watched {
             cancel: self.case.spec.cancel.clone(),
             actions: self.case.actions.clone(),
             spilled: self.case.spilled,
+            begun: self.case.begun,
         };
-        prop_assert_eq!(self.case.decision(results), self.case.decision(results));
-        self.case.visit_with(results);
-        self.accepted.push((results.to_vec(), inputs));
+        let arrived = [&self.case.arrived[..], results].concat();
+        prop_assert_eq!(self.case.decision(&arrived), self.case.decision(&arrived));
+        self.case.pass_with(results);
+        if self.case.unwritten.is_some() {
+            self.unwritten = Some((arrived, inputs));
+            return self.only_local_steps_go_on();
+        }
+        self.unwritten = None;
+        self.examine(&before, arrived, inputs)?;
+        // A look that has nothing new decides nothing.
+        let again = self.case.decision(&[]);
+        prop_assert_eq!(&again.status, &self.case.status);
+        prop_assert_eq!(again.work, self.case.work.clone());
+        Ok(())
+    }
+
+    /// What stayed unwritten is written: it took long, or something else is going to be decided on.
+    fn write(&mut self) -> Result<(), TestCaseError> {
+        let Some((arrived, inputs)) = self.unwritten.take() else {
+            return Ok(());
+        };
+        let before = self.case.status.clone();
+        self.case.write();
+        self.examine(&before, arrived, inputs)
+    }
+
+    /// Whatever is under way is in the accepted status, but for first attempts of local steps that nothing undoes.
+    fn only_local_steps_go_on(&self) -> Result<(), TestCaseError> {
+        for work in &self.case.work {
+            let recorded = self.case.status.steps.iter().find(|s| s.name == work.step);
+            let recorded = recorded.filter(|s| (s.epoch, s.attempt) == (work.epoch, work.attempt));
+            let flow = self.workflow.step(&work.step).unwrap();
+            let local = flow.spec.local == Some(true) && flow.undo.is_none() && work.attempt == 1;
+            prop_assert!(
+                recorded.is_some() || (local && work.kind == WorkKind::Attempt),
+                "{:?} goes on unrecorded",
+                work
+            );
+        }
+        Ok(())
+    }
+
+    fn examine(
+        &mut self,
+        before: &OperationStatus,
+        arrived: Vec<AttemptResult>,
+        inputs: Inputs2,
+    ) -> Result<(), TestCaseError> {
+        self.accepted.push((arrived, inputs));
         let after = &self.case.status;
         // Every effect has its intent in the accepted status, of this runner, and no attempt runs in two processes.
         for work in &self.case.work {
@@ -287,7 +342,7 @@ impl Watched {
             .iter()
             .any(|e| e.event == HistoryEvent::ActionRejected && e.seq > before.seq);
         if before.state.is_some_and(|s| s.is_finished()) && !acted && !decided {
-            prop_assert_eq!(&before, after);
+            prop_assert_eq!(before, after);
         }
         let kept = |e: &crate::api::HistoryEntry| after.history.contains(e) || self.case.chunks.contains(e);
         prop_assert!(before.history.iter().all(kept), "an entry of the history is lost");
@@ -295,17 +350,14 @@ impl Watched {
         prop_assert!(seqs.eq(1..=after.seq), "the history has gaps");
         let size = serde_json::to_string(after).unwrap().len();
         prop_assert!(size <= MAX_STATUS, "{} bytes", size);
-        // A look that has nothing new decides nothing.
-        let again = self.case.decision(&[]);
-        prop_assert_eq!(&again.status, after);
-        prop_assert_eq!(again.work, self.case.work.clone());
         Ok(())
     }
 
     fn result(&self, which: prop::sample::Index, how: u8) -> Option<AttemptResult> {
         let work = (!self.case.work.is_empty()).then(|| &self.case.work[which.index(self.case.work.len())])?;
         let flow = self.case.spec.steps.iter().find(|step| step.name == work.step);
-        let job = self.case.step(&work.step).step_type.goes_on_by_itself() || flow.is_some_and(|step| step.is_async());
+        let job =
+            self.workflow.step(&work.step)?.step_type.goes_on_by_itself() || flow.is_some_and(|step| step.is_async());
         Some(AttemptResult {
             step: work.step.clone(),
             epoch: work.epoch,
@@ -340,6 +392,15 @@ impl Watched {
     }
 
     fn make(&mut self, step: &Move) -> Result<(), TestCaseError> {
+        let alone = matches!(
+            step,
+            Move::Answer { .. } | Move::CallBack { .. } | Move::ClockBack(_) | Move::Pass(1)
+        );
+        if matches!(step, Move::LoseWrite { .. } | Move::Crash) {
+            self.unwritten = None;
+        } else if !alone {
+            self.write()?;
+        }
         match step {
             Move::CallBack { which, how } => {
                 let results: Vec<_> = self.callback(*which, *how).into_iter().collect();
@@ -404,7 +465,10 @@ impl Watched {
                 return Ok(());
             }
             if let Some(work) = self.case.work.first().cloned() {
-                let job = self.case.step(&work.step).step_type.goes_on_by_itself();
+                let job = self
+                    .workflow
+                    .step(&work.step)
+                    .is_some_and(|flow| flow.step_type.goes_on_by_itself());
                 let outcome = match work.kind {
                     WorkKind::Stop(_) => AttemptOutcome::Stopped,
                     WorkKind::Attempt if job => AttemptOutcome::Accepted { external: external() },
@@ -416,6 +480,8 @@ impl Watched {
                     attempt: work.attempt,
                     outcome,
                 }])?;
+            } else if self.unwritten.is_some() {
+                self.write()?;
             } else if let Some(wake) = self.case.wake {
                 self.case.now = self.case.now.max(wake);
                 self.visit(&[])?;
@@ -448,6 +514,7 @@ impl Watched {
             again.spec.cancel.clone_from(&inputs.cancel);
             again.actions.clone_from(&inputs.actions);
             again.spilled = inputs.spilled;
+            again.begun = inputs.begun;
             again.visit_with(results);
         }
         prop_assert_eq!(&again.status, &self.case.status);

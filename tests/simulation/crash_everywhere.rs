@@ -117,6 +117,13 @@ async fn run(sample: &Sample, crash: Crash) -> (Ending, Used) {
     }
     cluster.abort();
     world.check();
+    if let Some(writes) = sample.writes {
+        assert_eq!(
+            world.writes_of(&sample.name),
+            writes,
+            "writes when it crashes {crash:?}"
+        );
+    }
     let status = world.operation(&sample.name).status.unwrap();
     let ending = Ending {
         state: status.state.unwrap(),
@@ -168,6 +175,6 @@ macro_rules! crash_everywhere {
 }
 
 crash_everywhere!(
-    r#async, calls, graph, flaky, timer, refused, slow, objects, job, saga, list, group, people, local, long, parent,
-    template
+    r#async, calls, graph, flaky, timer, refused, slow, objects, job, saga, list, group, people, local, reads, long,
+    parent, template
 );

@@ -177,6 +177,8 @@ impl Replay {
                 spilled,
                 namespace_hold: None,
                 refused: None,
+                limited: false,
+                begun: None,
                 draining: false,
                 runner: "another",
                 now,

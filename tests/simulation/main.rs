@@ -13,6 +13,7 @@ mod faults;
 mod generated;
 mod histories;
 mod hostile;
+mod local;
 mod pruning;
 mod restores;
 mod samples;

@@ -16,6 +16,8 @@ pub struct Sample {
     /// The templates that it needs, by name: their specs.
     pub templates: BTreeMap<String, Value>,
     pub expect: OperationState,
+    /// How many writes of its status it costs, where that is the same whatever crashes.
+    pub writes: Option<usize>,
 }
 
 /// Reads a sample by the name of its file.
@@ -34,5 +36,6 @@ pub fn sample(name: &str) -> Sample {
         later: file["later"].as_array().cloned().unwrap_or_default(),
         templates: serde_json::from_value(file.get("templates").cloned().unwrap_or(json!({}))).unwrap(),
         expect: serde_json::from_value(file["expect"].clone()).unwrap(),
+        writes: serde_json::from_value(file["writes"].clone()).unwrap(),
     }
 }

@@ -293,6 +293,19 @@ impl World {
         self.operation(name).status.and_then(|status| status.state)
     }
 
+    /// How many writes there were of an operation's status.
+    pub fn writes_of(&self, name: &str) -> usize {
+        let writes = self.server.writes().into_iter().map(|write| write.change);
+        let of_it = writes.filter(|change| change.key.resource == "cloudoperations" && change.key.name == name);
+        let status = |object: Option<&Value>| object.and_then(|object| object.get("status")).cloned();
+        of_it
+            .filter(|change| {
+                let before = status(change.before.as_deref());
+                change.before.is_some() && status(change.after.as_ref().map(|after| &*after.object)) != before
+            })
+            .count()
+    }
+
     pub fn finished(&self, name: &str) -> bool {
         self.state(name).is_some_and(OperationState::is_finished)
     }

@@ -1,11 +1,12 @@
-//! Local steps on the real API server: several cost one write, and a crash costs nothing but the call.
+//! Local steps on the real API server: several cost one write, a crash costs nothing but the call, and one that takes long
+//! is seen.
 
-use holdfast::api::OperationState;
-use holdfast_e2e::world::{World, output, step};
+use holdfast::api::{HistoryEvent, OperationState};
+use holdfast_e2e::world::{World, events, message_of, output, step};
 use serde_json::json;
 
 #[tokio::test]
-async fn local_steps_share_a_write() {
+async fn an_operation_of_local_steps_is_one_write() {
     let world = World::new("local-writes").await;
     let _operator = world.operator();
     world
@@ -23,7 +24,7 @@ async fn local_steps_share_a_write() {
     let ended = world.ends("reads", OperationState::Succeeded).await;
     let write = ended.status.as_ref().unwrap().write_id.clone().unwrap_or_default();
     let number: u32 = write.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap();
-    assert!(number <= 2, "three calls cost {number} writes");
+    assert_eq!(number, 1, "three calls cost {number} writes");
     assert_eq!(world.inventory.requests("/read").len(), 3);
     assert_eq!(output(&ended, "sum"), json!({"sum": 600}));
     for name in ["a", "b", "c"] {
@@ -59,6 +60,35 @@ async fn a_local_step_whose_operator_is_killed_is_called_again_under_its_key_and
 
     assert_eq!(output(&ended, "done"), json!({"done": true}));
     for (path, requests) in [("/before", 1), ("/read", 2), ("/gate/local", 2), ("/after", 1)] {
+        assert_eq!(world.inventory.requests(path).len(), requests, "{path}");
+        assert_eq!(world.inventory.effects(path).len(), 1, "{path} under one key");
+    }
+}
+
+#[tokio::test]
+async fn a_local_step_that_takes_long_is_seen_and_taken_over_as_any_other() {
+    let world = World::new("local-slow").await;
+    let first = world.operator();
+    world
+        .run(
+            "slow",
+            r#"
+            steps:
+            - {name: slow, local: true, http: {url: INVENTORY/gate/slow}}
+            - {name: after, local: true, http: {url: INVENTORY/after}}
+            "#,
+        )
+        .await;
+    world.until_called("/gate/slow").await;
+    let seen = world.until_state("slow", OperationState::Running).await;
+    assert_eq!(message_of(&seen), "step slow: attempt 1 is under way");
+    first.kill().await;
+    world.inventory.open("slow");
+    let _second = world.operator();
+    let ended = world.ends("slow", OperationState::Succeeded).await;
+    assert_eq!(step(&ended, "slow").attempt, 2);
+    assert!(events(&ended, "slow").contains(&HistoryEvent::AttemptLost));
+    for (path, requests) in [("/gate/slow", 2), ("/after", 1)] {
         assert_eq!(world.inventory.requests(path).len(), requests, "{path}");
         assert_eq!(world.inventory.effects(path).len(), 1, "{path} under one key");
     }

@@ -1,5 +1,7 @@
 //! `kubernetes.wait`: waits, by a shared watch, until an object is as wanted.
 
+use std::sync::Arc;
+
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
@@ -69,7 +71,7 @@ async fn waited(
 
 /// What is waited for, made ready.
 struct Wanted {
-    resource: ResourceType,
+    resource: Arc<ResourceType>,
     target: String,
     status: Option<WaitStatus>,
     until: Option<Expression>,
@@ -84,7 +86,7 @@ impl Wanted {
     fn new(
         context: &AttemptContext,
         request: &WaitFor,
-        resource: &ResourceType,
+        resource: &Arc<ResourceType>,
         target: &Target<'_>,
     ) -> Result<Self, AttemptFailure> {
         let parse = |field: &str, source: &Option<String>| {

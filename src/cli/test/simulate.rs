@@ -133,21 +133,22 @@ impl Run<'_> {
                     spilled: self.spilled,
                     namespace_hold: None,
                     refused: None,
+                    limited: false,
+                    begun: None,
                     draining: false,
                     runner: "test",
                     now: self.now,
                 },
             );
             self.note(&decision.status);
-            if decision.durable {
-                self.accepted = decision.status.clone();
-                self.arrived.clear();
-                self.answer_actions();
-                if let Some(chunk) = engine::chunk(&self.accepted).filter(|chunk| chunk[0].seq > self.spilled) {
-                    self.spilled = chunk.last().map_or(self.spilled, |entry| entry.seq);
-                    self.came.history.extend_from_slice(chunk);
-                    continue;
-                }
+            // Also what could stay unwritten for a while: nothing but the number of writes depends on it.
+            self.accepted = decision.status.clone();
+            self.arrived.clear();
+            self.answer_actions();
+            if let Some(chunk) = engine::chunk(&self.accepted).filter(|chunk| chunk[0].seq > self.spilled) {
+                self.spilled = chunk.last().map_or(self.spilled, |entry| entry.seq);
+                self.came.history.extend_from_slice(chunk);
+                continue;
             }
             self.came.status = decision.status;
             self.flights.retain(|work, _| decision.work.contains(work));

@@ -15,6 +15,7 @@ mod local;
 mod results;
 mod undo;
 
+pub use self::local::STAYS_UNWRITTEN;
 pub use self::undo::undoes;
 
 use std::cell::OnceCell;
@@ -151,7 +152,8 @@ impl<'a> Pass<'a> {
             if inputs.identity.restored {
                 return Err((OperationState::Restored, "it came back from a backup without its status: remove the label velero.io/restore-name to run it, or delete it".into()));
             }
-            self.status.start_time = Some(self.now);
+            let begun = inputs.begun.map_or(self.now, |begun| begun.min(self.now));
+            self.status.start_time = Some(begun);
             self.status.engine = Some(ENGINE);
             self.status.spec_digest = Some(inputs.spec_digest.into());
             if let Some(deadline) = inputs.spec.start_deadline.filter(|deadline| self.now > *deadline) {
@@ -171,7 +173,7 @@ impl<'a> Pass<'a> {
                 });
                 return Err(self.end(OperationState::Failed, format!("ConcurrencyLimit: {why}")));
             }
-            history::append(&mut self.status, self.now, HistoryEvent::Started, None, None);
+            history::append(&mut self.status, begun, HistoryEvent::Started, None, None);
             self.status.deadline = inputs.spec.timeout.as_ref().map(|t| self.now.plus(t.get()));
         } else if self.status.spec_digest.as_deref() != Some(inputs.spec_digest) {
             self.abandon_open_steps();
@@ -392,8 +394,7 @@ impl<'a> Pass<'a> {
                 wake_at(self.status.deadline);
             }
         }
-        let durable =
-            self.inputs.draining || !local::can_be_done_again(self.before, &self.status, self.inputs.workflow.ok());
+        let durable = self.inputs.draining || !local::can_be_done_again(self.before, &self.status, self.inputs);
         Decision {
             status: self.status,
             durable,
