@@ -14,7 +14,7 @@ pub mod labels;
 pub mod operation;
 mod output_secret;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod watches;
 
 use std::sync::Arc;

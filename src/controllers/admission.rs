@@ -10,9 +10,10 @@ use tracing::warn;
 
 use super::cached::Cached;
 use super::cloud_operation::identity;
+use super::journal::Journal;
 use super::locks::{Locks, lock_name};
 use super::namespaces::Namespaces;
-use super::queue::{Line, Queue, Turn};
+use super::queue::{Line, Queue, Turn, is_part};
 use crate::api::{CloudOperation, MAX_OPERATIONS_ANNOTATION, OperationState, OperationStatus, QueuePolicy, Time};
 use crate::engine::{self, InvalidSpec, concurrency_key};
 
@@ -42,15 +43,16 @@ pub enum Admitted {
 }
 
 impl Admission {
-    /// With the operator's own access to the API server, and a way to have operations looked at.
+    /// With the operator's own access to the API server, the way to write a status, and one to have operations looked at.
     pub fn new(
         client: Client,
+        journal: Arc<Journal>,
         queue: Arc<Queue>,
         namespaces: Arc<Namespaces>,
         trigger: UnboundedSender<ObjectRef<Cached>>,
     ) -> Self {
         Self {
-            locks: Locks::new(client),
+            locks: Locks::new(client, journal),
             queue,
             namespaces,
             trigger,
@@ -77,7 +79,8 @@ impl Admission {
                 let asked = &action.spec;
                 asked.retry.is_some() || asked.reset.is_some() || asked.skip.is_some()
             });
-        let most = self.namespaces.max_operations(&identity.namespace).filter(|_| !again);
+        let most = self.namespaces.max_operations(&identity.namespace);
+        let most = most.filter(|_| !again && !is_part(operation));
         let too_late = spec.start_deadline.is_some_and(|deadline| now > deadline);
         let not_concerned = (started && !again) || (spec.concurrency.is_none() && most.is_none());
         let ends_otherwise = !started && (identity.restored || too_late);
@@ -137,6 +140,10 @@ impl Admission {
                 } else {
                     format!("{most} operations")
                 };
+                // Who stands in line may have ended, or not have it yet: the lock says who holds it.
+                let rejects = concurrency.policy == Some(QueuePolicy::Reject) && !again;
+                let look = look.or(rejects.then_some(LOOK_AGAIN));
+                let rejects = rejects && (entered || self.locks.others(&line, &identity.uid).await?.len() >= most);
                 let held =
                     format!("the concurrency key {key:?}, which {at_once} may hold at once (OperationLock {lock})");
                 return Ok(match concurrency.policy {
@@ -144,7 +151,7 @@ impl Admission {
                         let message = format!("to run again, as it was asked to, it waits for {held}");
                         Admitted::Waits(OperationState::Queued, message, look)
                     }
-                    Some(QueuePolicy::Reject) => Admitted::Never(format!("others hold {held}: nothing was executed")),
+                    _ if rejects => Admitted::Never(format!("others hold {held}: nothing was executed")),
                     _ => Admitted::Waits(OperationState::Queued, format!("waiting for {held}"), look),
                 });
             }
@@ -193,5 +200,64 @@ impl Admission {
             // Fails only once the controller has ended, and this with it.
             let _ = self.trigger.unbounded_send(operation);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::activities::testing::Bench;
+    use crate::api::OperationLock;
+    use crate::controllers::SystemClock;
+
+    fn put(bench: &Bench, name: &str, policy: &str, status: &Value) -> CloudOperation {
+        let operation = json!({
+            "metadata": {"name": name, "namespace": "prod"},
+            "spec": {"concurrency": {"key": "'eu'", "policy": policy}, "steps": [{"name": "nap", "wait": {"duration": "1h"}}]},
+            "status": status,
+        });
+        bench
+            .server
+            .put::<CloudOperation>(&serde_json::from_value(operation).unwrap());
+        bench.server.get("prod", name).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_is_rejected_only_for_a_key_that_others_hold_whatever_memory_says() {
+        let bench = Bench::new();
+        let client = bench.server.client("operator");
+        let (trigger, _triggered) = futures::channel::mpsc::unbounded();
+        let queue = Arc::new(Queue::default());
+        let namespaces = Arc::new(Namespaces::new(Arc::new(SystemClock), false));
+        let journal = Arc::new(Journal::new(client.clone(), "me"));
+        let admission = Admission::new(client, journal, queue.clone(), namespaces, trigger);
+        let admit = async |operation: &CloudOperation| {
+            let status = operation.status.clone().unwrap_or_default();
+            let now = Time::new(Timestamp::now());
+            admission.admit(operation, &status, &[], false, now).await.unwrap()
+        };
+
+        let began = json!({"state": "Running", "startTime": "2026-11-24T00:00:00.000Z"});
+        let first = put(&bench, "a", "Queue", &json!({}));
+        assert!(matches!(admit(&first).await, Admitted::Yes));
+        put(&bench, "a", "Queue", &began);
+        let second = put(&bench, "b", "Reject", &json!({}));
+        assert!(matches!(admit(&second).await, Admitted::Never(_)));
+
+        // The first ends, and the line in memory doesn't know it yet.
+        let ended =
+            json!({"state": "Failed", "startTime": began["startTime"], "completionTime": "2099-01-01T00:00:00.000Z"});
+        let first = put(&bench, "a", "Queue", &ended);
+        assert!(matches!(
+            admit(&second).await,
+            Admitted::Waits(OperationState::Queued, _, Some(LOOK_AGAIN))
+        ));
+        admission.leave(&first);
+        assert!(matches!(admit(&second).await, Admitted::Yes));
+        let lock: OperationLock = bench.server.get("prod", &lock_name("eu")).unwrap();
+        assert_eq!(lock.spec.holders[0].name, "b");
     }
 }

@@ -42,7 +42,7 @@ pub struct Context {
     /// The right to act.
     pub claim: Arc<dyn Claim>,
     /// Where transitions become durable.
-    pub journal: Journal,
+    pub journal: Arc<Journal>,
     /// What is under way.
     pub executor: Arc<Executor>,
     /// What namespaces say.
@@ -120,6 +120,14 @@ pub enum ReconcileError {
         /// What the API server said.
         error: kube::Error,
     },
+    /// Whether the namespace is held could not be said.
+    #[error("namespace {namespace} could not be read: {error}")]
+    Namespace {
+        /// The namespace.
+        namespace: String,
+        /// What the API server said.
+        error: kube::Error,
+    },
     /// This process no longer leads.
     #[error("leadership was lost")]
     NotLeading,
@@ -164,6 +172,11 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
         }
         let now = context.clock.now();
         let identity = identity(operation);
+        let known = context.namespaces.know(&context.client, &identity.namespace).await;
+        known.map_err(|error| ReconcileError::Namespace {
+            namespace: identity.namespace.clone(),
+            error,
+        })?;
         let actions = context.actions.on(&identity.namespace, &identity.name);
         let hold = context.namespaces.hold(&identity.namespace);
         let limited = context.namespaces.max_operations(&identity.namespace).is_some();

@@ -10,8 +10,9 @@
 //! - A claim is checked before every effect ([`Claim::is_held`]), and when it ends, everything in flight is aborted. A
 //!   process that was paused past its claim's end finds it expired, whatever it believed before.
 //! - A holder that sees the Lease's resourceVersion go backwards gives its claim up: its journals are not what they were.
-//! - A holder whose clock is more than 5 s off the API server's gives its claim up: times in a status must make sense
-//!   to whoever takes over.
+//! - A process whose clock is more than 5 s off the API server's neither takes the Lease nor keeps it: times in a status
+//!   must make sense to whoever takes over. Every read of the Lease says how far the clock is off, before anything is
+//!   written; so one bad clock keeps no other process from leading.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -127,7 +128,10 @@ impl Candidate {
                 Ok(None) => {}
                 Err(LeaseError::Conflict) => continue,
                 Err(error) => {
-                    warn!(lease = LEASE, namespace = self.namespace, %error, "can't get the Lease; trying again")
+                    warn!(lease = LEASE, namespace = self.namespace, %error, "can't get the Lease; trying again");
+                    if matches!(error, LeaseError::Skew(_)) {
+                        sleep(self.duration).await; // said while it stands by, too, but not every second
+                    }
                 }
             }
             sleep(self.duration / 10).await;
@@ -136,7 +140,8 @@ impl Candidate {
 
     async fn try_acquire(&self, seen: &mut Option<(String, Duration)>) -> Result<Option<Arc<Leadership>>, LeaseError> {
         let now = self.clock.since_boot();
-        let current = self.get().await?;
+        let Read { lease: current, skew } = self.get().await?;
+        let mut led = false;
         if let Some(lease) = &current {
             let holder = holder(lease);
             let version = lease.metadata.resource_version.clone().unwrap_or_default();
@@ -156,24 +161,31 @@ impl Candidate {
                 .and_then(|s| s.lease_duration_seconds)
                 .and_then(|s| u64::try_from(s).ok());
             let lasts = lasts.map_or(self.duration, Duration::from_secs).max(self.duration);
-            let led = !holder.is_empty() && holder != self.identity && now.saturating_sub(since) < lasts;
+            led = !holder.is_empty() && holder != self.identity && now.saturating_sub(since) < lasts;
             let address = lease.annotations().get(LEADER_ADDRESS_ANNOTATION);
             self.leader.send_replace(address.filter(|_| led).cloned());
-            if led {
-                return Ok(None);
-            }
+        }
+        in_time(skew)?;
+        if led {
+            return Ok(None);
         }
         let leadership = Arc::new(Leadership {
             clock: self.clock.clone(),
             until: AtomicU64::new(0),
         });
-        self.write(current.as_ref(), &self.identity, &leadership).await?;
+        if let Err(error) = self.write(current.as_ref(), &self.identity, &leadership).await {
+            if let LeaseError::Skew(_) = error {
+                self.release().await; // the clock went wrong since the read
+            }
+            return Err(error);
+        }
         self.leader.send_replace(None);
         info!(identity = self.identity, "leading");
         Ok(Some(leadership))
     }
 
-    /// Renews the claim for as long as it can; returns when it has ended.
+    /// Renews the claim for as long as it can; returns when it has ended. The Lease is not given back by then: first what is
+    /// under way has to be aborted.
     pub async fn keep(&self, leadership: &Leadership) {
         tokio::select! {
             biased;
@@ -189,12 +201,16 @@ impl Candidate {
             sleep(pause).await;
             pause = self.duration / 4;
             let renewed = match self.get().await {
-                Ok(Some(lease)) if holder(&lease) == self.identity => {
-                    self.write(Some(&lease), &self.identity, leadership).await
-                }
-                Ok(other) => {
+                Ok(Read {
+                    lease: Some(lease),
+                    skew,
+                }) if holder(&lease) == self.identity => match in_time(skew) {
+                    Ok(()) => self.write(Some(&lease), &self.identity, leadership).await,
+                    Err(error) => Err(error),
+                },
+                Ok(Read { lease, .. }) => {
                     warn!(
-                        holder = other.as_ref().map(holder).unwrap_or_default(),
+                        holder = lease.as_ref().map(holder).unwrap_or_default(),
                         "another process holds the Lease"
                     );
                     return leadership.give_up();
@@ -203,12 +219,7 @@ impl Candidate {
             };
             match renewed {
                 Ok(()) => {}
-                Err(error @ LeaseError::Skew(_)) => {
-                    warn!(%error, "giving up leadership");
-                    leadership.give_up();
-                    return self.release().await;
-                }
-                Err(error @ LeaseError::WentBack) => {
+                Err(error @ (LeaseError::Skew(_) | LeaseError::WentBack)) => {
                     warn!(%error, "giving up leadership");
                     return leadership.give_up();
                 }
@@ -226,25 +237,30 @@ impl Candidate {
             clock: self.clock.clone(),
             until: AtomicU64::new(0),
         };
-        if let Ok(Some(lease)) = self.get().await
-            && holder(&lease) == self.identity
+        let found = self.get().await.ok().and_then(|read| read.lease);
+        if let Some(lease) = found.filter(|lease| holder(lease) == self.identity)
             && let Err(error) = self.write(Some(&lease), "", &nobody).await
+            && !matches!(error, LeaseError::Skew(_))
         {
             warn!(%error, "could not give the Lease back: another process leads once it has run out");
         }
     }
 
-    async fn get(&self) -> Result<Option<Lease>, LeaseError> {
+    async fn get(&self) -> Result<Read, LeaseError> {
         let request = self.request().get(LEASE, &kube::api::GetParams::default());
-        match self.send(request).await {
-            Ok((lease, _)) if self.restore.see(&lease) => Ok(Some(lease)),
+        let Answer { skew, said } = self.send(request).await?;
+        match said {
+            Ok(lease) if self.restore.see(&lease) => Ok(Read {
+                lease: Some(lease),
+                skew,
+            }),
             Ok(_) => Err(LeaseError::WentBack),
-            Err(Answer::Status(404, _)) => Ok(None),
-            Err(answer) => Err(answer.into()),
+            Err((404, _)) => Ok(Read { lease: None, skew }),
+            Err((code, body)) => Err(refusal(code, body)),
         }
     }
 
-    /// Creates or replaces the Lease, and extends the claim by it.
+    /// Creates or replaces the Lease, and extends the claim by it. A clock that is off is an error, though it was written.
     async fn write(&self, current: Option<&Lease>, holder: &str, leadership: &Leadership) -> Result<(), LeaseError> {
         let sent = self.clock.since_boot();
         let lease = self.lease(current, holder);
@@ -257,26 +273,26 @@ impl Candidate {
             None => self.request().create(&post, body),
             Some(_) => self.request().replace(LEASE, &post, body),
         };
-        let date = match self.send(request).await {
-            Ok((written, date)) => {
+        let skew = match self.send(request).await {
+            Ok(Answer {
+                skew,
+                said: Ok(written),
+            }) => {
                 self.restore.see(&written);
-                date
+                skew
             }
+            Ok(Answer {
+                said: Err((code, body)),
+                ..
+            }) if code < 500 && code != 409 => return Err(refusal(code, body)),
             // Lost or late: what the Lease says now decides, as the one who holds it is unique.
-            Err(Answer::Status(409, _)) | Err(Answer::None(_)) | Err(Answer::Status(500.., _)) => {
-                match self.get().await? {
-                    Some(now) if now.spec == lease.spec => None,
-                    _ => return Err(LeaseError::Conflict),
-                }
-            }
-            Err(answer) => return Err(answer.into()),
+            Ok(_) | Err(LeaseError::Ambiguous(_)) => match self.get().await? {
+                Read { lease: Some(now), skew } if now.spec == lease.spec => skew,
+                _ => return Err(LeaseError::Conflict),
+            },
+            Err(error) => return Err(error),
         };
-        if let Some(skew) = date
-            .map(|date| skew(date, self.clock.now()))
-            .filter(|skew| *skew > MAX_SKEW)
-        {
-            return Err(LeaseError::Skew(skew));
-        }
+        in_time(skew)?;
         if holder == self.identity {
             leadership.extend(sent + self.duration - self.duration / 5);
         }
@@ -323,56 +339,67 @@ impl Candidate {
         Request::new(Lease::url_path(&(), Some(&self.namespace)))
     }
 
-    /// Sends a request and answers the Lease with the `Date` of the answer, which kube's typed calls drop.
+    /// Sends a request. Answers how far the clock is off with it, by the `Date` of the answer, which kube's typed calls drop.
     async fn send(
         &self,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
-    ) -> Result<(Lease, Option<Timestamp>), Answer> {
-        let request = request.map_err(|e| Answer::None(e.to_string()))?.map(Body::from);
+    ) -> Result<Answer, LeaseError> {
+        let no_answer = |error: String| LeaseError::Ambiguous(error);
+        let request = request.map_err(|e| no_answer(e.to_string()))?.map(Body::from);
+        let sent = self.clock.now();
         let exchange = async {
-            let response = self
-                .client
-                .send(request)
-                .await
-                .map_err(|e| Answer::None(e.to_string()))?;
+            let response = self.client.send(request).await.map_err(|e| no_answer(e.to_string()))?;
             let status = response.status().as_u16();
-            let date = response
-                .headers()
-                .get(http::header::DATE)
-                .and_then(|d| d.to_str().ok())
-                .and_then(parse_date);
+            let date = response.headers().get(http::header::DATE);
+            let date = date.and_then(|date| date.to_str().ok()).and_then(parse_date);
+            let skew = date.map_or(Duration::ZERO, |date| skew(date, sent, self.clock.now()));
             let bytes = response
                 .into_body()
                 .collect()
                 .await
-                .map_err(|e| Answer::None(e.to_string()))?
+                .map_err(|e| no_answer(e.to_string()))?
                 .to_bytes();
-            if status >= 300 {
-                return Err(Answer::Status(status, String::from_utf8_lossy(&bytes).into_owned()));
-            }
-            let lease = serde_json::from_slice(&bytes).map_err(|e| Answer::None(e.to_string()))?;
-            Ok((lease, date))
+            let said = match status {
+                300.. => Err((status, String::from_utf8_lossy(&bytes).into_owned())),
+                _ => Ok(serde_json::from_slice(&bytes).map_err(|e| no_answer(e.to_string()))?),
+            };
+            Ok(Answer { skew, said })
         };
         match timeout(self.duration / 2, exchange).await {
             Ok(answer) => answer,
-            Err(_) => Err(Answer::None("no answer in time".into())),
+            Err(_) => Err(no_answer("no answer in time".into())),
         }
     }
 }
 
-enum Answer {
-    Status(u16, String),
-    None(String),
+/// The Lease as it was read, if there is one.
+struct Read {
+    lease: Option<Lease>,
+    /// How far the clock is off.
+    skew: Duration,
 }
 
-impl From<Answer> for LeaseError {
-    fn from(answer: Answer) -> Self {
-        match answer {
-            Answer::Status(409, _) => Self::Conflict,
-            Answer::Status(code, body) if code < 500 && code != 429 => Self::Refused(format!("{code}: {body}")),
-            Answer::Status(code, body) => Self::Ambiguous(format!("{code}: {body}")),
-            Answer::None(error) => Self::Ambiguous(error),
-        }
+/// An answer of the API server.
+struct Answer {
+    /// How far the clock is off.
+    skew: Duration,
+    /// The Lease, or an HTTP status and its body.
+    said: Result<Lease, (u16, String)>,
+}
+
+fn refusal(code: u16, body: String) -> LeaseError {
+    match code {
+        409 => LeaseError::Conflict,
+        429 | 500.. => LeaseError::Ambiguous(format!("{code}: {body}")),
+        _ => LeaseError::Refused(format!("{code}: {body}")),
+    }
+}
+
+/// May a process lead whose clock is so far off?
+fn in_time(skew: Duration) -> Result<(), LeaseError> {
+    match skew > MAX_SKEW {
+        true => Err(LeaseError::Skew(skew)),
+        false => Ok(()),
     }
 }
 
@@ -390,11 +417,13 @@ fn parse_date(text: &str) -> Option<Timestamp> {
     PARSER.parse_timestamp(text).ok()
 }
 
-/// How far this clock is off; the second that `Date` cuts off doesn't count.
-fn skew(date: Timestamp, now: Time) -> Duration {
-    let ahead = now.millis() - date.as_millisecond();
-    let off = if ahead >= 0 { (ahead - 1000).max(0) } else { -ahead };
-    Duration::from_millis(u64::try_from(off).unwrap_or(u64::MAX))
+/// How far this clock is off, where an answer is of `date`: it was made between `sent` and `received`. The second that `Date`
+/// cuts off doesn't count.
+fn skew(date: Timestamp, sent: Time, received: Time) -> Duration {
+    let date = date.as_millisecond();
+    let ahead = sent.millis() - date - 1000;
+    let behind = date - received.millis();
+    Duration::from_millis(u64::try_from(ahead.max(behind)).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -414,8 +443,15 @@ mod tests {
     #[test]
     fn skew_is_counted_both_ways_but_for_the_second_that_the_header_lacks() {
         let date = parse_date("Tue, 24 Nov 2026 03:00:00 GMT").unwrap();
-        assert_eq!(skew(date, time("2026-11-24T03:00:00.900Z")), Duration::ZERO);
-        assert_eq!(skew(date, time("2026-11-24T03:00:07Z")), Duration::from_secs(6));
-        assert_eq!(skew(date, time("2026-11-24T02:59:53Z")), Duration::from_secs(7));
+        let off = |now| skew(date, time(now), time(now));
+        assert_eq!(off("2026-11-24T03:00:00.900Z"), Duration::ZERO);
+        assert_eq!(off("2026-11-24T03:00:07Z"), Duration::from_secs(6));
+        assert_eq!(off("2026-11-24T02:59:53Z"), Duration::from_secs(7));
+        let slow = skew(date, time("2026-11-24T02:59:40Z"), time("2026-11-24T03:00:20Z"));
+        assert_eq!(
+            slow,
+            Duration::ZERO,
+            "an answer that takes long is no clock that is off"
+        );
     }
 }

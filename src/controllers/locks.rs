@@ -3,6 +3,13 @@
 //! A holder counts while its operation exists and hasn't ended, whatever else happens: so nothing leaks when a process
 //! dies, an operation is cancelled or deleted, and nothing need be released. Who wants a key takes out those that no
 //! longer count, and puts itself in, in one write.
+//!
+//! One that had ended, and that a person lets go on, is in there before its status says that it goes on; that write may be
+//! late, from a leader that was cut off. So before it is taken out, its status is written as it is: a write that was computed
+//! from an older version doesn't land any more.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
@@ -10,9 +17,12 @@ use kube::{Api, Client, Resource, ResourceExt};
 use sha2::{Digest, Sha256};
 
 use super::cached::Cached;
+use super::journal::{Appended, Journal};
 use super::queue::{Line, Queue};
 use super::within::within;
-use crate::api::{CloudOperation, FIELD_MANAGER, LockHolder, OperationLock, OperationLockSpec, OperationState, Time};
+use crate::api::{
+    CloudOperation, FIELD_MANAGER, LockHolder, OperationLock, OperationLockSpec, OperationState, OperationStatus, Time,
+};
 
 /// How often a lock is tried again that others change meanwhile.
 const MAX_ROUNDS: usize = 16;
@@ -20,12 +30,13 @@ const MAX_ROUNDS: usize = 16;
 /// Where locks are.
 pub struct Locks {
     client: Client,
+    journal: Arc<Journal>,
 }
 
 impl Locks {
-    /// With the operator's own access to the API server.
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    /// With the operator's own access to the API server, and the way to write an operation's status.
+    pub fn new(client: Client, journal: Arc<Journal>) -> Self {
+        Self { client, journal }
     }
 
     /// Takes a key for an operation, which must have entered its line. Answers who else holds it, if there is no room; none
@@ -45,10 +56,11 @@ impl Locks {
         let key = line.key.clone().unwrap_or_default();
         let api: Api<OperationLock> = Api::namespaced(self.client.clone(), &line.namespace);
         let name = lock_name(&key);
+        let ended = operation.status.as_ref().and_then(|status| status.completion_time);
         let me = LockHolder {
             name: operation.name_any(),
             uid: operation.uid().unwrap_or_default(),
-            since: now,
+            since: ended.map_or(now, |ended| now.max(ended.plus(Duration::from_millis(1)))),
         };
         let params = PostParams {
             field_manager: Some(FIELD_MANAGER.into()),
@@ -103,6 +115,22 @@ impl Locks {
         ))
     }
 
+    /// Who holds a key, but for this operation: of those in its lock, those that count.
+    ///
+    /// # Errors
+    /// When that can't be said.
+    pub async fn others(&self, line: &Line, uid: &str) -> Result<Vec<LockHolder>, kube::Error> {
+        let api: Api<OperationLock> = Api::namespaced(self.client.clone(), &line.namespace);
+        let lock = within(api.get_opt(&lock_name(line.key.as_deref().unwrap_or_default()))).await?;
+        let mut holders = vec![];
+        for holder in lock.map_or(vec![], |lock| lock.spec.holders) {
+            if holder.uid != uid && self.counts(&line.namespace, &holder).await? {
+                holders.push(holder);
+            }
+        }
+        Ok(holders)
+    }
+
     /// Deletes the lock of a line in which nobody stands any more. One that isn't deleted does no harm.
     ///
     /// # Errors
@@ -133,15 +161,45 @@ impl Locks {
         }
     }
 
-    /// True if a holder exists and hasn't ended. The API server is asked: the cache may be old.
+    /// True if a holder exists and hasn't ended. The API server is asked: the cache may be old. Once this answers false, it
+    /// stays so as long as the lock isn't written.
     async fn counts(&self, namespace: &str, holder: &LockHolder) -> Result<bool, kube::Error> {
         let api: Api<Cached> = Api::namespaced(self.client.clone(), namespace);
-        let found = within(api.get_opt(&holder.name)).await?;
-        Ok(found.is_some_and(|operation| {
-            let ended = operation.state().is_some_and(OperationState::is_finished);
-            operation.uid().as_ref() == Some(&holder.uid) && !ended
-        }))
+        for _ in 0..MAX_ROUNDS {
+            let found = within(api.get_opt(&holder.name)).await?;
+            let Some(found) = found.filter(|operation| operation.uid().as_ref() == Some(&holder.uid)) else {
+                return Ok(false);
+            };
+            if !found.state().is_some_and(OperationState::is_finished) {
+                return Ok(true);
+            }
+            // One that can't be read goes on nowhere.
+            let operation = found.parse().ok();
+            let Some((operation, status)) = operation.and_then(|mut operation| {
+                let status = operation.status.take()?;
+                came_back(&status, holder).then_some((operation, status))
+            }) else {
+                return Ok(false);
+            };
+            match self.journal.append(&operation, status).await {
+                Ok(Appended::Durable(_) | Appended::Gone) => return Ok(false),
+                Ok(Appended::Superseded(_)) => {} // it may go on now: look again
+                Err(error) => return Err(kube::Error::Service(error.into())),
+            }
+        }
+        Err(kube::Error::Service(
+            format!(
+                "CloudOperation {} changed {MAX_ROUNDS} times while it was looked at",
+                holder.name
+            )
+            .into(),
+        ))
     }
+}
+
+/// True if a holder that has ended came into the lock after that end: a person lets it go on.
+fn came_back(status: &OperationStatus, holder: &LockHolder) -> bool {
+    status.completion_time.is_none_or(|ended| holder.since > ended)
 }
 
 fn owner(holder: &LockHolder) -> OwnerReference {

@@ -7,10 +7,12 @@ use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, ResourceExt, api::ListParams};
 use tracing::warn;
 
+use super::cached::version;
 use super::clock::Clock;
+use super::within::within;
 use crate::api::{HTTP_TARGETS_ANNOTATION, MAX_OPERATIONS_ANNOTATION, SUSPENDED_LABEL, Time};
 use crate::engine::Hold;
 
@@ -23,6 +25,8 @@ pub struct Namespaces {
 
 #[derive(Default)]
 struct Known {
+    /// The newest version of it that was seen.
+    version: u64,
     hold: Option<Hold>,
     http_targets: Option<String>,
     max_operations: Option<usize>,
@@ -58,8 +62,42 @@ impl Namespaces {
         };
     }
 
-    /// The namespace's last hold. One that isn't known is not held: every one is known before the first operation is
-    /// looked at.
+    /// Asks for a namespace that isn't known yet: one is watched, and so are the operations in it, but a new one's first
+    /// operation may be seen before it. Without this it would not be held.
+    ///
+    /// # Errors
+    /// When the API server doesn't say.
+    pub async fn know(&self, client: &Client, namespace: &str) -> Result<(), kube::Error> {
+        if self.is_known(namespace) {
+            return Ok(());
+        }
+        let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
+        // A list, as the operator's rights are those of the watch.
+        let named = ListParams::default().fields(&format!("metadata.name={namespace}"));
+        for found in within(api.list(&named)).await? {
+            self.see(&found);
+        }
+        Ok(())
+    }
+
+    fn is_known(&self, namespace: &str) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.contains_key(namespace)
+    }
+
+    /// Forgets a namespace that is gone: another of its name says for itself whether it is held.
+    fn forget(&self, namespace: &PartialObjectMeta<Namespace>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = namespace.name_any();
+        if known
+            .get(&name)
+            .is_some_and(|known| known.version <= version(namespace))
+        {
+            known.remove(&name);
+        }
+    }
+
+    /// The namespace's last hold. One that isn't [known](Self::know) is not held.
     pub fn hold(&self, namespace: &str) -> Option<Hold> {
         let all = *self.hold_all.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,6 +128,10 @@ impl Namespaces {
         let now = self.clock.now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = known.entry(namespace.name_any()).or_default();
+        if version(namespace) < entry.version {
+            return false; // it was asked for, and the watch is behind
+        }
+        entry.version = version(namespace);
         entry.http_targets = namespace.annotations().get(HTTP_TARGETS_ANNOTATION).cloned();
         let most = namespace.annotations().get(MAX_OPERATIONS_ANNOTATION);
         let max_operations = most.and_then(|most| most.parse().ok().filter(|most| *most > 0));
@@ -137,7 +179,11 @@ impl Namespaces {
                     self.see(&namespace).then(|| Ok(namespace.name_any()))
                 }
                 Ok(watcher::Event::InitDone) => Some(Ok(String::new())),
-                Ok(watcher::Event::Init | watcher::Event::Delete(_)) => None,
+                Ok(watcher::Event::Delete(namespace)) => {
+                    self.forget(&namespace);
+                    None
+                }
+                Ok(watcher::Event::Init) => None,
                 Err(error) => Some(Err(error)),
             };
             std::future::ready(changed)

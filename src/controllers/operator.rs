@@ -188,11 +188,11 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
             // The term ends by itself only when it was asked to stop; nothing of it is under way any more.
             () = term(&config, &environment, &health, &identity, &process, leadership.clone(), shutdown.clone()) => {
                 leadership.give_up();
-                candidate.release().await;
             }
             () = candidate.keep(&leadership) => warn!("everything under way is aborted: another process takes over"),
         }
         health.set_term(None);
+        candidate.release().await; // nothing of the term is under way any more
     }
 }
 
@@ -288,13 +288,14 @@ async fn term(
     ));
     let _end = EndOfTerm(executor.clone());
     let (events, write_events) = Events::new(client.clone(), runner, metrics.clone());
+    let journal = Arc::new(Journal::new(client.clone(), runner));
     let (drain, draining) = watch::channel(false);
     let actions = Arc::new(Actions::new(client.clone(), clock.clone()).await);
     let context = Arc::new(Context {
         client: client.clone(),
         clock: clock.clone(),
         claim: claim.clone(),
-        journal: Journal::new(client.clone(), runner),
+        journal: journal.clone(),
         executor: executor.clone(),
         namespaces: namespaces.clone(),
         events: events.clone(),
@@ -306,7 +307,13 @@ async fn term(
         actions: actions.clone(),
         histories: Histories::new(client.clone()),
         turns: Turns::new(CONCURRENCY),
-        admission: Admission::new(client.clone(), queue.clone(), namespaces.clone(), trigger.clone()),
+        admission: Admission::new(
+            client.clone(),
+            journal,
+            queue.clone(),
+            namespaces.clone(),
+            trigger.clone(),
+        ),
     });
 
     let api: Api<Cached> = config

@@ -9,8 +9,14 @@ use kube::runtime::reflector::ObjectRef;
 
 use super::cached::Cached;
 use super::cloud_operation::{RESTORED_LABEL, identity};
-use crate::api::{LockHolder, OperationState, Time};
+use crate::api::{LockHolder, OPERATION_LABEL, OperationState, Time};
 use crate::engine::concurrency_key;
+
+/// True if an operation was created by another's step: it is a part of that one, which has a place in its namespace's line
+/// already. If it stood in that line, too, it could wait for the one that waits for it.
+pub fn is_part(operation: &impl ResourceExt) -> bool {
+    operation.labels().contains_key(OPERATION_LABEL)
+}
 
 /// A line in which operations stand: by namespace, that of a concurrency key, or that of the whole namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -83,7 +89,7 @@ impl Queue {
             lines.extend(concurrency_key(concurrency, &whole.spec.input, &identity(&whole)).map(|key| line(Some(key))));
         }
         // One that waits for a key waits in that line alone.
-        if capped && (started || !operation.excludes_others()) {
+        if capped && !is_part(operation) && (started || !operation.excludes_others()) {
             lines.push(line(None));
         }
         let turn = Turn::of(operation);

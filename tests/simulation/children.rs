@@ -1,6 +1,7 @@
 //! Operations that run for a step of another: what becomes of one is what becomes of the other.
 
-use holdfast::api::{CloudOperation, OperationState, StepState};
+use holdfast::api::{CloudOperation, MAX_OPERATIONS_ANNOTATION, OperationState, StepState};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -23,7 +24,7 @@ fn child(world: &World) -> Option<CloudOperation> {
     let operations = world.server.list::<CloudOperation>().into_iter();
     operations
         .into_iter()
-        .find(|operation| operation.name_any() != "parent")
+        .find(|operation| !["parent", "parent2"].contains(&&*operation.name_any()))
 }
 
 fn child_state(world: &World) -> Option<OperationState> {
@@ -185,5 +186,40 @@ async fn a_step_that_says_how_it_is_undone_undoes_its_child_itself() {
     );
     let effects = world.service.effects();
     assert_eq!((effects.get("/child/undo"), effects["/parent/undo"]), (None, 1));
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_takes_no_place_in_its_namespace_as_its_parent_has_one() {
+    let mut world = World::new(1);
+    let namespaces: Api<Namespace> = Api::all(world.server.client("user"));
+    let limit = Patch::Merge(json!({"metadata": {"annotations": {MAX_OPERATIONS_ANNOTATION: "1"}}}));
+    namespaces
+        .patch(NAMESPACE, &PatchParams::default(), &limit)
+        .await
+        .unwrap();
+    world.start();
+    for policy in [None, Some("Abandon")] {
+        let manifest = parent(policy, &json!([{"name": "nap", "wait": {"duration": "2m"}}]));
+        world.apply(&manifest).await;
+        world
+            .until("the child runs", |world| child_state(world).is_some())
+            .await;
+        let mut other = manifest.clone();
+        other["metadata"]["name"] = json!("parent2");
+        other["spec"]["steps"] = json!([{"name": "done", "set": {"a": 1}}]);
+        world.apply(&other).await;
+        world
+            .until("the other waits", |world| world.state("parent2").is_some())
+            .await;
+        assert_eq!(world.state("parent2"), Some(OperationState::Queued), "{policy:?}");
+        assert_eq!(child_state(&world), Some(OperationState::Waiting), "{policy:?}");
+        let ended = |world: &World| world.finished("parent") && world.finished("parent2");
+        world.until("all end", ended).await;
+        assert_eq!(world.state("parent"), Some(OperationState::Succeeded), "{policy:?}");
+        for operation in world.server.list::<CloudOperation>() {
+            world.delete::<CloudOperation>(&operation.name_any()).await;
+        }
+    }
     world.kill_all().await;
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use holdfast::api::{CloudOperation, MAX_OPERATIONS_ANNOTATION, OperationAction, OperationLock, OperationState};
+use holdfast_apiserver::Fault;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -342,6 +343,45 @@ async fn one_that_a_person_lets_go_on_after_its_end_waits_for_its_key() {
     assert_eq!(world.state("c"), Some(OperationState::Queued));
     all_end(&world, &["a", "c"]).await;
     assert_eq!(under_way(&world), (1, ["a", "b", "a", "c"].map(str::to_owned).to_vec()));
+    world.kill_all().await;
+}
+
+/// The leader is cut off after it took the key for one that a person lets go on; the write that says so arrives much later.
+#[tokio::test(start_paused = true)]
+async fn a_late_write_lets_nobody_go_on_whose_key_another_took() {
+    let mut world = World::new(1);
+    world.start();
+    let fails = json!({"steps": [
+        {"name": "nap", "wait": {"duration": "10s"}},
+        {"name": "call", "http": {"method": "POST", "url": "http://inventory.prod/status/422"}},
+    ]});
+    world.apply(&exclusive("z", &fails)).await;
+    all_end(&world, &["z"]).await;
+    sleep(Duration::from_secs(30)).await;
+    world.server.set_faults(|info| {
+        let late = info.resource == "leases" || (info.is_write() && info.resource == "cloudoperations");
+        match info.user == "operator0" && late {
+            true => Fault::Delay(Duration::from_secs(45)),
+            false => Fault::None,
+        }
+    });
+    world.start();
+    world.ask("z", 1, &json!({"reset": {"step": "nap"}})).await;
+    sleep(Duration::from_secs(1)).await;
+    let lock = &world.server.list::<OperationLock>()[0];
+    assert_eq!(lock.spec.holders[0].name, "z", "the key is taken");
+    assert_eq!(
+        world.state("z"),
+        Some(OperationState::Failed),
+        "its status is on its way"
+    );
+    world.delete::<OperationAction>("z-1").await; // so that the next leader doesn't let it go on itself
+    world.apply(&exclusive("b", &json!({}))).await;
+    all_end(&world, &["b"]).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(under_way(&world), (1, ["z", "b"].map(str::to_owned).to_vec()));
+    assert_eq!(world.state("z"), Some(OperationState::Failed));
+    world.check();
     world.kill_all().await;
 }
 

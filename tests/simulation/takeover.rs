@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use holdfast::api::{HistoryEvent, OperationState};
+use holdfast::api::{CloudOperation, HistoryEvent, OperationState};
+use holdfast::controllers::HOLD_ALL_ANNOTATION;
 use holdfast_apiserver::{Fault, Verb};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -142,6 +144,75 @@ async fn a_leader_whose_clock_is_off_gives_up_and_comes_back_with_it() {
     world.kill_all().await;
 }
 
+fn leads(world: &World, number: usize) -> bool {
+    let lease: Option<Lease> = world.server.get("holdfast-system", "holdfast");
+    let holder = lease.and_then(|lease| lease.spec?.holder_identity);
+    holder.is_some_and(|holder| holder.starts_with(&format!("operator{number}_")))
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_clock_is_off_takes_no_lease_and_holds_up_no_other() {
+    for off in [3_600_000, -3_600_000] {
+        let mut world = World::new(1);
+        world.start_off(off);
+        world.apply(&sample("timer").manifest).await;
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(world.server.get::<Lease>("holdfast-system", "holdfast"), None);
+        let healthy = world.start();
+        world.until("the operation ends", |world| world.finished("timer")).await;
+        assert!(leads(&world, healthy));
+        world.check();
+        world.kill_all().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_clock_goes_wrong_hands_over_and_never_takes_the_lease_back() {
+    let mut world = World::new(1);
+    let (first, clock) = world.start_off(0);
+    world.apply(&sample("slow").manifest).await;
+    world
+        .until("the call is under way", |world| world.service.calls() == 1)
+        .await;
+    let second = world.start();
+    clock.jump(60_000);
+    let wrong = Instant::now();
+    world.until("the other leads", |world| leads(world, second)).await;
+    assert!(
+        wrong.elapsed() < LEASE,
+        "the Lease is given back: {:?}",
+        wrong.elapsed()
+    );
+    world.until("the operation ends", |world| world.finished("slow")).await;
+    assert_eq!(world.service.answered(first), 0, "its call was aborted");
+    world.kill(second).await;
+    sleep(3 * LEASE).await;
+    assert!(!leads(&world, first), "its clock is still wrong");
+    clock.jump(-60_000);
+    world.until("it leads again", |world| leads(world, first)).await;
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_goes_wrong_while_the_lease_is_taken_gives_it_back() {
+    let mut world = World::new(1);
+    let (_, clock) = world.start_off(0);
+    let (first, wrong) = (std::sync::atomic::AtomicBool::new(true), clock.clone());
+    world.server.set_faults(move |info| {
+        if info.is(Verb::Create, "leases") && first.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            wrong.jump(60_000);
+        }
+        Fault::None
+    });
+    sleep(Duration::from_secs(30)).await;
+    let lease: Lease = world.server.get("holdfast-system", "holdfast").unwrap();
+    assert_eq!(lease.spec.unwrap().holder_identity.as_deref(), Some(""));
+    clock.jump(-60_000);
+    world.until("it leads", |world| leads(world, 0)).await;
+    world.kill_all().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stale_cache_decides_nothing() {
     let mut world = World::new(1);
@@ -155,7 +226,7 @@ async fn a_stale_cache_decides_nothing() {
         .await;
     world.server.hold_watches();
     // A person cancels; the operator doesn't hear of it, but its next write does.
-    let api: Api<holdfast::api::CloudOperation> = Api::namespaced(world.server.client("user"), NAMESPACE);
+    let api: Api<CloudOperation> = Api::namespaced(world.server.client("user"), NAMESPACE);
     api.patch(
         "slow",
         &PatchParams::default(),
@@ -173,25 +244,95 @@ async fn a_stale_cache_decides_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_held_namespace_holds_without_a_write_and_its_release_wakes() {
+async fn a_held_namespace_costs_one_write_and_its_release_wakes() {
     let mut world = napping().await;
-    let version = world.operation("timer").resource_version();
     let label = async |value: Option<&str>| {
-        let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(world.server.client("admin"));
+        let api: Api<Namespace> = Api::all(world.server.client("admin"));
         let patch = Patch::Merge(json!({"metadata": {"labels": {"holdfast.dev/suspended": value}}}));
         api.patch(NAMESPACE, &PatchParams::default(), &patch).await.unwrap();
     };
+    let writes = |world: &World| {
+        let requests = world.server.requests().into_iter();
+        requests
+            .filter(|request| request.resource == "cloudoperations" && request.is_write())
+            .count()
+    };
+    let before = writes(&world);
     label(Some("true")).await;
     sleep(Duration::from_secs(3600)).await;
-    assert_eq!(
-        world.operation("timer").resource_version(),
-        version,
-        "a held namespace costs no write"
-    );
+    assert_eq!(world.state("timer"), Some(OperationState::Suspended));
+    assert_eq!(writes(&world), before + 1, "it says once that it is held");
     label(None).await;
     world.until("the operation ends", |world| world.finished("timer")).await;
     assert_eq!(world.state("timer"), Some(OperationState::Succeeded));
     world.check();
+    world.kill_all().await;
+}
+
+/// Everything is held for longer than the operation may take, and neither the leader of the second part nor that of the
+/// time after it knows how long.
+#[tokio::test(start_paused = true)]
+async fn a_hold_of_everything_takes_no_time_though_leaders_change_in_it() {
+    let mut world = World::new(1);
+    let first = world.start();
+    let mut manifest = sample("timer").manifest;
+    manifest["spec"]["timeout"] = json!("20m");
+    world.apply(&manifest).await;
+    let napping = |world: &World| world.state("timer") == Some(OperationState::Waiting);
+    world.until("the nap has begun", napping).await;
+    let leases: Api<Lease> = Api::namespaced(world.server.client("admin"), "holdfast-system");
+    let annotate = async |why: Option<&str>| {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {HOLD_ALL_ANNOTATION: why}}}));
+        leases.patch("holdfast", &PatchParams::default(), &patch).await.unwrap();
+    };
+    annotate(Some("a look")).await;
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(world.state("timer"), Some(OperationState::Suspended));
+    world.kill(first).await;
+    let second = world.start();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.state("timer"), Some(OperationState::Suspended));
+    world.kill(second).await;
+    annotate(None).await;
+    world.start();
+    world.until("the operation ends", |world| world.finished("timer")).await;
+    assert_eq!(world.state("timer"), Some(OperationState::Succeeded));
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_was_created_held_holds_its_first_operation() {
+    let mut world = napping().await;
+    world
+        .server
+        .set_faults(|info| match info.is(Verb::Watch, "namespaces") {
+            true => Fault::RefuseConnection,
+            false => Fault::None,
+        });
+    world.server.drop_watches(|info| info.resource == "namespaces");
+    let namespaces: Api<Namespace> = Api::all(world.server.client("admin"));
+    let held = json!({"metadata": {"name": "fresh", "labels": {"holdfast.dev/suspended": "true"}}});
+    let held: Namespace = serde_json::from_value(held).unwrap();
+    namespaces.create(&PostParams::default(), &held).await.unwrap();
+    let mut operation: CloudOperation = serde_json::from_value(sample("slow").manifest).unwrap();
+    operation.metadata.namespace = Some("fresh".into());
+    let operations: Api<CloudOperation> = Api::namespaced(world.server.client("user"), "fresh");
+    operations.create(&PostParams::default(), &operation).await.unwrap();
+    let state = |world: &World| {
+        let operation: CloudOperation = world.server.get("fresh", "slow").unwrap();
+        operation.status.and_then(|status| status.state)
+    };
+    world.until("it is looked at", |world| state(world).is_some()).await;
+    assert_eq!(state(&world), Some(OperationState::Suspended));
+    world.server.set_faults(|_| Fault::None);
+    let release = Patch::Merge(json!({"metadata": {"labels": {"holdfast.dev/suspended": null}}}));
+    namespaces
+        .patch("fresh", &PatchParams::default(), &release)
+        .await
+        .unwrap();
+    let ended = |world: &World| state(world) == Some(OperationState::Succeeded);
+    world.until("it ends", ended).await;
     world.kill_all().await;
 }
 

@@ -135,6 +135,19 @@ impl World {
 
     /// Starts another operator, and answers its number.
     pub fn start(&mut self) -> usize {
+        self.start_with(self.clock.clone())
+    }
+
+    /// Starts an operator on a machine whose clock is so many milliseconds off, and answers its number and that clock.
+    pub fn start_off(&mut self, ms: i64) -> (usize, SimulatedClock) {
+        let clock = SimulatedClock {
+            start: self.clock.start,
+            offset_ms: Arc::new(AtomicI64::new(ms)),
+        };
+        (self.start_with(clock.clone()), clock)
+    }
+
+    fn start_with(&mut self, clock: SimulatedClock) -> usize {
         let number = self.operators.len();
         let config = Config {
             namespace: None,
@@ -159,7 +172,7 @@ impl World {
         self.service.gateway.open(number, router);
         let environment = Environment {
             client,
-            clock: Arc::new(self.clock.clone()),
+            clock: Arc::new(clock),
             transport: self.service.connection(number),
             callbacks,
         };

@@ -71,7 +71,7 @@ async fn a_suspended_operation_records_what_runs_and_starts_nothing_until_it_is_
 }
 
 #[tokio::test]
-async fn a_namespaces_label_holds_all_that_is_in_it_without_a_write() {
+async fn a_namespaces_label_holds_all_that_is_in_it_with_one_write_each() {
     let world = World::new("control-namespace").await;
     let _operator = world.operator();
     world
@@ -86,13 +86,14 @@ async fn a_namespaces_label_holds_all_that_is_in_it_without_a_write() {
         .prints(&["label", "namespace", &world.namespace, &label("=true")])
         .await;
 
+    let held = world.until_state("waits", OperationState::Suspended).await;
     let due = step(&waiting, "pause").next_attempt_time.unwrap();
     until_past(due, Duration::from_secs(2)).await;
     let still = world.operations().get("waits").await.unwrap();
     assert_eq!(
         still.resource_version(),
-        waiting.resource_version(),
-        "nothing is written to what is held"
+        held.resource_version(),
+        "it says once that it is held"
     );
     world
         .run("new", "steps: [{name: call, http: {url: INVENTORY/new}}]")

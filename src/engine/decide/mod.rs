@@ -81,10 +81,6 @@ pub fn decide<'a>(status: &'a OperationStatus, inputs: &'a Inputs<'a>) -> Decisi
         pass.move_deadlines(held_for); // before they are looked at
     }
     let end = pass.run().or_else(|| pass.full());
-    let quiet = inputs.namespace_hold.is_some_and(|hold| hold.until.is_none());
-    if quiet && status.start_time.is_some() && pass.status == *status {
-        return pass.decision(false); // a held namespace costs no write
-    }
     let progress = pass.progress();
     let undoing = pass.compensates();
     summary::summarise(
@@ -256,19 +252,14 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Notes that the operation is held or goes on, and says which.
+    /// Notes that the operation is held or goes on, and says which. Whoever holds it: who leads when the hold ends need not
+    /// have seen it, and the time must not count all the same.
     fn hold(&mut self) -> bool {
-        let suspended = self.inputs.spec.suspend == Some(true);
-        match (suspended, self.status.suspended_at) {
+        let by = self.held_by();
+        match (self.is_held(), self.status.suspended_at) {
             (true, None) => {
                 self.status.suspended_at = Some(self.now);
-                history::append(
-                    &mut self.status,
-                    self.now,
-                    HistoryEvent::Suspended,
-                    None,
-                    Some("spec.suspend"),
-                );
+                history::append(&mut self.status, self.now, HistoryEvent::Suspended, None, Some(by));
             }
             (false, Some(_)) => {
                 self.status.suspended_at = None;
@@ -279,12 +270,16 @@ impl<'a> Pass<'a> {
         self.is_held()
     }
 
-    fn hold_message(&self) -> String {
-        let by = if self.status.suspended_at.is_some() {
+    fn held_by(&self) -> &'static str {
+        if self.inputs.spec.suspend == Some(true) {
             "spec.suspend"
         } else {
             "its namespace's label holdfast.dev/suspended, or a hold of everything (--hold-all, or the annotation holdfast.dev/hold-all of the operator's Lease)"
-        };
+        }
+    }
+
+    fn hold_message(&self) -> String {
+        let by = self.held_by();
         let open = self
             .status
             .steps

@@ -27,7 +27,7 @@ fn suspended_no_attempt_starts_results_are_recorded_and_deadlines_stand_still() 
 }
 
 #[test]
-fn a_held_namespace_costs_no_write_and_freezes_deadlines_all_the_same() {
+fn a_held_namespace_costs_one_write_and_freezes_deadlines() {
     let mut case =
         case("{timeout: 10m, steps: [{name: nap, wait: {duration: 1m}}, {name: b, http: {url: 'http://x'}}]}");
     case.visit();
@@ -36,8 +36,9 @@ fn a_held_namespace_costs_no_write_and_freezes_deadlines_all_the_same() {
         since: case.now.plus(10 * SECOND),
         until: None,
     });
-    case.later(10 * SECOND).later(3600 * SECOND);
-    assert_eq!(case.writes, writes);
+    case.later(10 * SECOND).assert_state(Suspended);
+    case.later(1800 * SECOND).later(1800 * SECOND);
+    assert_eq!(case.writes, writes + 1);
     assert_eq!(case.wake, None);
     case.hold = case.hold.map(|hold| Hold {
         until: Some(case.now),
@@ -51,6 +52,57 @@ fn a_held_namespace_costs_no_write_and_freezes_deadlines_all_the_same() {
         deadline.plus(3600 * SECOND),
         "counted once"
     );
+}
+
+/// The operator starts anew without `--hold-all`, or the label went while none led: who leads now knows of no hold.
+#[test]
+fn a_hold_that_nobody_remembers_costs_no_time_all_the_same() {
+    let mut case =
+        case("{timeout: 10m, steps: [{name: a, http: {url: 'http://x'}}, {name: b, http: {url: 'http://x'}}]}");
+    case.visit().fail("a", busy());
+    let (deadline, step_deadline) = (case.status.deadline.unwrap(), case.step("a").deadline.unwrap());
+    let held_from = |now| {
+        Some(Hold {
+            since: now,
+            until: None,
+        })
+    };
+    case.hold = held_from(case.now);
+    case.visit().assert_state(Suspended);
+    case.later(5000 * SECOND);
+    case.hold = held_from(case.now); // of another term, which remembers nothing of the first part
+    case.later(5000 * SECOND).assert_state(Suspended);
+    case.hold = None;
+    case.visit().assert_step("a", StepState::Running, 2);
+    assert_eq!(case.status.deadline.unwrap(), deadline.plus(10_000 * SECOND));
+    assert_eq!(case.step("a").deadline.unwrap(), step_deadline.plus(10_000 * SECOND));
+    case.later(SECOND).succeed("a", nothing());
+    assert_eq!(
+        case.status.deadline.unwrap(),
+        deadline.plus(10_000 * SECOND),
+        "counted once"
+    );
+}
+
+#[test]
+fn one_held_by_two_says_by_which_and_goes_on_once_neither_does() {
+    let mut case = case("steps: [{name: nap, wait: {duration: 1h}}]");
+    case.visit();
+    case.hold = Some(Hold {
+        since: case.now,
+        until: None,
+    });
+    case.visit().assert_state(Suspended);
+    assert!(case.message().contains("holdfast.dev/suspended"), "{}", case.message());
+    case.spec.suspend = Some(true);
+    case.visit().assert_state(Suspended);
+    assert!(case.message().contains("spec.suspend"), "{}", case.message());
+    case.hold = None;
+    case.visit().assert_state(Suspended);
+    case.spec.suspend = None;
+    case.visit().assert_state(Waiting);
+    let holds = case.events().into_iter().filter(|event| event == "Suspended").count();
+    assert_eq!(holds, 1);
 }
 
 #[test]
