@@ -49,7 +49,8 @@ fn explains(event: HistoryEvent, state: StepState) -> bool {
     match state {
         StepState::Running => event == AttemptStarted,
         StepState::Waiting => matches!(event, StepWaiting | Accepted),
-        StepState::BackingOff | StepState::Cancelling => event == AttemptFailed,
+        StepState::BackingOff => matches!(event, AttemptFailed | StepWaiting), // the latter of a retry while it is held
+        StepState::Cancelling => event == AttemptFailed,
         StepState::Undecided => event == StepUndecided,
         StepState::Succeeded => event == StepSucceeded,
         StepState::Failed => event == StepFailed,
