@@ -340,50 +340,65 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
                 .executor
                 .run(&durable, spec, workflow.as_ref().as_ref().ok(), work, None);
         }
-        if !actions.is_empty() {
-            context
-                .actions
-                .answer(&durable)
-                .await
-                .map_err(|error| ReconcileError::Answer {
-                    name: durable.name_any(),
-                    error,
-                })?;
-        }
-        let has_ended = |status: &OperationStatus| status.state.is_some_and(OperationState::is_finished);
-        if !waiting && durable.status.as_ref().is_some_and(has_ended) {
-            context.admission.leave(&durable);
-            if !has_ended(&status) {
-                context.admission.tidy(&durable).await;
-            }
-        }
-        let mut again = wake.map(|at| at.since(context.clock.now()));
-        let is_known = status.engine.is_none_or(|engine| engine <= engine::ENGINE);
-        let chunk = durable.status.as_ref().and_then(engine::chunk);
-        if let Some(chunk) = chunk.filter(|_| is_known) {
-            let pause = context.executor.spills_in(&identity.uid);
-            if pause.is_none() {
-                let spilled = context.histories.spill(&durable, chunk).await.map_err(|error| {
-                    warn!(namespace = durable.namespace(), name = durable.name_any(), %error, "a part of the history can't be moved to an OperationHistory: it is tried again");
-                    error.to_string()
-                });
-                context.executor.note_spilled(&durable, spilled);
-            }
-            again = [again, Some(pause.unwrap_or_default())].into_iter().flatten().min();
-        }
-        if is_known && parts_are_left(&durable, context.clock.now()) && !context.executor.is_pruned(&identity.uid) {
-            let pruned = context.histories.prune(&durable).await;
-            pruned.map_err(|error| ReconcileError::History {
-                name: durable.name_any(),
-                error,
-            })?;
-            context.executor.note_pruned(&durable);
-        }
+        let again = wake.map(|at| at.since(context.clock.now()));
+        let ended = !waiting && durable.status.as_ref().is_some_and(has_ended);
+        let later = follow_up(&durable, &status, ended, !actions.is_empty(), &context).await?;
+        let again = [again, later].into_iter().flatten().min();
         return Ok(again.map_or_else(Action::await_change, |again| {
             Action::requeue(again + Duration::from_millis(1))
         }));
     }
     Err(ReconcileError::Busy(current.name_any()))
+}
+
+/// What follows an accepted status: actions are told what came of them, who waits for its end is woken, and what has no room
+/// in it goes elsewhere. Answers in how long there is more to do. Each can be done again after a crash.
+async fn follow_up(
+    operation: &CloudOperation,
+    before: &OperationStatus,
+    ended: bool,
+    asked: bool,
+    context: &Context,
+) -> Result<Option<Duration>, ReconcileError> {
+    let (uid, name) = (operation.uid().unwrap_or_default(), operation.name_any());
+    if asked {
+        let answered = context.actions.answer(operation).await;
+        answered.map_err(|error| ReconcileError::Answer {
+            name: name.clone(),
+            error,
+        })?;
+    }
+    if ended {
+        context.admission.leave(operation);
+        if !has_ended(before) {
+            context.admission.tidy(operation).await;
+        }
+    }
+    if before.engine.is_some_and(|engine| engine > engine::ENGINE) {
+        return Ok(None);
+    }
+    let mut again = None;
+    if let Some(chunk) = operation.status.as_ref().and_then(engine::chunk) {
+        let pause = context.executor.spills_in(&uid);
+        if pause.is_none() {
+            let spilled = context.histories.spill(operation, chunk).await.map_err(|error| {
+                warn!(namespace = operation.namespace(), name, %error, "a part of the history can't be moved to an OperationHistory: it is tried again");
+                error.to_string()
+            });
+            context.executor.note_spilled(operation, spilled);
+        }
+        again = Some(pause.unwrap_or_default());
+    }
+    if parts_are_left(operation, context.clock.now()) && !context.executor.is_pruned(&uid) {
+        let pruned = context.histories.prune(operation).await;
+        pruned.map_err(|error| ReconcileError::History { name, error })?;
+        context.executor.note_pruned(operation);
+    }
+    Ok(again)
+}
+
+fn has_ended(status: &OperationStatus) -> bool {
+    status.state.is_some_and(OperationState::is_finished)
 }
 
 /// True if objects may be left that hold what a compacted operation no longer has. They are deleted after the write that
