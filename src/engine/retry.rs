@@ -94,9 +94,9 @@ pub fn start_to_close(step: &Step) -> Option<Duration> {
         .as_ref()
         .and_then(|t| t.start_to_close.as_ref())
         .map(|d| d.get());
-    given.or(match step.step_type()? {
-        StepType::Http => Some(Duration::from_secs(60)),
-        StepType::Kubernetes if !step.is_kubernetes_wait() => Some(Duration::from_secs(60)),
+    given.or(match step.step_type() {
+        Some(StepType::Http) => Some(Duration::from_secs(60)),
+        Some(StepType::Kubernetes) if !step.is_kubernetes_wait() => Some(Duration::from_secs(60)),
         _ => None,
     })
 }
@@ -118,6 +118,19 @@ mod tests {
         assert_eq!(policy.backoff_coefficient, 2.0);
         assert_eq!(policy.maximum_interval, Duration::from_secs(100));
         assert_eq!(policy.maximum_attempts, None);
+    }
+
+    #[test]
+    fn an_attempt_has_the_time_that_is_said_whatever_it_is() {
+        let limit = |yaml: &str| start_to_close(&serde_yaml::from_str(yaml).unwrap()).map(|limit| limit.as_secs());
+        assert_eq!(limit("{name: a, http: {url: 'http://x'}}"), Some(60));
+        let wait = "kubernetes: {wait: {resource: {apiVersion: v1, kind: Pod, name: a}, for: Current}}";
+        assert_eq!(limit(&format!("{{name: a, {wait}}}")), None);
+        assert_eq!(
+            limit(&format!("{{name: a, timeouts: {{startToClose: 5m}}, {wait}}}")),
+            Some(300)
+        );
+        assert_eq!(limit("{name: a, timeouts: {startToClose: 5m}}"), Some(300));
     }
 
     #[test]

@@ -133,7 +133,9 @@ pub fn held_up(
         let state = Some((state, message.into()));
         summary::summarise(&mut next, state, progress, false, identity.generation, now);
     }
-    if next != *status {
+    // Of one that has started, held time is reckoned from the last write that was decided.
+    let under_way = status.start_time.is_some() && status.completion_time.is_none();
+    if next != *status && !under_way {
         next.last_time = Some(now);
     }
     next

@@ -53,12 +53,12 @@ impl Pass<'_> {
         if action.created < identity.created {
             return Err("it was created before the operation was: create it again, if it is meant for this one".into());
         }
-        let Ok(workflow) = self.inputs.workflow else {
-            return Err("the operation's spec is invalid: nothing can be done to it".into());
-        };
         if self.status.compacted.is_some() {
             return Err("the operation has ended, and its details are gone".into());
         }
+        let Ok(workflow) = self.inputs.workflow else {
+            return Err("the operation's spec is invalid: nothing can be done to it".into());
+        };
         if let Some(signal) = &spec.signal {
             self.receive_signal(workflow, signal)
         } else if let Some(word) = &spec.approve {

@@ -104,6 +104,7 @@ impl Pass<'_> {
         if ended {
             self.may_reopen(workflow)?;
         }
+        let before = self.status.clone();
         self.status.epoch += 1;
         let mut keys = Keys::default();
         for name in &positions {
@@ -114,6 +115,10 @@ impl Pass<'_> {
             if names.is_empty() {
                 keys = with_them;
             }
+            if let Some(why) = retry.step.as_ref().and_then(|name| self.ends_again(workflow, name)) {
+                self.status = before;
+                return Err(why);
+            }
         }
         Ok(match names.as_slice() {
             [] => format!("what was ended before its time runs again{keys}"),
@@ -123,6 +128,19 @@ impl Pass<'_> {
                 if names.len() == 1 { "runs" } else { "run" }
             ),
         })
+    }
+
+    /// Why a step that was let run again would not get far: what else ended badly ends it with the rest.
+    fn ends_again(&self, workflow: &Workflow, name: &str) -> Option<String> {
+        if let Some(other) = self.status.failure.as_ref().and_then(|failure| failure.step.as_ref()) {
+            return Some(format!(
+                "step {other} ended badly, too: retry all that did, naming none, or skip {other} first"
+            ));
+        }
+        let list = split_item(name).0;
+        let fails = list != name && workflow.step(list).is_some_and(|flow| self.too_many_failed(flow));
+        fails
+            .then(|| format!("more items of {list} failed than may: retry {list} as a whole, or skip the others first"))
     }
 
     /// An end that nothing has consumed can be taken back.

@@ -77,7 +77,7 @@ pub fn decide<'a>(status: &'a OperationStatus, inputs: &'a Inputs<'a>) -> Decisi
         }
     }
     let held_for = pass.held_for();
-    if !pass.is_held() {
+    if !pass.is_held() || !inputs.results.is_empty() {
         pass.move_deadlines(held_for); // before they are looked at
     }
     let end = pass.run().or_else(|| pass.full());

@@ -185,3 +185,13 @@ fn an_operation_that_drains_is_not_looked_at_again_for_what_starts_nothing() {
     case.later(7200 * SECOND).assert_step("a", StepState::BackingOff, 1);
     assert_eq!(case.wake, None);
 }
+
+#[test]
+fn what_fails_while_it_is_held_has_the_time_that_it_had() {
+    let mut case = case("steps: [{name: a, http: {url: 'http://x', async: true}}]");
+    case.visit().accept("a");
+    case.spec.suspend = Some(true);
+    case.visit();
+    case.later(3 * 3600 * SECOND).fail("a", busy());
+    case.assert_state(Suspended).assert_step("a", StepState::BackingOff, 1);
+}

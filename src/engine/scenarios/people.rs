@@ -476,3 +476,38 @@ fn an_output_that_has_no_room_is_told_to_who_gives_it() {
     );
     case.assert_step("b", StepState::Running, 1);
 }
+
+#[test]
+fn one_of_two_that_ended_badly_is_not_retried_alone() {
+    let mut case =
+        case("{order: Graph, steps: [{name: a, http: {url: 'http://x'}}, {name: b, http: {url: 'http://x'}}]}");
+    case.visit()
+        .fail("a", refused())
+        .fail("b", refused())
+        .assert_state(Failed);
+    let (state, message) = case.asks(json!({"retry": {"step": "a"}}));
+    assert_eq!(
+        (state, &*message),
+        (
+            Rejected,
+            "step b ended badly, too: retry all that did, naming none, or skip b first"
+        )
+    );
+    case.assert_state(Failed).assert_step("a", StepState::Failed, 1);
+    assert_eq!(case.asks(json!({"retry": {}})).0, Applied);
+    case.assert_step("a", StepState::Running, 1)
+        .assert_step("b", StepState::Running, 1);
+}
+
+#[test]
+fn what_is_gone_is_said_of_a_compacted_operation_whatever_it_ran() {
+    let mut case = case("{ttlSecondsAfterFinished: 60, steps: [{name: a, http: {url: 'http://x'}}]}");
+    case.visit().fail("a", refused()).assert_state(Failed);
+    case.later(60 * SECOND);
+    assert_eq!(case.status.compacted, Some(true));
+    let (state, message) = case.asks(json!({"retry": {}}));
+    assert_eq!(
+        (state, &*message),
+        (Rejected, "the operation has ended, and its details are gone")
+    );
+}
