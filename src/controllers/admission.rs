@@ -12,7 +12,6 @@ use super::cached::Cached;
 use super::cloud_operation::identity;
 use super::journal::Journal;
 use super::locks::{Locks, lock_name};
-use super::namespaces::Namespaces;
 use super::queue::{Line, Queue, Turn, is_part};
 use crate::api::{CloudOperation, MAX_OPERATIONS_ANNOTATION, OperationState, OperationStatus, QueuePolicy, Time};
 use crate::engine::{self, InvalidSpec, concurrency_key};
@@ -24,8 +23,18 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 pub struct Admission {
     locks: Locks,
     queue: Arc<Queue>,
-    namespaces: Arc<Namespaces>,
     trigger: UnboundedSender<ObjectRef<Cached>>,
+}
+
+/// What is said where an operation runs.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// How many operations its namespace runs at once.
+    pub max_operations: Option<usize>,
+    /// True if its namespace is held.
+    pub held: bool,
+    /// True once this process shuts down.
+    pub draining: bool,
 }
 
 /// Whether an operation may start.
@@ -48,13 +57,11 @@ impl Admission {
         client: Client,
         journal: Arc<Journal>,
         queue: Arc<Queue>,
-        namespaces: Arc<Namespaces>,
         trigger: UnboundedSender<ObjectRef<Cached>>,
     ) -> Self {
         Self {
             locks: Locks::new(client, journal),
             queue,
-            namespaces,
             trigger,
         }
     }
@@ -68,7 +75,7 @@ impl Admission {
         operation: &CloudOperation,
         status: &OperationStatus,
         actions: &[engine::Action],
-        draining: bool,
+        place: Place,
         now: Time,
     ) -> Result<Admitted, kube::Error> {
         let spec = &operation.spec;
@@ -77,10 +84,10 @@ impl Admission {
         let again = status.completion_time.is_some()
             && actions.iter().any(|action| {
                 let asked = &action.spec;
-                asked.retry.is_some() || asked.reset.is_some() || asked.skip.is_some()
+                let decided = status.actions.iter().any(|decided| decided.uid == action.uid);
+                !decided && (asked.retry.is_some() || asked.reset.is_some() || asked.skip.is_some())
             });
-        let most = self.namespaces.max_operations(&identity.namespace);
-        let most = most.filter(|_| !again && !is_part(operation));
+        let most = place.max_operations.filter(|_| !again && !is_part(operation));
         let too_late = spec.start_deadline.is_some_and(|deadline| now > deadline);
         let not_concerned = (started && !again) || (spec.concurrency.is_none() && most.is_none());
         let ends_otherwise = !started && (identity.restored || too_late);
@@ -92,10 +99,7 @@ impl Admission {
                 "it was cancelled before its turn came: nothing was executed".into(),
             ));
         }
-        let held = self
-            .namespaces
-            .hold(&identity.namespace)
-            .is_some_and(|hold| hold.until.is_none());
+        let held = place.held;
         if !started && (held || spec.suspend == Some(true)) {
             self.leave(operation); // it takes no turn from another meanwhile
             let by = if held { "its namespace" } else { "spec.suspend" };
@@ -105,7 +109,7 @@ impl Admission {
                 None,
             ));
         }
-        if draining {
+        if place.draining {
             return Ok(Admitted::NotNow(None));
         }
         let turn = if again {
@@ -211,7 +215,6 @@ mod tests {
     use super::*;
     use crate::activities::testing::Bench;
     use crate::api::OperationLock;
-    use crate::controllers::SystemClock;
 
     fn put(bench: &Bench, name: &str, policy: &str, status: &Value) -> CloudOperation {
         let operation = json!({
@@ -231,13 +234,17 @@ mod tests {
         let client = bench.server.client("operator");
         let (trigger, _triggered) = futures::channel::mpsc::unbounded();
         let queue = Arc::new(Queue::default());
-        let namespaces = Arc::new(Namespaces::new(Arc::new(SystemClock), false));
         let journal = Arc::new(Journal::new(client.clone(), "me"));
-        let admission = Admission::new(client, journal, queue.clone(), namespaces, trigger);
+        let admission = Admission::new(client, journal, queue.clone(), trigger);
         let admit = async |operation: &CloudOperation| {
             let status = operation.status.clone().unwrap_or_default();
             let now = Time::new(Timestamp::now());
-            admission.admit(operation, &status, &[], false, now).await.unwrap()
+            let place = Place {
+                max_operations: None,
+                held: false,
+                draining: false,
+            };
+            admission.admit(operation, &status, &[], place, now).await.unwrap()
         };
 
         let began = json!({"state": "Running", "startTime": "2026-11-24T00:00:00.000Z"});

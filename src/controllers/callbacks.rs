@@ -178,7 +178,7 @@ impl Reception {
         let reference = ObjectRef::new(&call.operation).within(&call.namespace);
         let cached = self.store.get(&reference);
         if let Some(cached) = cached.filter(|cached| cached.uid().as_ref() == Some(&call.uid)) {
-            let (operation, _) = self
+            let operation = self
                 .context
                 .executor
                 .freshest(&cached)

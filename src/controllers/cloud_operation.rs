@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::actions::Actions;
-use super::admission::{Admission, Admitted};
+use super::admission::{Admission, Admitted, Place};
 use super::cached::Cached;
 use super::clock::Clock;
 use super::events::Events;
@@ -32,6 +32,9 @@ use crate::engine::{self, Decision, Identity, Inputs, InvalidSpec, Resolved, Wor
 pub const RESTORED_LABEL: &str = "velero.io/restore-name";
 /// How often a pass is decided anew, at most, as its object changes under it.
 const MAX_ROUNDS: usize = 8;
+
+/// When what a compacted operation leaves is deleted again, if that failed.
+const PRUNE_AGAIN: Duration = Duration::from_secs(60);
 
 /// All that a pass needs.
 pub struct Context {
@@ -104,14 +107,6 @@ pub enum ReconcileError {
         /// What the API server said.
         error: kube::Error,
     },
-    /// What is kept of a compacted operation could not be deleted.
-    #[error("the OperationHistory objects of {name} could not be deleted: {error}")]
-    History {
-        /// The operation.
-        name: String,
-        /// What the API server said.
-        error: kube::Error,
-    },
     /// The concurrency key could not be taken.
     #[error("the concurrency key of {name} could not be taken: {error}")]
     Lock {
@@ -143,7 +138,7 @@ pub async fn reconcile(cached: Arc<Cached>, context: Arc<Context>) -> Result<Act
 }
 
 async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, ReconcileError> {
-    let (mut current, results) = match context.executor.freshest(&cached) {
+    let mut current = match context.executor.freshest(&cached) {
         Ok(freshest) => freshest,
         Err(error) => {
             warn!(
@@ -179,9 +174,10 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
         })?;
         let actions = context.actions.on(&identity.namespace, &identity.name);
         let hold = context.namespaces.hold(&identity.namespace);
-        let limited = context.namespaces.max_operations(&identity.namespace).is_some();
+        let max_operations = context.namespaces.max_operations(&identity.namespace);
+        let limited = max_operations.is_some();
         let draining = *context.draining.borrow();
-        let unwritten = context.executor.unwritten(operation);
+        let (results, unwritten) = context.executor.arrived(operation);
         let (resolved, mut waits) = resolve(operation, &status, &actions, &context, now).await?;
         let held = hold.is_some_and(|hold| hold.until.is_none());
         // What stayed unwritten is written first, so that whatever is decided now is decided on it as on what was done.
@@ -201,7 +197,12 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
         if waits.is_some() {
             context.admission.leave(operation); // it takes no turn from another meanwhile
         } else if workflow.is_ok() && overdue.is_none() {
-            let admitted = context.admission.admit(operation, &status, &actions, draining, now);
+            let place = Place {
+                max_operations,
+                held,
+                draining,
+            };
+            let admitted = context.admission.admit(operation, &status, &actions, place, now);
             match admitted.await.map_err(|error| ReconcileError::Lock {
                 name: operation.name_any(),
                 error,
@@ -334,7 +335,7 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
         if changed || taken > 0 {
             context.executor.recorded(durable.clone(), taken);
         }
-        // What should be under way isn't known of one that waits: what is, goes on, as it can't be made again under its number.
+        // What should be under way isn't known of one that waits: so what is, goes on.
         if !waiting {
             context
                 .executor
@@ -378,7 +379,9 @@ async fn follow_up(
         return Ok(None);
     }
     let mut again = None;
-    if let Some(chunk) = operation.status.as_ref().and_then(engine::chunk) {
+    let (spilled, _) = context.executor.spilled(&uid);
+    let chunk = operation.status.as_ref().and_then(engine::chunk);
+    if let Some(chunk) = chunk.filter(|chunk| chunk.last().is_some_and(|last| last.seq > spilled)) {
         let pause = context.executor.spills_in(&uid);
         if pause.is_none() {
             let spilled = context.histories.spill(operation, chunk).await.map_err(|error| {
@@ -390,9 +393,13 @@ async fn follow_up(
         again = Some(pause.unwrap_or_default());
     }
     if parts_are_left(operation, context.clock.now()) && !context.executor.is_pruned(&uid) {
-        let pruned = context.histories.prune(operation).await;
-        pruned.map_err(|error| ReconcileError::History { name, error })?;
-        context.executor.note_pruned(operation);
+        match context.histories.prune(operation).await {
+            Ok(()) => context.executor.note_pruned(operation),
+            Err(error) => {
+                warn!(namespace = operation.namespace(), name, %error, "the history of a compacted operation can't be deleted: it is tried again");
+                again = again.or(Some(PRUNE_AGAIN));
+            }
+        }
     }
     Ok(again)
 }

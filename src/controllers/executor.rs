@@ -31,7 +31,7 @@ use super::metrics::Metrics;
 use super::namespaces::Namespaces;
 use super::turns::Turns;
 use crate::activities::{Activities, AttemptContext, Claim, Progress};
-use crate::api::{CloudOperation, CloudOperationSpec, Step, StepType};
+use crate::api::{CloudOperation, CloudOperationSpec, Step, StepStatus, StepType};
 use crate::engine::expression::Scope;
 use crate::engine::{
     self, AttemptFailure, AttemptOutcome, AttemptResult, IdempotencyKey, Outcome, Work, WorkKind, Workflow,
@@ -92,8 +92,8 @@ struct Unspilled {
     pause: Duration,
 }
 
-/// What was decided and can be done again. It is written if it stays so for long, or before anything is decided on but
-/// what comes of it.
+/// What was decided and can be done again. It is written if it stays so for long, and before anything is decided on that
+/// comes from outside: a change of the spec, a hold, an action, the end of this process.
 pub struct Unwritten {
     /// The object from which it was decided.
     pub from: Arc<CloudOperation>,
@@ -165,29 +165,35 @@ impl Executor {
         operations.get_mut(uid)
     }
 
-    /// The newer of what the cache has and what this process last wrote, with what arrived since.
+    /// The newer of what the cache has and what this process last wrote.
     ///
     /// # Errors
     /// When what the cache has can't be read.
-    pub fn freshest(&self, cached: &Cached) -> Result<(Arc<CloudOperation>, Vec<AttemptResult>), serde_json::Error> {
+    pub fn freshest(&self, cached: &Cached) -> Result<Arc<CloudOperation>, serde_json::Error> {
         let mut operations = self.operations();
-        let mut results = vec![];
         if let Some(entry) = operations.get_mut(&cached.uid().unwrap_or_default()) {
-            results = entry.inbox.iter().map(|arrived| arrived.result.clone()).collect();
             match &entry.latest {
-                Some(latest) if version(&**latest) > version(cached) => return Ok((latest.clone(), results)),
+                Some(latest) if version(&**latest) > version(cached) => return Ok(latest.clone()),
                 _ => entry.latest = None,
             }
         }
         drop(operations);
-        Ok((Arc::new(cached.parse()?), results))
+        Ok(Arc::new(cached.parse()?))
     }
 
-    /// What was decided on an operation and isn't written, as long as nobody else wrote its status.
-    pub fn unwritten(&self, operation: &CloudOperation) -> Option<Arc<Unwritten>> {
-        let operations = self.operations();
-        let unwritten = operations.get(&operation.uid().unwrap_or_default())?.unwritten.clone();
-        unwritten.filter(|unwritten| unwritten.from.status == operation.status)
+    /// What arrived for an operation and isn't recorded, and what was decided on it and isn't written. Where another process
+    /// wrote its status meanwhile, what came of the latter is forgotten: that was computed from what is no more.
+    pub fn arrived(&self, operation: &CloudOperation) -> (Vec<AttemptResult>, Option<Arc<Unwritten>>) {
+        let mut operations = self.operations();
+        let Some(entry) = operations.get_mut(&operation.uid().unwrap_or_default()) else {
+            return (vec![], None);
+        };
+        let overtaken = |unwritten: &mut Arc<Unwritten>| unwritten.from.status != operation.status;
+        if let Some(unwritten) = entry.unwritten.take_if(overtaken) {
+            entry.keep_recorded(&unwritten, operation);
+        }
+        let results = entry.inbox.iter().map(|arrived| arrived.result.clone());
+        (results.collect(), entry.unwritten.clone())
     }
 
     /// The sequence number up to which an operation's history is in objects of its own, as far as this process saw to it,
@@ -354,7 +360,8 @@ impl Executor {
             attempt: piece.attempt,
             key,
             failures: entry.map_or(0, |s| s.failures),
-            maybe_done: entry.is_some_and(|s| s.maybe_done),
+            // A process that is gone may have made a local call without a trace.
+            maybe_done: entry.is_some_and(|s| s.maybe_done) || (flow.spec.local == Some(true) && flow.undo.is_none()),
             undoes: engine::undoes(spec) && flow.undo.is_none(),
             sensitive: flow.spec.sensitive == Some(true),
             scope,
@@ -368,7 +375,8 @@ impl Executor {
             field: flow.field.clone(),
             context,
             request: request.value,
-            waits: flow.spec.is_kubernetes_wait(),
+            is_kubernetes_wait: flow.spec.is_kubernetes_wait(),
+            start_to_close: engine::start_to_close(&flow.spec),
             step: Box::new(slim(&flow.spec)),
             step_type: flow.step_type,
             kind: piece.kind.clone(),
@@ -408,7 +416,7 @@ impl Executor {
                 self.unless_silent(context, step, followed).await
             }
             WorkKind::Attempt => {
-                let _turn = if prepared.waits {
+                let _turn = if prepared.is_kubernetes_wait {
                     None
                 } else {
                     Some(self.calls.take(&context.namespace).await)
@@ -417,7 +425,7 @@ impl Executor {
                 // Boxed, as what follows has room for it several times over, also in a wait of days.
                 let attempt = Box::pin(self.activities.run(context, *step_type, request, targets.as_deref()));
                 let attempt = async {
-                    match engine::start_to_close(step) {
+                    match prepared.start_to_close {
                         None => attempt.await,
                         Some(limit) => timeout(limit, attempt).await.unwrap_or_else(|_| {
                             Outcome::Failed(AttemptFailure::unknown(
@@ -510,6 +518,31 @@ fn reference(operation: &CloudOperation) -> ObjectRef<Cached> {
 }
 
 impl Entry {
+    /// Forgets what came of starts that were not written, unless they are by now, as this process's own.
+    fn keep_recorded(&mut self, unwritten: &Unwritten, now: &CloudOperation) {
+        fn steps(operation: &CloudOperation) -> &[StepStatus] {
+            operation.status.as_ref().map_or(&[], |status| &status.steps)
+        }
+        let is_recorded = |step: &str, epoch: i64| {
+            let same = |known: &&StepStatus| known.name == step && known.epoch == epoch;
+            let own = steps(&unwritten.decided).iter().find(same);
+            let written = steps(now).iter().find(same);
+            let as_own = own
+                .zip(written)
+                .is_some_and(|(own, written)| own.runner == written.runner);
+            steps(&unwritten.from).iter().any(|known| same(&known)) || as_own
+        };
+        self.inbox
+            .retain(|arrived| is_recorded(&arrived.result.step, arrived.result.epoch));
+        self.flights.retain(|work, flight| {
+            let kept = is_recorded(&work.step, work.epoch);
+            if let (false, Flight::UnderWay(handle)) = (kept, flight) {
+                handle.abort();
+            }
+            kept
+        });
+    }
+
     fn abort(&self) {
         for flight in self.flights.values() {
             if let Flight::UnderWay(handle) = flight {
@@ -538,14 +571,15 @@ struct Prepared {
     field: String,
     context: AttemptContext,
     request: Value,
-    /// True if it is `kubernetes.wait`.
-    waits: bool,
+    is_kubernetes_wait: bool,
+    /// How long it may take.
+    start_to_close: Option<Duration>,
     step: Box<Step>,
     step_type: StepType,
     kind: WorkKind,
 }
 
-/// A step without its request, which is rendered already.
+/// A step without its request, which is rendered already: what is left doesn't say any more of which type it is.
 fn slim(step: &Step) -> Step {
     let mut slim = step.clone();
     if let Some(http) = &mut slim.http {

@@ -127,6 +127,8 @@ pub fn wake_owners(
 /// When the API server can't be reached, or leadership is lost.
 pub async fn reconcile(known: Arc<Known>, context: Arc<Context>) -> Result<Action, ScheduleError> {
     let namespace = known.namespace().unwrap_or_default();
+    let asked = context.namespaces.know(&context.client, &namespace).await;
+    asked.map_err(|error| failed("its namespace could not be read", error))?;
     let held = context
         .namespaces
         .hold(&namespace)

@@ -307,13 +307,7 @@ async fn term(
         actions: actions.clone(),
         histories: Histories::new(client.clone()),
         turns: Turns::new(CONCURRENCY),
-        admission: Admission::new(
-            client.clone(),
-            journal,
-            queue.clone(),
-            namespaces.clone(),
-            trigger.clone(),
-        ),
+        admission: Admission::new(client.clone(), journal, queue.clone(), trigger.clone()),
     });
 
     let api: Api<Cached> = config

@@ -8,7 +8,7 @@ use holdfast::api::{
 };
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -236,4 +236,30 @@ async fn a_start_for_which_others_wait_is_written_first() {
     assert_eq!(world.state(NAME), Some(OperationState::Running));
     ends(&mut world, OperationState::Succeeded).await;
     assert_eq!(world.service.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_process_recorded_is_given_no_result_of_what_was_not() {
+    let manifest = slow(1500);
+    // As another process would record its start: of a world in which somebody asks for a hold meanwhile.
+    let other = calling(&manifest).await;
+    patch(&other, json!({"suspend": true})).await;
+    sleep(Duration::from_millis(500)).await;
+    let mut recorded = status(&other);
+    assert_eq!(recorded.steps[0].state, StepState::Running);
+    recorded.steps[0].runner = Some("other".into());
+    (recorded.suspended_at, recorded.state) = (None, Some(OperationState::Running));
+
+    let mut world = calling(&manifest).await;
+    let api: Api<CloudOperation> = Api::namespaced(world.server.client("other"), NAMESPACE);
+    let written = CloudOperation {
+        status: Some(recorded),
+        ..world.operation(NAME)
+    };
+    api.replace_status(NAME, &PostParams::default(), &written)
+        .await
+        .unwrap();
+    ends(&mut world, OperationState::Succeeded).await;
+    let slow = step(&world, "slow");
+    assert_eq!((slow.attempt, slow.lost), (2, 1), "the first attempt was another's");
 }
