@@ -263,3 +263,14 @@ async fn what_another_process_recorded_is_given_no_result_of_what_was_not() {
     let slow = step(&world, "slow");
     assert_eq!((slow.attempt, slow.lost), (2, 1), "the first attempt was another's");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_process_that_is_gone_removed_without_a_trace_was_removed() {
+    let remove = json!({"method": "DELETE", "url": "http://inventory.prod/remove/a?local=1"});
+    let mut world = calling(&of(&json!([{"name": "remove", "local": true, "http": remove}]))).await;
+    world.start();
+    world.kill(0).await;
+    until_called(&world, 2).await;
+    ends(&mut world, OperationState::Succeeded).await;
+    assert_eq!(step(&world, "remove").attempt, 1, "nobody knows of the first");
+}

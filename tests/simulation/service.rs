@@ -233,6 +233,12 @@ impl Service {
                 self.gateway.report(&request).await;
                 Ok(answer(202, &json!({})))
             }
+            // It takes a second, and what is gone can't be removed again.
+            Some("remove") if before > 0 => Ok(answer(404, &json!({"message": "there is none"}))),
+            Some("remove") => {
+                sleep(Duration::from_secs(1)).await;
+                Ok(answer(200, &json!({})))
+            }
             Some("slow") => {
                 let ms = path.rsplit('/').next().and_then(|ms| ms.parse().ok()).unwrap_or(0);
                 sleep(Duration::from_millis(ms)).await;

@@ -195,3 +195,18 @@ fn what_fails_while_it_is_held_has_the_time_that_it_had() {
     case.later(3 * 3600 * SECOND).fail("a", busy());
     case.assert_state(Suspended).assert_step("a", StepState::BackingOff, 1);
 }
+
+#[test]
+fn time_counts_as_held_though_why_it_cannot_go_on_was_written_meanwhile() {
+    let mut case = case("{timeout: 10m, steps: [{name: a, http: {url: 'http://x'}}]}");
+    case.visit();
+    let deadline = case.status.deadline.unwrap();
+    case.spec.suspend = Some(true);
+    case.visit();
+    case.now = case.now.plus(3500 * SECOND);
+    case.status = held_up(&case.status, &case.identity, Stuck, "its template is gone", case.now);
+    case.assert_state(Stuck);
+    case.spec.suspend = None;
+    case.later(100 * SECOND);
+    assert_eq!(case.status.deadline.unwrap(), deadline.plus(3600 * SECOND));
+}
