@@ -23,4 +23,5 @@ mod service;
 mod sniper;
 mod takeover;
 mod templates;
+mod timeouts;
 mod world;
