@@ -1,8 +1,8 @@
 //! Random faults, from a seed: the API server refuses, conflicts, is late and loses answers, watches drop and expire, the
 //! service vanishes, operators die and two run. Whatever happened, once it is over, every operation ends as it should.
 //!
-//! A seed that fails is told; `SIMULATION_SEED=n cargo test --test simulation faults` runs it alone,
-//! `SIMULATION_SEEDS=n` so many.
+//! A seed that fails is told; `HOLDFAST_SEED=n cargo test --test simulation faults` runs it alone,
+//! `HOLDFAST_SEEDS=n` so many.
 
 use std::time::Duration;
 
@@ -71,9 +71,9 @@ async fn survive(seed: u64) {
 #[test]
 fn whatever_happens_every_operation_ends_as_it_should() {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
-    let seeds = match number("SIMULATION_SEED") {
+    let seeds = match number("HOLDFAST_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SIMULATION_SEEDS").unwrap_or(12),
+        None => 0..number("HOLDFAST_SEEDS").unwrap_or(12),
     };
     for seed in seeds {
         println!("seed {seed}");

@@ -20,7 +20,7 @@ pub(super) fn check_wait(own: &str, step: &Step) -> Result<(), InvalidSpec> {
     Ok(())
 }
 
-/// Checks what the schema can't see of a `compensate`, and does of a step.
+/// Checks what only goes with a callback, and what does not.
 pub(super) fn check_async(own: &str, step: &Step) -> Result<(), InvalidSpec> {
     let heartbeat = step
         .timeouts
