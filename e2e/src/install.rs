@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tokio::sync::OnceCell;
 
-use crate::kubectl::{kubectl, project};
+use crate::kubectl::{kubectl, kubectl_with, project};
 use crate::world::PATIENCE;
 
 const KUSTOMIZATIONS: &[&str] = &["config/crd", "config/admission"];
@@ -38,13 +38,36 @@ pub async fn install() {
     let crds = ["crd/cloudoperations.holdfast.dev", "crd/operationactions.holdfast.dev"];
     must(&["wait", "--for=condition=Established", crds[0], crds[1], "--timeout=60s"]).await;
     // Its short names come a little later; and kubectl would keep what it found without them for hours.
-    let started = Instant::now();
-    loop {
+    until("the API server tells of the short names", async || {
         let listed = kubectl(&["api-resources", "--api-group=holdfast.dev"]).await.out;
-        if listed.contains("cops") && listed.contains("opact") {
-            return;
-        }
-        assert!(started.elapsed() < PATIENCE, "the API server does not tell of the CRDs");
+        listed.contains("cops") && listed.contains("opact")
+    })
+    .await;
+    // As docs/install.md says of the first seconds: admission learns of the kinds late, and of its own policies.
+    for (stamp, object) in [
+        (
+            "holdfast.dev/created-by",
+            "{kind: CloudOperation, spec: {steps: [{name: a, set: {v: 1}}]}",
+        ),
+        (
+            "requestedBy",
+            "{kind: OperationAction, spec: {operationRef: {name: a}, signal: {name: a}}",
+        ),
+    ] {
+        let manifest =
+            format!("{object}, apiVersion: holdfast.dev/v1alpha1, metadata: {{name: a, namespace: default}}}}");
+        until("admission says who asks", async || {
+            let arguments = ["create", "--dry-run=server", "-o", "yaml", "-f", "-"];
+            kubectl_with(&manifest, &arguments).await.out.contains(stamp)
+        })
+        .await;
+    }
+}
+
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let started = Instant::now();
+    while !is_so().await {
+        assert!(started.elapsed() < PATIENCE, "it never came true that {what}");
     }
 }
 
