@@ -55,9 +55,14 @@ impl Pass<'_> {
             "a person said to go on without it",
         );
         if ended {
-            self.reopen_around(workflow, &skip.step);
+            let mut keys = Keys::default();
             self.status.epoch += 1; // what runs again with it, runs under a new key
-            self.reopen(workflow);
+            self.reopen_around(workflow, &skip.step, &mut keys);
+            if self.is_at_the_end(&skip.step) {
+                self.reopen_end(workflow);
+            } else if self.is_ending() {
+                self.reopen(workflow, &mut keys);
+            }
         }
         Ok(format!("step {} was skipped", skip.step))
     }
@@ -66,59 +71,43 @@ impl Pass<'_> {
         let new_key = retry.new_key == Some(true);
         let names = match &retry.step {
             Some(name) => vec![name.clone()],
-            None => {
-                use StepState::{Failed, TimedOut, Undecided};
-                let stuck = |step: &StepStatus| step.state == Undecided;
-                let undoing = self
-                    .status
-                    .steps
-                    .iter()
-                    .any(|step| stuck(step) && self.is_undo(&step.name));
-                let needs_it = |step: &&StepStatus| match undoing {
-                    true => stuck(step) && self.is_undo(&step.name),
-                    false => matches!(step.state, Failed | TimedOut | Undecided) && !is_part(&step.name),
-                };
-                self.status
-                    .steps
-                    .iter()
-                    .filter(needs_it)
-                    .map(|step| step.name.clone())
-                    .collect()
-            }
+            None => self.to_retry(workflow),
         };
-        let only_undo = !names.is_empty() && names.iter().all(|name| self.is_undo(name));
-        let ending = self.status.failure.is_some() || self.status.state.is_some_and(OperationState::is_finished);
-        let ended = ending && !only_undo;
         if names.is_empty() && self.status.failure.is_none() {
             return Err("no step ended badly or needs a person".into());
         }
-        let mut positions = vec![];
+        let mut late = !names.is_empty();
+        let mut taken_back = names.is_empty();
         for name in &names {
             let i = self.position(name)?;
-            match self.status.steps[i].state {
-                StepState::Undecided => {}
-                _ => self.may_run_again(workflow, i)?,
+            late &= self.is_undo(name) || self.is_at_the_end(name);
+            if self.status.steps[i].state != StepState::Undecided {
+                self.may_run_again(workflow, i)?;
+                taken_back = true;
             }
-            positions.push(name.clone());
         }
-        if ended {
+        let reopens = self.is_ending() && !late;
+        if reopens {
             self.may_reopen(workflow)?;
         }
         let before = self.status.clone();
         self.status.epoch += 1;
         let mut keys = Keys::default();
-        for name in &positions {
+        for name in &names {
             self.run_again(workflow, name, new_key, &mut keys);
         }
-        if ended {
-            let with_them = self.reopen(workflow);
+        if reopens {
+            let mut with_them = Keys::default();
+            self.reopen(workflow, &mut with_them);
             if names.is_empty() {
                 keys = with_them;
             }
-            if let Some(why) = retry.step.as_ref().and_then(|name| self.ends_again(workflow, name)) {
-                self.status = before;
-                return Err(why);
-            }
+        } else if late && taken_back {
+            self.reopen_end(workflow);
+        }
+        if !late && let Some(why) = retry.step.as_ref().and_then(|name| self.ends_again(workflow, name)) {
+            self.status = before;
+            return Err(why);
         }
         Ok(match names.as_slice() {
             [] => format!("what was ended before its time runs again{keys}"),
@@ -130,6 +119,36 @@ impl Pass<'_> {
         })
     }
 
+    /// The steps that a retry is about that names none: those that need a person; where these are not of what comes after
+    /// the steps of `spec.steps`, those that ended badly, too. What runs at the end runs again with what it is the end of.
+    fn to_retry(&self, workflow: &Workflow) -> Vec<String> {
+        let stuck = |step: &StepStatus| step.state == StepState::Undecided;
+        let is_late = |name: &str| self.is_undo(name) || self.is_at_the_end(name);
+        let late = self.status.steps.iter().any(|step| stuck(step) && is_late(&step.name));
+        let failed = self.status.failure.as_ref().and_then(|failure| failure.step.as_ref());
+        let end_failed = failed.is_some_and(|name| self.is_at_the_end(name));
+        let needs_it = |step: &&StepStatus| {
+            let bad = matches!(step.state, StepState::Failed | StepState::TimedOut)
+                && !is_part(&step.name)
+                && !workflow.step(&step.name).is_some_and(|flow| satisfies(flow, step));
+            match late {
+                true => stuck(step) && is_late(&step.name),
+                false => stuck(step) || (bad && self.is_at_the_end(&step.name) == end_failed),
+            }
+        };
+        let steps = self.status.steps.iter().filter(needs_it);
+        steps.map(|step| step.name.clone()).collect()
+    }
+
+    fn is_at_the_end(&self, name: &str) -> bool {
+        self.flow(name).is_some_and(|flow| flow.role == Role::Finally)
+    }
+
+    /// True if the operation has ended or is going to.
+    fn is_ending(&self) -> bool {
+        self.status.failure.is_some() || self.status.state.is_some_and(OperationState::is_finished)
+    }
+
     /// Why a step that was let run again would not get far: what else ended badly ends it with the rest.
     fn ends_again(&self, workflow: &Workflow, name: &str) -> Option<String> {
         if let Some(other) = self.status.failure.as_ref().and_then(|failure| failure.step.as_ref()) {
@@ -137,10 +156,21 @@ impl Pass<'_> {
                 "step {other} ended badly, too: retry all that did, naming none, or skip {other} first"
             ));
         }
-        let list = split_item(name).0;
-        let fails = list != name && workflow.step(list).is_some_and(|flow| self.too_many_failed(flow));
-        fails
-            .then(|| format!("more items of {list} failed than may: retry {list} as a whole, or skip the others first"))
+        wholes(name).find_map(|whole| self.whole_fails(workflow, whole))
+    }
+
+    /// Why a list or a group, or one item of it, fails by what is in it, if it does.
+    fn whole_fails(&self, workflow: &Workflow, whole: &str) -> Option<String> {
+        if self.entry(whole).is_some_and(|entry| entry.items.is_some()) {
+            let fails = workflow.step(whole).is_some_and(|flow| self.too_many_failed(flow));
+            return fails.then(|| {
+                format!("more items of {whole} failed than may: retry {whole} as a whole, or skip the others first")
+            });
+        }
+        let other = &self.failed_member(whole)?.name;
+        Some(format!(
+            "step {other} ended badly, too: retry {whole} as a whole, or skip {other} first"
+        ))
     }
 
     /// An end that nothing has consumed can be taken back.
@@ -156,13 +186,20 @@ impl Pass<'_> {
                 step.state
             ));
         }
-        let Some(flow) = workflow.step(name) else {
-            return Err(format!("there is no step {name:?}"));
+        for whole in wholes(name).filter_map(|whole| self.entry(whole)) {
+            if whole.state.satisfies() {
+                return Err(format!(
+                    "step {} ended without it, as {:?}: reset goes back to it",
+                    whole.name, whole.state
+                ));
+            }
+        }
+        let consumed = |entry: &StepStatus| {
+            let flow = workflow.step(&entry.name);
+            flow.is_some_and(|flow| satisfies(flow, entry)) && self.is_consumed(workflow, &entry.name)
         };
-        let consumed = |flow: &WorkflowStep| {
-            flow.spec.on_failure == Some(OnFailure::Continue) && self.is_consumed(workflow, &flow.name)
-        };
-        if consumed(flow) || workflow.group(flow).is_some_and(consumed) {
+        let around = wholes(name).filter_map(|whole| self.entry(whole));
+        if consumed(step) || around.into_iter().any(consumed) {
             return Err(format!(
                 "what follows has read how step {name} ended: reset goes back to it"
             ));
@@ -192,6 +229,17 @@ impl Pass<'_> {
             let name = &step.name;
             return Err(format!("step {name} is being stopped: ask again once it has ended"));
         }
+        // Without its entry, nothing would follow or stop what it started, and its next attempt would have another key.
+        let at_the_end = |step: &&StepStatus| {
+            let unknown = step.maybe_done || step.external.is_some() || step.state == StepState::Running;
+            !step.state.is_closed() && unknown && self.is_at_the_end(&step.name)
+        };
+        if let Some(step) = self.status.steps.iter().find(at_the_end) {
+            let name = &step.name;
+            return Err(format!(
+                "step {name} of finally is under way: ask again once it has ended"
+            ));
+        }
         let undone = |step: &StepStatus| {
             workflow
                 .step(&step.name)
@@ -203,11 +251,18 @@ impl Pass<'_> {
         Ok(())
     }
 
+    /// True if a step was started that may read this one: of the same item, where it is in one.
     fn is_consumed(&self, workflow: &Workflow, name: &str) -> bool {
-        let own = workflow.steps.iter().position(|flow| flow.name == name);
-        workflow
-            .main()
-            .any(|(_, flow)| own.is_some_and(|own| flow.ancestors.contains(&own)) && self.entry(&flow.name).is_some())
+        let group = workflow.step(name).and_then(|flow| flow.group);
+        let own = |flow: &WorkflowStep| workflow.step(name).is_some_and(|own| own.name == flow.name);
+        let own = workflow.steps.iter().position(own);
+        self.status.steps.iter().any(|step| {
+            let follows = |flow: &WorkflowStep| {
+                let elsewhere = group.is_some() && flow.group == group && group_name(&step.name) != group_name(name);
+                flow.role == Role::Main && own.is_some_and(|own| flow.ancestors.contains(&own)) && !elsewhere
+            };
+            workflow.step(&step.name).is_some_and(follows)
+        })
     }
 
     /// Lets a step run again: under its key where it isn't known whether its last attempt had its effect, unless the
@@ -217,7 +272,7 @@ impl Pass<'_> {
         let step = &mut self.status.steps[i];
         if step.items.is_some() || is_group(step) {
             self.run_parts_again(workflow, name, new_key, keys);
-            return self.reopen_around(workflow, name);
+            return self.reopen_around(workflow, name, keys);
         }
         let attempts = matches!(
             step.step_type,
@@ -253,45 +308,44 @@ impl Pass<'_> {
                 items.again.insert(0, i64::try_from(index).unwrap_or_default());
             }
         }
-        self.reopen_around(workflow, name);
+        self.reopen_around(workflow, name, keys);
     }
 
-    /// Lets what ended badly in a list or a group run again; and the list or group go on.
+    /// Lets a list or a group go on, and what ended badly in it run again.
     fn run_parts_again(&mut self, workflow: &Workflow, whole: &str, new_key: bool, keys: &mut Keys) {
-        let ended_badly = |step: &&StepStatus| {
-            let is_part = match split_item(&step.name) {
-                (list, Some(_)) => list == whole,
-                _ => group_name(&step.name) == Some(whole),
-            };
-            is_part && !step.state.satisfies() && step.state.is_closed()
+        self.wait_again(workflow, whole);
+        let ended_badly = |step: &StepStatus| {
+            let borne = workflow.step(&step.name).is_some_and(|flow| satisfies(flow, step));
+            step.state.is_closed() && !borne
         };
-        let parts = self.status.steps.iter().filter(ended_badly);
-        let parts: Vec<String> = parts.map(|step| step.name.clone()).collect();
-        for part in parts {
+        for part in self.parts_of(whole, ended_badly) {
             self.run_again(workflow, &part, new_key, keys);
         }
-        self.go_on(workflow, whole);
     }
 
-    /// Lets the list and the group go on that a step is in.
-    fn reopen_around(&mut self, workflow: &Workflow, name: &str) {
-        let mut inner = name;
-        loop {
-            inner = match (split_item(inner), group_name(inner)) {
-                ((list, Some(_)), _) => list,
-                (_, Some(group)) => group,
-                _ => return,
-            };
-            self.go_on(workflow, inner);
+    /// The paths of what is in a list or a group, or one item of it, and is so.
+    fn parts_of(&self, whole: &str, is_so: impl Fn(&StepStatus) -> bool) -> Vec<String> {
+        let steps = self.status.steps.iter();
+        let parts = steps.filter(|step| wholes(&step.name).next() == Some(whole) && is_so(step));
+        parts.map(|step| step.name.clone()).collect()
+    }
+
+    /// Lets the lists and groups go on that a step is in, with what was ended in them.
+    fn reopen_around(&mut self, workflow: &Workflow, name: &str, keys: &mut Keys) {
+        for whole in wholes(name) {
+            if self.wait_again(workflow, whole) {
+                let ended = self.parts_of(whole, |step| step.state == StepState::Cancelled);
+                self.run_ended_again(workflow, &ended, keys);
+            }
         }
     }
 
-    /// Lets a list or a group go on that had ended.
-    fn go_on(&mut self, workflow: &Workflow, whole: &str) {
-        let Ok(i) = self.position(whole) else { return };
+    /// Lets a list or a group wait again for what is in it, if it had ended otherwise than well.
+    fn wait_again(&mut self, workflow: &Workflow, whole: &str) -> bool {
+        let Ok(i) = self.position(whole) else { return false };
         let step = &self.status.steps[i];
-        if !(step.items.is_some() || is_group(step)) || step.state == StepState::Waiting {
-            return;
+        if next(step.state, StepEvent::Observe).is_none() {
+            return false;
         }
         let deadline = workflow.step(whole).and_then(|flow| schedule_to_close(&flow.spec));
         self.advance(i, StepEvent::Observe, HistoryEvent::StepWaiting, "it goes on");
@@ -302,44 +356,75 @@ impl Pass<'_> {
         step.deadline = deadline
             .filter(|_| step.items.is_none())
             .map(|most| self.now.plus(most));
+        true
+    }
+
+    /// Lets steps run again that were ended before their time: unless what they are in has ended in another way, or is
+    /// going to; and each once, though it is let run with others.
+    fn run_ended_again(&mut self, workflow: &Workflow, names: &[String], keys: &mut Keys) {
+        for name in names {
+            let ended = |step: &StepStatus| step.state == StepState::Cancelled;
+            let goes_on = |whole| {
+                let entry = self.entry(whole);
+                entry.is_none_or(|entry| !entry.state.is_closed() || ended(entry))
+                    && self.whole_fails(workflow, whole).is_none()
+            };
+            if self.entry(name).is_some_and(ended) && wholes(name).all(goes_on) {
+                self.run_again(workflow, name, false, keys);
+            }
+        }
     }
 
     /// Lets an operation go on that had ended or was ending: what was ended before its time, or at the end, runs again.
-    /// Answers under which keys the first of these do.
-    fn reopen(&mut self, workflow: &Workflow) -> Keys {
-        let mut keys = Keys::default();
-        let again: Vec<String> = self
-            .status
-            .steps
-            .iter()
-            .filter(|step| step.state == StepState::Cancelled)
-            .map(|step| step.name.clone())
-            .collect();
-        for name in again {
-            self.run_again(workflow, &name, false, &mut keys);
-        }
+    /// Notes under which keys the first of these do.
+    fn reopen(&mut self, workflow: &Workflow, keys: &mut Keys) {
         self.status
             .steps
             .retain(|step| workflow.step(&step.name).is_none_or(|flow| flow.role != Role::Finally));
         // Where another step ended badly, too, the operation ends as that one lets it.
-        let bad = self.status.steps.iter().find(|step| {
-            let fails = |flow: &WorkflowStep| flow.role == Role::Main && !satisfies(flow, step);
-            step.state.is_closed() && !is_part(&step.name) && workflow.step(&step.name).is_some_and(fails)
-        });
-        self.status.failure = bad.map(|step| Failure {
-            step: Some(step.name.clone()),
-            ..step.failure.clone().unwrap_or_default()
-        });
-        self.status.completion_time = None;
-        self.status.output = None;
-        self.status.state = Some(OperationState::Running);
+        self.status.failure = self.failed_step(workflow, Role::Main);
+        if self.status.failure.is_none() {
+            let ended = self.status.steps.iter();
+            let ended = ended.filter(|step| step.state == StepState::Cancelled);
+            let ended: Vec<String> = ended.map(|step| step.name.clone()).collect();
+            self.run_ended_again(workflow, &ended, keys);
+        }
         self.status.deadline = self
             .inputs
             .spec
             .timeout
             .as_ref()
             .map(|timeout| self.now.plus(timeout.get()));
-        keys
+        self.begin_again();
+    }
+
+    /// Lets an operation end anew with what was changed of its `finally`: all else stays as it was.
+    fn reopen_end(&mut self, workflow: &Workflow) {
+        let failed = self.status.failure.as_ref().and_then(|failure| failure.step.as_ref());
+        if failed.is_some_and(|name| self.is_at_the_end(name)) {
+            self.status.failure = self.failed_step(workflow, Role::Finally);
+        }
+        self.begin_again();
+    }
+
+    fn begin_again(&mut self) {
+        self.status.completion_time = None;
+        self.status.output = None;
+        self.status.state = Some(OperationState::Running);
+    }
+
+    /// What the operation fails with by the first of its steps that ended badly.
+    fn failed_step(&self, workflow: &Workflow, role: Role) -> Option<Failure> {
+        let fails = |step: &&StepStatus| {
+            let counts = |flow: &WorkflowStep| flow.role == role && !satisfies(flow, step);
+            let bad = matches!(step.state, StepState::Failed | StepState::TimedOut) && !is_part(&step.name);
+            bad && workflow.step(&step.name).is_some_and(counts)
+        };
+        let step = self.status.steps.iter().find(fails)?;
+        Some(Failure {
+            step: Some(step.name.clone()),
+            ..step.failure.clone().unwrap_or_default()
+        })
     }
 
     pub(super) fn reset(&mut self, workflow: &Workflow, name: &str) -> Verdict {
@@ -369,12 +454,17 @@ impl Pass<'_> {
                 step.name
             ));
         }
+        let before = self.status.clone();
         let cut = self.status.steps.iter().filter(|step| is_cut(step)).count();
         self.status.steps.retain(|step| !is_cut(step));
         self.status.epoch += 1;
         // A word that was given for what is no more doesn't count.
         self.status.received.retain(|received| received.step.is_none());
-        self.reopen(workflow);
+        self.reopen(workflow, &mut Keys::default());
+        if let Some(why) = self.ends_again(workflow, name) {
+            self.status = before;
+            return Err(why);
+        }
         Ok(format!("back to step {name}: {cut} steps run again"))
     }
 }

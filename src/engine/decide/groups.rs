@@ -66,7 +66,7 @@ impl Pass<'_> {
     }
 
     /// The step that makes its group fail.
-    fn failed_member(&self, group: &str) -> Option<&StepStatus> {
+    pub(super) fn failed_member(&self, group: &str) -> Option<&StepStatus> {
         let fails = |step: &&StepStatus| {
             let goes_on = |flow: &WorkflowStep| flow.spec.on_failure == Some(OnFailure::Continue);
             let bad =

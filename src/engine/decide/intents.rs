@@ -227,7 +227,7 @@ impl Pass<'_> {
     /// Records the intent of another attempt, unless what it would send is not what the first one sent.
     pub(super) fn attempt(&mut self, workflow: &Workflow, i: usize, event: StepEvent) {
         let step = &self.status.steps[i];
-        let Some(flow) = workflow.step(&step.name) else {
+        let Some(flow) = workflow.step(&step.name).filter(|_| next(step.state, event).is_some()) else {
             return;
         };
         let key = self.key(step);
@@ -275,9 +275,10 @@ pub(super) fn retry_event(workflow: &Workflow, name: &str) -> StepEvent {
     if waits { StepEvent::Observe } else { StepEvent::Retry }
 }
 
-/// True if what needs this step may run.
+/// True if what needs this step may run. An item that failed is its list's to bear, not what follows'.
 pub(super) fn satisfies(flow: &WorkflowStep, entry: &StepStatus) -> bool {
     let goes_on = flow.spec.on_failure == Some(OnFailure::Continue)
+        && split_item(&entry.name).1.is_none()
         && matches!(entry.state, StepState::Failed | StepState::TimedOut);
     entry.state.satisfies() || goes_on
 }

@@ -83,7 +83,8 @@ impl Pass<'_> {
                 return self.fail(i, "OutputTooLarge", &message);
             }
             if open == 0 && (through || stops) {
-                return self.end_list(flow, i, through && !self.too_many_failed(flow));
+                let ended = self.items_of(&flow.name).any(|item| item.state == StepState::Cancelled);
+                return self.end_list(flow, i, through && !ended && !self.too_many_failed(flow));
             }
             if through || stops || too_large.is_some() || open >= most || full {
                 let (done, total) = (list.next - i64::try_from(open).unwrap_or(0), list.total);
@@ -119,9 +120,9 @@ impl Pass<'_> {
                 .unwrap_or(0)
     }
 
-    /// True if no more items are started.
+    /// True if no more items are started: the list ends with what it is in, or by itself.
     pub(super) fn stops_list(&self, flow: &WorkflowStep) -> bool {
-        (self.status.failure.is_some() && flow.role == Role::Main) || self.too_many_failed(flow)
+        self.ends(flow, &flow.name) || self.too_many_failed(flow)
     }
 
     /// Why a list can't succeed any more, if it can't: without the outputs of any other item, what its items have recorded is

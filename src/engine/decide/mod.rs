@@ -36,7 +36,9 @@ use super::request::{
 use super::retry::schedule_to_close;
 use super::summary;
 use super::transitions::{StepEvent, next};
-use super::workflow::{InvalidSpec, Role, Workflow, WorkflowStep, group_name, item_name, member_name, split_item};
+use super::workflow::{
+    InvalidSpec, Role, Workflow, WorkflowStep, group_name, item_name, member_name, split_item, wholes,
+};
 use super::{AttemptOutcome, AttemptResult, Callback, Decision, ENGINE, IdempotencyKey, Inputs, Work, WorkKind};
 use crate::api::{
     Failure, HistoryEvent, Items, OnFailure, OperationState, OperationStatus, StepState, StepStatus, StepType, Time,

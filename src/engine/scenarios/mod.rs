@@ -8,6 +8,7 @@ use super::fixtures::*;
 use super::*;
 use crate::api::{Cancel, OperationState::*, StepState};
 
+mod again;
 pub mod attempts;
 mod callbacks;
 mod control;

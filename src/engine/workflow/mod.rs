@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use self::conditions::to_value;
 pub(super) use self::conditions::{join_conditions, split_conditions};
-pub use self::names::{group_name, item_name, member_name, split_item, undo_name};
+pub use self::names::{group_name, item_name, member_name, split_item, undo_name, wholes};
 use super::Identity;
 use super::expression::{Expression, Scope};
 use super::retry::RetryPolicy;

@@ -28,3 +28,30 @@ pub fn member_name(group: &str, step: &str) -> String {
 pub fn group_name(step: &str) -> Option<&str> {
     step.rsplit_once('/').map(|(group, _)| group)
 }
+
+/// The paths of what a step is in, from the inside out: the list of an item, the group of a step in one.
+pub fn wholes(step: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(step), |inner| match split_item(inner) {
+        (list, Some(_)) => Some(list),
+        _ => group_name(inner),
+    })
+    .skip(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_step_is_in_is_read_off_its_path() {
+        for (step, around) in [
+            ("a", vec![]),
+            ("l[3]", vec!["l"]),
+            ("g/a", vec!["g"]),
+            ("g/l[3]", vec!["g/l", "g"]),
+            ("l[3]/a", vec!["l[3]", "l"]),
+        ] {
+            assert_eq!(wholes(step).collect::<Vec<_>>(), around, "{step}");
+        }
+    }
+}
