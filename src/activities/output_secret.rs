@@ -20,8 +20,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Applies the Secret, as the operation's service account. `scope` holds the result.
 ///
 /// # Errors
-/// The step did its work already, so whatever fails here leaves it as maybe done: another attempt, under the same key,
-/// gets the same result and writes it.
+/// The step did its work already, so whatever fails here leaves it as maybe done. Where the API server fails, another
+/// attempt, under the same key, gets the same result and writes it.
 pub async fn write(
     context: &AttemptContext,
     field: &str,
@@ -31,9 +31,12 @@ pub async fn write(
     let mut data = BTreeMap::new();
     for (key, template) in &secret.data {
         let value = render(&Value::String(template.clone()), scope).map_err(|error| {
-            AttemptFailure::definite(
+            AttemptFailure::done(
                 "InvalidExpression",
-                format!("{field}.outputSecret.data.{key}: {}", error.error),
+                format!(
+                    "the step did its work, but its Secret can't be written: {}",
+                    context.evaluation_failed(&format!("{field}.outputSecret.data.{key}"), &error.error.to_string())
+                ),
             )
         })?;
         let text = match value {
