@@ -88,3 +88,31 @@ pub async fn write(
         Ok(Err(_)) | Err(_) => Err(unknown("NoAnswer", "no answer from the API server".into())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::activities::testing::Bench;
+    use crate::engine::{Effect, RetryAdvice, result_scope};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_written_was_done_all_the_same_and_a_sensitive_value_stays_out_of_the_message() {
+        let bench = Bench::new();
+        let secret = serde_json::from_value(json!({"name": "token", "data": {"n": "${int(result.token)}"}})).unwrap();
+        for sensitive in [false, true] {
+            let context = AttemptContext {
+                sensitive,
+                ..bench.context("rotate")
+            };
+            let scope = result_scope(&Scope::default(), &json!({"token": "hunter2"}), 1, &context.key);
+            let failure = write(&context, "spec.steps[0]", &secret, &scope).await.unwrap_err();
+            assert_eq!((failure.effect, failure.retry), (Effect::Unknown, RetryAdvice::Never));
+            assert!(
+                failure.message.contains("spec.steps[0].outputSecret.data.n"),
+                "{}",
+                failure.message
+            );
+            assert_eq!(failure.message.contains("hunter2"), !sensitive, "{}", failure.message);
+        }
+    }
+}
