@@ -208,6 +208,16 @@ pub struct AttemptContext {
     pub claim: Arc<dyn Claim>,
 }
 
+impl AttemptContext {
+    /// What is said of an expression of this field that failed on a result: its error may quote a value.
+    pub(crate) fn evaluation_failed(&self, field: &str, error: &str) -> String {
+        match self.sensitive {
+            true => format!("{field}: it could not be evaluated"),
+            false => format!("{field}: {error}"),
+        }
+    }
+}
+
 /// The right to act. Asked right before anything is sent, as a process that was paused may no longer lead.
 pub trait Claim: Send + Sync {
     /// False once another process may have taken over. Nothing may be sent then.

@@ -207,8 +207,18 @@ pub async fn stop(
         .await
         {
             Ok(_) => {}
-            // Gone, or another object has its name: as wanted either way.
-            Err(error) if error.is_not_found() || error.is_conflict() => return Ok(()),
+            Err(error) if error.is_not_found() => return Ok(()),
+            // Another object has its name: then it is gone, as wanted. But the API server also says so where others kept
+            // changing it.
+            Err(conflict) if conflict.is_conflict() => {
+                return match call(context, Verb::Get, request("GET", target.path(), None)).await {
+                    Ok(found) if found["metadata"]["uid"] == json!(external.uid) => {
+                        Err(conflict.failure(context, Verb::Patch, &target))
+                    }
+                    Err(error) if !error.is_not_found() => Err(error.failure(context, Verb::Get, &target)),
+                    _ => Ok(()),
+                };
+            }
             Err(error) => return Err(error.failure(context, Verb::Patch, &target)),
         }
     }

@@ -20,8 +20,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Applies the Secret, as the operation's service account. `scope` holds the result.
 ///
 /// # Errors
-/// The step did its work already, so whatever fails here leaves it as maybe done: another attempt, under the same key,
-/// gets the same result and writes it.
+/// The step did its work already, so whatever fails here leaves it as maybe done. Where the API server fails, another
+/// attempt, under the same key, gets the same result and writes it.
 pub async fn write(
     context: &AttemptContext,
     field: &str,
@@ -31,9 +31,12 @@ pub async fn write(
     let mut data = BTreeMap::new();
     for (key, template) in &secret.data {
         let value = render(&Value::String(template.clone()), scope).map_err(|error| {
-            AttemptFailure::definite(
+            AttemptFailure::done(
                 "InvalidExpression",
-                format!("{field}.outputSecret.data.{key}: {}", error.error),
+                format!(
+                    "the step did its work, but its Secret can't be written: {}",
+                    context.evaluation_failed(&format!("{field}.outputSecret.data.{key}"), &error.error.to_string())
+                ),
             )
         })?;
         let text = match value {
@@ -83,5 +86,33 @@ pub async fn write(
         )),
         Ok(Err(kube::Error::Api(status))) => Err(unknown("NotWritten", status.message)),
         Ok(Err(_)) | Err(_) => Err(unknown("NoAnswer", "no answer from the API server".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::activities::testing::Bench;
+    use crate::engine::{Effect, RetryAdvice, result_scope};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_written_was_done_all_the_same_and_a_sensitive_value_stays_out_of_the_message() {
+        let bench = Bench::new();
+        let secret = serde_json::from_value(json!({"name": "token", "data": {"n": "${int(result.token)}"}})).unwrap();
+        for sensitive in [false, true] {
+            let context = AttemptContext {
+                sensitive,
+                ..bench.context("rotate")
+            };
+            let scope = result_scope(&Scope::default(), &json!({"token": "hunter2"}), 1, &context.key);
+            let failure = write(&context, "spec.steps[0]", &secret, &scope).await.unwrap_err();
+            assert_eq!((failure.effect, failure.retry), (Effect::Unknown, RetryAdvice::Never));
+            assert!(
+                failure.message.contains("spec.steps[0].outputSecret.data.n"),
+                "{}",
+                failure.message
+            );
+            assert_eq!(failure.message.contains("hunter2"), !sensitive, "{}", failure.message);
+        }
     }
 }

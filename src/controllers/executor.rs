@@ -476,7 +476,11 @@ impl Executor {
                 output: result.as_object().cloned(),
             },
             Ok(output) => AttemptOutcome::Succeeded { output },
-            Err(error) => AttemptOutcome::Failed(AttemptFailure::definite("InvalidExpression", error.to_string())),
+            Err(error) => {
+                let why = context.evaluation_failed(&error.field, &error.message);
+                let message = format!("the step did its work, but its output can't be recorded: {why}");
+                AttemptOutcome::Failed(AttemptFailure::done("InvalidExpression", message))
+            }
         }
     }
 

@@ -4,8 +4,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
 
 use super::cached::Cached;
 use super::cloud_operation::{RESTORED_LABEL, identity};
@@ -77,19 +77,26 @@ impl Queue {
             key,
         };
         let (started, mut lines) = (operation.is_started(), vec![]);
-        if operation.excludes_others()
-            && let Ok(whole) = operation.parse()
-            && let Some(concurrency) = &whole.spec.concurrency
-        {
-            let held = whole.spec.suspend == Some(true) || operation.labels().contains_key(RESTORED_LABEL);
-            if !started && held {
+        let in_line = capped && !is_part(operation);
+        let reads = operation.excludes_others() || (in_line && !started);
+        let whole = if reads { operation.parse().ok() } else { None };
+        if reads && !started {
+            // One that can't be read, or is being deleted, starts as little as one that is held.
+            let held = operation.labels().contains_key(RESTORED_LABEL)
+                || operation.meta().deletion_timestamp.is_some()
+                || whole.as_ref().is_none_or(|whole| whole.spec.suspend == Some(true));
+            if held {
                 return self.leave(&uid); // it takes no turn from another meanwhile
             }
+        }
+        if let Some(whole) = &whole
+            && let Some(concurrency) = &whole.spec.concurrency
+        {
             // One without a key ends as soon as it is looked at.
-            lines.extend(concurrency_key(concurrency, &whole.spec.input, &identity(&whole)).map(|key| line(Some(key))));
+            lines.extend(concurrency_key(concurrency, &whole.spec.input, &identity(whole)).map(|key| line(Some(key))));
         }
         // One that waits for a key waits in that line alone.
-        if capped && !is_part(operation) && (started || !operation.excludes_others()) {
+        if in_line && (started || !operation.excludes_others()) {
             lines.push(line(None));
         }
         let turn = Turn::of(operation);

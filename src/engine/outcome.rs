@@ -52,7 +52,7 @@ pub enum RetryAdvice {
     Never,
     /// The engine could not be served: retried as the policy says.
     Backoff,
-    /// As the policy says, but not before this time has passed (`Retry-After`).
+    /// After this time (`Retry-After`) in place of the policy's wait, but no sooner than the policy's first one.
     After(Duration),
 }
 
@@ -71,6 +71,14 @@ impl AttemptFailure {
     pub fn retryable(reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             retry: RetryAdvice::Backoff,
+            ..Self::definite(reason, message)
+        }
+    }
+
+    /// It was done, or may have been, and yet no other attempt makes it a success: what it answered can't be recorded.
+    pub fn done(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            effect: Effect::Unknown,
             ..Self::definite(reason, message)
         }
     }

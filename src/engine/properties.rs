@@ -550,6 +550,7 @@ fn every_history_keeps_the_invariants_ends_and_replays_and_all_transitions_are_t
     super::scenarios::people::a_wait_for_an_object_that_timed_out_is_waited_for_again();
     super::scenarios::people::what_was_ended_with_its_operation_may_be_skipped();
     super::scenarios::people::a_retry_of_one_that_is_held_starts_once_it_goes_on();
+    super::scenarios::jobs::one_that_cannot_be_stopped_says_why_and_a_person_ends_it();
     super::scenarios::attempts::a_request_that_changed_under_its_key_is_not_sent();
     super::scenarios::specs::a_spec_changed_behind_admissions_back_executes_nothing_more();
     super::scenarios::lifetime::an_object_first_seen_after_its_start_deadline_executes_nothing();

@@ -206,8 +206,11 @@ fn describe(step: &StepStatus) -> String {
             format!("step {name}: attempt {attempt} failed{at}: {failed}")
         }
         StepState::Undecided => format!("step {name} needs a person: {failed}"),
-        StepState::Cancelling if step.failure.is_some() => format!("step {name} is being stopped: {failed}"),
-        StepState::Cancelling => format!("step {name} is being stopped"),
+        StepState::Cancelling => {
+            let told: Vec<String> = [said, failed].into_iter().filter(|told| !told.is_empty()).collect();
+            let why = if told.is_empty() { "" } else { ": " };
+            format!("step {name} is being stopped{why}{}", told.join("; "))
+        }
         _ => format!("step {name}: {said}"),
     }
 }

@@ -90,6 +90,7 @@ pub const TRANSITIONS: &[(StepState, StepEvent, StepState)] = &[
     (Undecided, Cancel, Cancelled),
     (Cancelling, StopAgain, Cancelling),
     (Cancelling, Expire, TimedOut),
+    (Cancelling, Fail, Failed),
     (Cancelling, Cancel, Cancelled),
     (Cancelling, Doubt, Undecided),
     // By a person alone, and as long as nothing has read how it ended.

@@ -1,12 +1,15 @@
 //! Operations that run for a step of another: what becomes of one is what becomes of the other.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use holdfast::api::{CloudOperation, MAX_OPERATIONS_ANNOTATION, OperationState, StepState};
+use holdfast_apiserver::{Fault, Verb};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::world::{NAMESPACE, World};
+use crate::world::{NAMESPACE, World, of_operator};
 
 fn parent(policy: Option<&str>, steps: &Value) -> Value {
     let mut operation = json!({"spec": {"steps": steps}});
@@ -69,6 +72,39 @@ async fn a_child_is_cancelled_with_its_parent_which_waits_for_its_end() {
             .unwrap()
             .contains("parent")
     );
+    world.check();
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_whose_cancel_conflicts_is_cancelled_all_the_same() {
+    let mut world = World::new(1);
+    world.start();
+    world
+        .apply(&parent(None, &json!([{"name": "nap", "wait": {"duration": "2m"}}])))
+        .await;
+    let waits = |world: &World| {
+        let status = world.operation("parent").status;
+        let step = status.and_then(|status| Some(status.steps.first()?.state));
+        child_state(world) == Some(OperationState::Waiting) && step == Some(StepState::Waiting)
+    };
+    world.until("the child waits", waits).await;
+    let conflicts = AtomicUsize::new(0);
+    world.server.set_faults(move |info| {
+        let cancels = info.is(Verb::Patch, "cloudoperations") && of_operator(info);
+        match cancels && conflicts.fetch_add(1, Ordering::Relaxed) < 2 {
+            true => Fault::Fail {
+                code: 409,
+                retry_after: None,
+            },
+            false => Fault::None,
+        }
+    });
+    let api: Api<CloudOperation> = Api::namespaced(world.server.client("user"), NAMESPACE);
+    let cancel = Patch::Merge(json!({"spec": {"cancel": {"reason": "stop"}}}));
+    api.patch("parent", &PatchParams::default(), &cancel).await.unwrap();
+    world.until("the parent ends", |world| world.finished("parent")).await;
+    assert_eq!(child_state(&world), Some(OperationState::Cancelled));
     world.check();
     world.kill_all().await;
 }

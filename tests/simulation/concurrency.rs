@@ -525,3 +525,31 @@ async fn a_namespace_runs_so_many_at_once_and_its_limit_can_be_changed() {
     world.check();
     world.kill_all().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_start_takes_no_turn_of_its_namespace() {
+    let restored = json!({"metadata": {"labels": {"velero.io/restore-name": "backup"}}});
+    let deleted = json!({"metadata": {"finalizers": ["example.com/held"]}, "spec": {"suspend": true}});
+    for (fields, delete) in [(restored, false), (deleted, true)] {
+        let mut world = World::new(1);
+        limit(&world, json!("1")).await;
+        world.start();
+        let mut manifest = plain("a");
+        for part in ["metadata", "spec"] {
+            for (field, value) in fields[part].as_object().into_iter().flatten() {
+                manifest[part][field] = value.clone();
+            }
+        }
+        world.apply(&manifest).await;
+        sleep(Duration::from_secs(1)).await;
+        if delete {
+            world.delete::<CloudOperation>("a").await;
+            patch(&world, "a", json!({"spec": {"suspend": false}})).await;
+            sleep(Duration::from_secs(1)).await;
+        }
+        world.apply(&plain("b")).await;
+        all_end(&world, &["b"]).await;
+        assert!(!world.finished("a"));
+        world.kill_all().await;
+    }
+}

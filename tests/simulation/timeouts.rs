@@ -1,4 +1,4 @@
-//! Attempts that take too long are given up, whatever they are.
+//! Attempts that take too long are given up, whatever they are; and what was done though nothing can be recorded of it.
 
 use std::time::Duration;
 
@@ -43,4 +43,31 @@ async fn a_call_is_given_up() {
 async fn a_wait_for_an_object_is_given_up() {
     let never = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "never"});
     given_up(json!({"kubernetes": {"wait": {"resource": never, "for": "Current"}}})).await;
+}
+
+/// A call did its work, and its output can't be recorded: it is undone, and nothing of a sensitive answer is told.
+#[tokio::test(start_paused = true)]
+async fn what_was_done_is_undone_though_its_output_cannot_be_recorded() {
+    let mut world = World::new(1);
+    world.start();
+    let post = |path: &str| json!({"method": "POST", "url": format!("http://inventory.prod/{path}")});
+    let operation = json!({
+        "apiVersion": "holdfast.dev/v1alpha1", "kind": "CloudOperation",
+        "metadata": {"name": "done", "namespace": NAMESPACE},
+        "spec": {"failurePolicy": "Compensate", "steps": [{
+            "name": "call", "http": post("call"), "sensitive": true, "output": {"n": "${int(result.body.path)}"},
+            "compensate": {"http": post("undo")},
+        }]},
+    });
+    world.apply(&operation).await;
+    world.until("it ends", |world| world.finished("done")).await;
+    assert_eq!(world.state("done"), Some(OperationState::Failed));
+    let message = world.message("done");
+    assert!(
+        message.contains("spec.steps[0].output.n") && !message.contains("/call"),
+        "{message}"
+    );
+    assert_eq!(world.service.effects()["/undo"], 1);
+    world.check();
+    world.kill_all().await;
 }

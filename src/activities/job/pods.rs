@@ -105,7 +105,7 @@ pub fn output(job: &str, pod: &Pod) -> Result<Value, AttemptFailure> {
             "Job {job} succeeded, but what it wrote to /dev/termination-log was cut: at most {} bytes fit; write less, or to a place of its own",
             most - 1
         );
-        return Err(AttemptFailure::definite("OutputTruncated", message));
+        return Err(AttemptFailure::done("OutputTruncated", message));
     }
     Ok(message.into())
 }

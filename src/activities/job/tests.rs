@@ -211,14 +211,14 @@ async fn a_job_that_had_ended_before_it_was_followed_is_no_different() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_output_that_was_cut_is_a_definite_failure() {
+async fn an_output_that_was_cut_is_a_failure_of_what_was_done() {
     let bench = Bench::new();
     let external = accepted(&bench).await;
     succeed(&bench, &external, &format!("{{\"a\": \"{}", "x".repeat(4089)));
     let failure = failed(following(&bench, &external).0.await.unwrap());
     assert_eq!(
-        (failure.reason.as_str(), failure.retry),
-        ("OutputTruncated", RetryAdvice::Never)
+        (failure.reason.as_str(), failure.effect, failure.retry),
+        ("OutputTruncated", Effect::Unknown, RetryAdvice::Never)
     );
 }
 

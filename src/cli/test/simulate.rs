@@ -427,7 +427,7 @@ async fn outcome(flow: &WorkflowStep, context: &AttemptContext, request: Value, 
             output: result.as_object().cloned(),
         },
         Ok(output) => AttemptOutcome::Succeeded { output },
-        Err(error) => AttemptOutcome::Failed(AttemptFailure::definite("InvalidExpression", error.to_string())),
+        Err(error) => AttemptOutcome::Failed(AttemptFailure::done("InvalidExpression", error.to_string())),
     }
 }
 

@@ -11,12 +11,22 @@ pub(super) type Verdict = Result<String, String>;
 const MAX_RECEIVED: usize = 100;
 const MAX_RECEIVED_SIZE: usize = 16 * 1024;
 
+/// How many actions the status notes at once that don't say yet themselves what came of them.
+const MAX_DECIDED: usize = 20;
+
 impl Pass<'_> {
-    /// Decides on the actions that wait for it, and notes what came of each until the action says it itself.
+    /// Decides on the actions that wait for it, as many as have room in one write, and notes what came of each until the action says it itself.
     pub(super) fn decide_actions(&mut self) {
         for action in self.inputs.actions {
             if self.status.actions.iter().any(|decided| decided.uid == action.uid) {
                 continue;
+            }
+            if history::is_full(&self.status) {
+                return;
+            }
+            if self.decided_actions() >= MAX_DECIDED {
+                self.more_actions = true;
+                return;
             }
             let verdict = self.decide_action(action);
             let (state, event, message) = match verdict {
@@ -38,10 +48,22 @@ impl Pass<'_> {
         }
     }
 
+    /// How many actions were decided on that don't say it themselves yet.
+    fn decided_actions(&self) -> usize {
+        let decided = self.status.actions.iter();
+        decided.filter(|decided| self.waits(&decided.uid)).count()
+    }
+
+    /// True if an action doesn't say yet what came of it.
+    fn waits(&self, uid: &str) -> bool {
+        self.inputs.actions.iter().any(|action| action.uid == uid)
+    }
+
     /// Forgets what came of actions that say it themselves by now, or are gone.
     pub(super) fn forget_actions(&mut self) {
-        let waiting = |uid: &str| self.inputs.actions.iter().any(|action| action.uid == uid);
-        self.status.actions.retain(|decided| waiting(&decided.uid));
+        let mut decided = std::mem::take(&mut self.status.actions);
+        decided.retain(|decided| self.waits(&decided.uid));
+        self.status.actions = decided;
     }
 
     fn decide_action(&mut self, action: &Action) -> Verdict {
@@ -75,7 +97,11 @@ impl Pass<'_> {
             self.complete(complete)
         } else if let Some(fail) = &spec.fail {
             let message = fail.message.clone().unwrap_or_else(|| "a person said so".into());
-            let i = self.waiting_step(&fail.step)?;
+            let i = match self.position(&fail.step)? {
+                // It can't be stopped: a person may say that it no longer counts.
+                i if self.status.steps[i].state == StepState::Cancelling && self.status.steps[i].message.is_some() => i,
+                _ => self.waiting_step(&fail.step)?,
+            };
             self.close_for_good(i, StepEvent::Fail, HistoryEvent::StepFailed, "FailedByHand", &message);
             Ok(format!("step {} failed: {message}", fail.step))
         } else if let Some(of) = &spec.reset {
@@ -86,10 +112,10 @@ impl Pass<'_> {
     }
 
     fn receive_signal(&mut self, workflow: &Workflow, signal: &SendSignal) -> Verdict {
-        self.is_active()?;
         let SendSignal { name, payload } = signal;
-        let waits = workflow.steps.iter().find(|flow| flow.signal() == Some(name));
-        let Some(flow) = waits else {
+        let mut waits = workflow.steps.iter().filter(|flow| flow.signal() == Some(name));
+        self.is_active(waits.clone().any(|flow| flow.role == Role::Finally))?;
+        let Some(flow) = waits.next() else {
             let known: Vec<&str> = workflow.steps.iter().filter_map(WorkflowStep::signal).collect();
             return Err(match known.as_slice() {
                 [] => "no step waits for a signal".into(),
@@ -121,10 +147,10 @@ impl Pass<'_> {
     }
 
     fn receive_word(&mut self, workflow: &Workflow, action: &Action, word: &Decide, approved: bool) -> Verdict {
-        self.is_active()?;
         let flow = workflow
             .step(&word.step)
             .filter(|flow| flow.step_type == StepType::Approval);
+        self.is_active(flow.is_some_and(|flow| flow.role == Role::Finally))?;
         let Some(flow) = flow else {
             return Err(format!("there is no approval step {:?}", word.step));
         };
@@ -228,10 +254,11 @@ impl Pass<'_> {
         }
     }
 
-    fn is_active(&self) -> Result<(), String> {
+    /// What is given to steps counts as long as they may take it: those of `finally` while the operation ends, too.
+    fn is_active(&self, at_the_end: bool) -> Result<(), String> {
         match self.status.state.filter(|state| state.is_finished()) {
             Some(state) => Err(format!("the operation has ended: {state}")),
-            None if self.status.failure.is_some() => Err("the operation is ending".into()),
+            None if self.status.failure.is_some() && !at_the_end => Err("the operation is ending".into()),
             None => Ok(()),
         }
     }

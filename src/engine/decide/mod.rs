@@ -62,6 +62,7 @@ pub fn decide<'a>(status: &'a OperationStatus, inputs: &'a Inputs<'a>) -> Decisi
         inputs,
         now,
         size: OnceCell::new(),
+        more_actions: false,
     };
     history::trim(&mut pass.status, inputs.spilled);
     if status.state.is_some_and(OperationState::is_finished) {
@@ -113,6 +114,8 @@ struct Pass<'a> {
     now: Time,
     /// How large the status was before, in bytes of JSON.
     size: OnceCell<usize>,
+    /// True if there are actions left for the next write.
+    more_actions: bool,
 }
 
 impl<'a> Pass<'a> {
@@ -402,6 +405,9 @@ impl<'a> Pass<'a> {
             if !idle && self.status.failure.is_none() && !self.inputs.workflow.is_ok_and(steps_are_done) {
                 wake_at(self.status.deadline);
             }
+        }
+        if self.more_actions {
+            wake = Some(self.now);
         }
         let durable = self.inputs.draining || !local::can_be_done_again(self.before, &self.status, self.inputs);
         Decision {

@@ -14,7 +14,14 @@ impl Pass<'_> {
             return; // of an attempt that was closed meanwhile: too late
         };
         let over = matches!(self.status.steps[i].state, StepState::BackingOff | StepState::Undecided);
+        let stopping = self.status.steps[i].state == StepState::Cancelling;
         match &result.outcome {
+            // What it comes to while it is being stopped, changes nothing any more; only what is to be stopped counts.
+            AttemptOutcome::Accepted { external } if stopping => {
+                self.status.steps[i].external = Some(external.clone());
+            }
+            AttemptOutcome::Succeeded { .. } | AttemptOutcome::Failed(_) | AttemptOutcome::Noted { .. } if stopping => {
+            }
             // A callback said how it went before its request was answered.
             AttemptOutcome::Accepted { .. } | AttemptOutcome::Failed(_) if over => {}
             AttemptOutcome::Succeeded { output } => self.succeed(i, output.clone()),
@@ -36,13 +43,15 @@ impl Pass<'_> {
             AttemptOutcome::Beat(heartbeat) => self.status.steps[i].heartbeat = Some(heartbeat.clone()),
             AttemptOutcome::Failed(failure) => self.fail_attempt(workflow, i, failure),
             AttemptOutcome::CalledBack(_) => {} // it is about the key, not the attempt: see above
-            AttemptOutcome::Stopped => match &self.status.steps[i].failure {
-                Some(failure) if failure.reason == TIMED_OUT => {
-                    let message = failure.message.clone();
-                    self.time_out(i, &message);
+            AttemptOutcome::Stopped => {
+                let step = &self.status.steps[i];
+                let ends = self.flow(&step.name).is_none_or(|flow| self.ends(flow, &step.name));
+                match step.failure.clone() {
+                    Some(Failure { reason, message, .. }) if reason == TIMED_OUT => self.time_out(i, &message),
+                    Some(Failure { reason, message, .. }) if !ends => self.fail(i, &reason, &message),
+                    _ => self.advance(i, StepEvent::Cancel, HistoryEvent::StepCancelled, ""),
                 }
-                _ => self.advance(i, StepEvent::Cancel, HistoryEvent::StepCancelled, ""),
-            },
+            }
             AttemptOutcome::StopFailed(failure) => {
                 let wait = self.wait_after(workflow, i, failure.retry);
                 let step = &mut self.status.steps[i];
@@ -121,7 +130,8 @@ impl Pass<'_> {
         let step = &mut self.status.steps[i];
         step.maybe_done |= unknown;
         let created = step.external.is_some() && step.step_type.goes_on_by_itself();
-        let vanished = created && unknown;
+        // What ended, and answered what can't be recorded, is not one that has vanished.
+        let vanished = created && unknown && failure.retry != RetryAdvice::Never;
         if !created {
             step.external = None; // no callback is awaited any more, though one still counts
         }
@@ -148,11 +158,18 @@ impl Pass<'_> {
             } else {
                 String::new()
             };
-            return self.fail(i, &failure.reason, &format!("{}{attempts}", failure.message));
+            let message = format!("{}{attempts}", failure.message);
+            if !self.stop_first(i, &failure.reason, &message) {
+                self.fail(i, &failure.reason, &message);
+            }
+            return;
         }
         let ending = self.ends(flow, &name) || self.inputs.spec.cancel.is_some();
         let must_end = self.status.steps[i].maybe_done && self.must_end_first(&self.status.steps[i]);
         if ending && flow.role == Role::Main && !must_end {
+            if self.stop_first(i, &failure.reason, &failure.message) {
+                return;
+            }
             return self.advance(i, StepEvent::Cancel, HistoryEvent::StepCancelled, &failure.message);
         }
         let wait = self.wait_after(workflow, i, failure.retry);
@@ -162,7 +179,10 @@ impl Pass<'_> {
                 "no other attempt fits before its deadline ({deadline}); the last one: {}: {}",
                 failure.reason, failure.message
             );
-            return self.time_out(i, &message);
+            if !self.stop_first(i, TIMED_OUT, &message) {
+                self.time_out(i, &message);
+            }
+            return;
         }
         let step = &mut self.status.steps[i];
         step.next_attempt_time = Some(at);
@@ -179,10 +199,32 @@ impl Pass<'_> {
         );
     }
 
+    /// Stops what a step may have created though nobody was told of it, before the step ends with this failure. False if
+    /// there is no such thing.
+    fn stop_first(&mut self, i: usize, reason: &str, message: &str) -> bool {
+        let step = &mut self.status.steps[i];
+        let may_go_on = step.step_type.goes_on_by_itself() && step.external.is_none() && step.maybe_done;
+        if may_go_on {
+            step.failure = Some(Failure {
+                reason: reason.into(),
+                message: shorten(message, MAX_MESSAGE),
+                step: None,
+            });
+            self.advance(
+                i,
+                StepEvent::Stop,
+                HistoryEvent::AttemptFailed,
+                &format!("{reason}: {message}"),
+            );
+        }
+        may_go_on
+    }
+
     fn wait_after(&self, workflow: &Workflow, i: usize, advice: RetryAdvice) -> Duration {
         let step = &self.status.steps[i];
         match (advice, workflow.step(&step.name)) {
-            (RetryAdvice::After(wait), _) => wait,
+            // Another's word for zero, or a time that has passed, is no reason to call without a pause.
+            (RetryAdvice::After(wait), Some(flow)) => wait.max(flow.retry.initial_interval),
             (_, Some(flow)) => flow
                 .retry
                 .interval(step.attempt - step.lost, &self.key(step).to_string()),
@@ -283,7 +325,17 @@ impl Pass<'_> {
             self.status.steps[i].runner = None;
         }
         if state == StepState::Cancelling {
-            self.status.steps[i].deadline = None; // it has passed, or no longer counts
+            let step = &mut self.status.steps[i];
+            step.deadline = None; // it has passed, or no longer counts
+            if event == StepEvent::Stop {
+                step.message = None; // what it waited for; from now on, why it can't be stopped
+            }
+        }
+        if state.is_closed() || state == StepState::Undecided {
+            // Words that were given for what is over don't count for what may run again.
+            self.status
+                .received
+                .retain(|received| received.step.as_deref() != Some(&*name));
         }
     }
 }

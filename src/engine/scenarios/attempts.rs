@@ -132,17 +132,20 @@ fn a_backoff_goes_on_after_a_crash_as_if_there_had_been_none() {
 }
 
 #[test]
-fn retry_after_wins_over_the_policy() {
-    let mut case = case(THREE_CALLS);
-    let busy = AttemptFailure {
-        retry: RetryAdvice::After(Duration::from_secs(40)),
-        ..busy()
-    };
-    case.visit().fail("describe", busy);
-    assert_eq!(
-        case.step("describe").next_attempt_time,
-        Some(case.now.plus(Duration::from_secs(40)))
-    );
+fn retry_after_wins_over_the_policy_but_for_a_wait_shorter_than_its_first() {
+    for (asked, waits) in [(40, 40), (2, 2), (0, 1)] {
+        let mut case = case(THREE_CALLS);
+        let busy = AttemptFailure {
+            retry: RetryAdvice::After(Duration::from_secs(asked)),
+            ..busy()
+        };
+        case.visit().fail("describe", busy);
+        case.assert_step("describe", StepState::BackingOff, 1);
+        assert_eq!(
+            case.step("describe").next_attempt_time,
+            Some(case.now.plus(Duration::from_secs(waits)))
+        );
+    }
 }
 
 #[test]

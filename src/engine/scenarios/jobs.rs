@@ -1,6 +1,7 @@
 //! Work that goes on by itself and is watched: Jobs, and objects that are waited for.
 
 use super::*;
+use crate::api::ActionState::{Applied, Rejected};
 
 #[test]
 fn a_job_is_followed_by_whoever_leads() {
@@ -81,4 +82,129 @@ fn a_wait_for_an_object_is_no_attempt_with_an_effect_and_needs_no_runner() {
         .assert_state(BackingOff);
     case.later(SECOND).assert_step("ready", StepState::Waiting, 2);
     case.succeed("ready", nothing()).assert_state(Succeeded);
+}
+
+#[test]
+fn what_may_have_been_started_is_stopped_before_its_step_ends() {
+    let undone = "compensate: {http: {url: 'http://undo'}}";
+    let cases = [
+        (
+            format!("retry: {{maximumAttempts: 1}}, {undone}"),
+            false,
+            StepState::Failed,
+            "NoAnswer",
+        ),
+        (
+            format!("retry: {{initialInterval: 2m}}, timeouts: {{scheduleToClose: 1m}}, {undone}"),
+            false,
+            StepState::TimedOut,
+            "TimedOut",
+        ),
+        (
+            "retry: {maximumAttempts: 2}".to_owned(),
+            true,
+            StepState::Cancelled,
+            "NoAnswer",
+        ),
+    ];
+    for (how, cancelled, ends, reason) in cases {
+        for what in ["job: {image: x}", "operation: {templateRef: {name: x}}"] {
+            let mut case = case(&format!(
+                "{{failurePolicy: Compensate, steps: [{{name: migrate, {what}, {how}}}]}}"
+            ));
+            case.visit();
+            case.spec.cancel = cancelled.then(Cancel::default);
+            case.visit().assert_step("migrate", StepState::Running, 1);
+            case.fail("migrate", no_answer())
+                .assert_step("migrate", StepState::Cancelling, 1);
+            assert_eq!(case.work.len(), 1, "{how}: nothing is undone under it");
+            assert_eq!(case.work[0].kind, WorkKind::Stop(None));
+            case.answer("migrate", AttemptOutcome::Stopped)
+                .assert_step("migrate", ends, 1);
+            let step = case.step("migrate");
+            assert_eq!(
+                (step.maybe_done, step.failure.as_ref().map(|f| &*f.reason)),
+                (true, Some(reason)),
+                "{how}"
+            );
+            if cancelled {
+                case.assert_state(Cancelled);
+            } else {
+                case.assert_step("migrate:undo", StepState::Running, 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_job_that_could_not_be_created_is_not_stopped() {
+    let mut case = case("steps: [{name: migrate, job: {image: x}, retry: {maximumAttempts: 1}}]");
+    case.visit().fail("migrate", busy()).assert_state(Failed);
+}
+
+#[test]
+fn what_a_job_comes_to_while_it_is_stopped_changes_nothing() {
+    let late = [
+        AttemptOutcome::Succeeded { output: None },
+        AttemptOutcome::Failed(AttemptFailure::retryable("JobFailed", "exit code 3")),
+        AttemptOutcome::Failed(AttemptFailure::unknown("Vanished", "the Job is gone")),
+        AttemptOutcome::Noted {
+            message: "waiting for Job resize-1 to end".into(),
+        },
+    ];
+    for late in late {
+        let mut case = case("steps: [{name: migrate, job: {image: x}, timeouts: {scheduleToClose: 1m}}]");
+        case.visit().accept("migrate").later(60 * SECOND);
+        let before = case.status.clone();
+        case.answer("migrate", late);
+        assert_eq!(case.status, before);
+        case.answer("migrate", AttemptOutcome::Stopped)
+            .assert_step("migrate", StepState::TimedOut, 1)
+            .assert_state(Failed);
+    }
+}
+
+#[test]
+fn a_job_whose_answer_came_late_is_stopped_by_what_it_is() {
+    let mut case = case("steps: [{name: migrate, job: {image: x}, timeouts: {scheduleToClose: 1m}}]");
+    case.visit()
+        .later(60 * SECOND)
+        .assert_step("migrate", StepState::Cancelling, 1);
+    case.accept("migrate").assert_step("migrate", StepState::Cancelling, 1);
+    assert_eq!(case.work[0].kind, WorkKind::Stop(Some(external())));
+}
+
+#[test]
+pub fn one_that_cannot_be_stopped_says_why_and_a_person_ends_it() {
+    let mut case = case("steps: [{name: migrate, job: {image: x}}]");
+    case.visit().accept("migrate");
+    case.spec.cancel = Some(Cancel::default());
+    case.visit();
+    let fail = json!({"fail": {"step": "migrate", "message": "deleted by hand"}});
+    assert_eq!(case.asks(fail.clone()).0, Rejected, "it is being stopped");
+    case.answer(
+        "migrate",
+        AttemptOutcome::StopFailed(AttemptFailure::retryable("AccessDenied", "may not delete jobs there")),
+    );
+    assert_eq!(
+        case.message(),
+        "step migrate is being stopped: could not be stopped: AccessDenied: may not delete jobs there"
+    );
+    assert_eq!(case.asks(fail).0, Applied);
+    case.assert_step("migrate", StepState::Failed, 2)
+        .assert_state(Cancelled);
+    assert!(case.step("migrate").maybe_done);
+}
+
+#[test]
+fn a_job_whose_output_cannot_be_recorded_did_its_work_all_the_same() {
+    let mut case = case("steps: [{name: migrate, job: {image: x}}]");
+    case.visit()
+        .accept("migrate")
+        .fail("migrate", AttemptFailure::done("OutputTruncated", "it was cut"))
+        .assert_step("migrate", StepState::Failed, 1)
+        .assert_state(Failed);
+    assert!(case.step("migrate").maybe_done);
+    case.asks(json!({"retry": {"step": "migrate"}}));
+    assert_eq!(case.step("migrate").epoch, 0, "its key stays");
 }

@@ -14,7 +14,7 @@ mod callbacks;
 mod control;
 mod flow;
 mod groups;
-mod jobs;
+pub mod jobs;
 pub mod lifetime;
 pub mod lists;
 mod local;

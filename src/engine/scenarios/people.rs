@@ -511,3 +511,69 @@ fn what_is_gone_is_said_of_a_compacted_operation_whatever_it_ran() {
         (Rejected, "the operation has ended, and its details are gone")
     );
 }
+
+#[test]
+fn of_a_burst_of_actions_each_write_decides_a_few() {
+    let mut case = with_creator();
+    for _ in 0..300 {
+        case.ask(json!({"retryNow": {"step": "resize"}}));
+    }
+    let mut passes = 0;
+    while !case.actions.is_empty() {
+        case.visit();
+        passes += 1;
+        assert!(passes < 100, "each decides some");
+        let decided = case.status.actions.len();
+        assert!((1..=20).contains(&decided), "{decided} were decided on at once");
+        let size = serde_json::to_string(&case.status).unwrap().len();
+        assert!(size < 128 * 1024, "{size} bytes");
+        // Nobody could tell them yet: no more are decided on.
+        let before = case.status.clone();
+        case.visit();
+        assert_eq!(case.status, before);
+        let left = case.actions.len() > decided;
+        assert_eq!(case.wake, left.then_some(case.now), "the others are next");
+        case.actions
+            .retain(|action| case.status.actions.iter().all(|decided| decided.uid != action.uid));
+    }
+    assert_eq!(passes, 15);
+}
+
+#[test]
+fn what_runs_at_the_end_is_approved_and_signalled_after_a_failure_too() {
+    let mut case = case(
+        "
+steps: [{name: a, http: {url: 'http://a'}}, {name: b, approval: {}}]
+finally: [{name: review, approval: {}}, {name: go, signal: {}}]",
+    );
+    case.visit().fail("a", refused());
+    case.assert_step("review", StepState::Waiting, 0);
+    let (state, message) = case.asks(json!({"approve": {"step": "b"}}));
+    assert_eq!((state, &*message), (Rejected, "the operation is ending"));
+    assert_eq!(case.asks(json!({"approve": {"step": "review"}})).0, Applied);
+    case.assert_step("go", StepState::Waiting, 0);
+    assert_eq!(case.asks(json!({"signal": {"name": "go"}})).0, Applied);
+    case.assert_state(Failed);
+    assert_eq!(case.asks(json!({"signal": {"name": "go"}})).0, Rejected);
+}
+
+#[test]
+fn a_word_that_was_given_for_what_is_over_does_not_count_when_it_runs_again() {
+    for policy in ["Stop", "Pause"] {
+        let mut case = case(&format!(
+            "{{failurePolicy: {policy}, steps: [{{name: review, approval: {{}}}}]}}"
+        ));
+        case.visit();
+        case.spec.suspend = Some(true);
+        assert_eq!(case.asks(json!({"reject": {"step": "review"}})).0, Applied);
+        assert_eq!(case.asks(json!({"approve": {"step": "review"}})).0, Applied);
+        case.spec.suspend = None;
+        case.visit();
+        assert_eq!(case.step("review").failure.as_ref().unwrap().reason, "Rejected");
+        assert_eq!(case.asks(json!({"retry": {}})).0, Applied);
+        case.assert_step("review", StepState::Waiting, 0)
+            .assert_state(AwaitingApproval);
+        case.asks(json!({"approve": {"step": "review"}}));
+        case.assert_state(Succeeded);
+    }
+}
