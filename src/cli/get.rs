@@ -108,7 +108,7 @@ impl Get {
             };
             anstream::eprintln!(
                 "There are no operations{those} in {place}. All: {NAME} get -A{}",
-                cluster.flags
+                cluster.flags.cluster
             );
             return Ok(());
         }
