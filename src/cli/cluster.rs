@@ -7,7 +7,7 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{CliError, Global, NAME};
 use crate::api::{CloudOperation, OPERATION_UID_LABEL, OperationHistory, OperationTemplate};
@@ -162,16 +162,26 @@ impl Cluster {
         Ok(parts)
     }
 
+    /// The template that an operation runs, as it was when the operation started; `None` where it was not recorded.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub async fn pinned(&self, operation: &CloudOperation) -> Result<Option<Map<String, Value>>, kube::Error> {
+        let parts = self.journal(operation).await?;
+        Ok(parts
+            .into_iter()
+            .find_map(|part| part.spec.template)
+            .map(|pinned| pinned.spec))
+    }
+
     /// The operation with the steps of the template that it runs, if it runs one: as it was when the operation started, or
     /// else as it is now. As it is where neither can be read.
     pub async fn whole(&self, mut operation: CloudOperation) -> CloudOperation {
         let Some(reference) = &operation.spec.template_ref else {
             return operation;
         };
-        let parts = self.journal(&operation).await.unwrap_or_default();
-        let pinned = parts.into_iter().find_map(|part| part.spec.template);
-        let template = match pinned {
-            Some(pinned) => Some(pinned.spec),
+        let template = match self.pinned(&operation).await.unwrap_or_default() {
+            Some(pinned) => Some(pinned),
             None => {
                 let now = self.api::<OperationTemplate>().get(&reference.name).await.ok();
                 now.and_then(|template| serde_json::to_value(template.spec).ok()?.as_object().cloned())
