@@ -207,7 +207,10 @@ async fn the_chart_renders_all_of_its_values_and_refuses_others() {
     find(&rendered, "ServiceMonitor", "holdfast");
     let policy = &find(&rendered, "NetworkPolicy", "holdfast")["spec"];
     let replicas = &policy["egress"][0]["to"][0]["podSelector"];
-    assert_eq!(*replicas, policy["podSelector"], "replicas forward callbacks to the one that leads");
+    assert_eq!(
+        *replicas, policy["podSelector"],
+        "replicas forward callbacks to the one that leads"
+    );
     assert_eq!(policy["egress"][1]["ports"][0]["port"], 443);
     let pod = &find(&rendered, "Deployment", "holdfast")["spec"]["template"]["spec"];
     assert_eq!(
