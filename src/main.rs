@@ -21,6 +21,9 @@ use tokio::sync::watch;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
+/// For how long an answer of the API server may stay silent. A watch's ends after 290 s.
+const READ_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// Runs cloud operations durably, with nothing but a Kubernetes cluster.
 #[derive(Parser)]
 #[command(version, about)]
@@ -175,6 +178,10 @@ async fn operate(arguments: OperatorArgs) -> Result<(), CommandError> {
 
     let mut cluster = kube::Config::infer().await?;
     cluster.default_retry = false; // retries inside the client would hide faults, and the outcome of writes
+    // A list that stops half-way, or a watch whose connection is dead, is begun anew. A watch is silent for no longer: the
+    // API server ends it before.
+    cluster.read_timeout = Some(READ_TIMEOUT);
+    cluster.reset_reader_on_write = true;
     let default_namespace = cluster.default_namespace.clone();
     let targets = TargetPolicy {
         cluster_domain: arguments.cluster_domain,

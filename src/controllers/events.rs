@@ -19,9 +19,9 @@ use crate::api::{
 /// How many Events wait to be written at most; what is more is dropped, and counted.
 const QUEUE: usize = 1024;
 /// How many Events are written at once before the rate holds.
-const BURST: u32 = 50;
+const BURST: u32 = 100;
 /// The rate: Events are writes, too, and must not crowd out those that count.
-const PER_SECOND: f64 = 10.0;
+const PER_SECOND: f64 = 4.0;
 
 /// Where Events are handed in. Never blocks.
 #[derive(Clone)]

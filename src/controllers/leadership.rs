@@ -69,29 +69,45 @@ pub struct Leadership {
     clock: Arc<dyn Clock>,
     /// Milliseconds since boot at which the claim ends.
     until: AtomicU64,
+    /// True once it was given up: a renewal that was under way then must not bring it back.
+    given_up: watch::Sender<bool>,
 }
 
 impl Leadership {
+    /// A claim that has yet to be made.
+    fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            until: AtomicU64::new(0),
+            given_up: watch::Sender::new(false),
+        }
+    }
+
     fn extend(&self, until: Duration) {
         self.until
             .store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
     fn remaining(&self) -> Duration {
+        if *self.given_up.borrow() {
+            return Duration::ZERO;
+        }
         Duration::from_millis(self.until.load(Ordering::SeqCst)).saturating_sub(self.clock.since_boot())
     }
 
-    /// Ends the claim now.
+    /// Ends the claim now, for good.
     pub fn give_up(&self) {
-        self.until.store(0, Ordering::SeqCst);
+        self.given_up.send_replace(true);
     }
 
     /// Returns once the claim has ended.
     async fn ended(&self) {
+        let mut given_up = self.given_up.subscribe();
         loop {
             match self.remaining() {
                 Duration::ZERO => return,
-                left => sleep(left).await,
+                // What was waited for, or that it ran out: either way it is looked at again.
+                left => drop(timeout(left, given_up.wait_for(|given_up| *given_up)).await),
             }
         }
     }
@@ -125,8 +141,7 @@ impl Candidate {
         loop {
             match self.try_acquire(&mut seen).await {
                 Ok(Some(leadership)) => return leadership,
-                Ok(None) => {}
-                Err(LeaseError::Conflict) => continue,
+                Ok(None) | Err(LeaseError::Conflict) => {}
                 Err(error) => {
                     warn!(lease = LEASE, namespace = self.namespace, %error, "can't get the Lease; trying again");
                     if matches!(error, LeaseError::Skew(_)) {
@@ -139,8 +154,9 @@ impl Candidate {
     }
 
     async fn try_acquire(&self, seen: &mut Option<(String, Duration)>) -> Result<Option<Arc<Leadership>>, LeaseError> {
-        let now = self.clock.since_boot();
+        let asked = self.clock.since_boot();
         let Read { lease: current, skew } = self.get().await?;
+        let answered = self.clock.since_boot();
         let mut led = false;
         if let Some(lease) = &current {
             let holder = holder(lease);
@@ -151,8 +167,8 @@ impl Candidate {
                     if !holder.is_empty() {
                         info!(holder, "standing by: another process leads");
                     }
-                    *seen = Some((version, now));
-                    now
+                    *seen = Some((version, answered)); // it may be as young as the answer
+                    answered
                 }
             };
             let lasts = lease
@@ -161,7 +177,7 @@ impl Candidate {
                 .and_then(|s| s.lease_duration_seconds)
                 .and_then(|s| u64::try_from(s).ok());
             let lasts = lasts.map_or(self.duration, Duration::from_secs).max(self.duration);
-            led = !holder.is_empty() && holder != self.identity && now.saturating_sub(since) < lasts;
+            led = !holder.is_empty() && holder != self.identity && asked.saturating_sub(since) < lasts;
             let address = lease.annotations().get(LEADER_ADDRESS_ANNOTATION);
             self.leader.send_replace(address.filter(|_| led).cloned());
         }
@@ -169,10 +185,7 @@ impl Candidate {
         if led {
             return Ok(None);
         }
-        let leadership = Arc::new(Leadership {
-            clock: self.clock.clone(),
-            until: AtomicU64::new(0),
-        });
+        let leadership = Arc::new(Leadership::new(self.clock.clone()));
         if let Err(error) = self.write(current.as_ref(), &self.identity, &leadership).await {
             if let LeaseError::Skew(_) = error {
                 self.release().await; // the clock went wrong since the read
@@ -233,10 +246,7 @@ impl Candidate {
 
     /// Gives the Lease back, so that another process need not wait for its end.
     pub async fn release(&self) {
-        let nobody = Leadership {
-            clock: self.clock.clone(),
-            until: AtomicU64::new(0),
-        };
+        let nobody = Leadership::new(self.clock.clone());
         let found = self.get().await.ok().and_then(|read| read.lease);
         if let Some(lease) = found.filter(|lease| holder(lease) == self.identity)
             && let Err(error) = self.write(Some(&lease), "", &nobody).await
@@ -286,10 +296,11 @@ impl Candidate {
                 ..
             }) if code < 500 && code != 409 => return Err(refusal(code, body)),
             // Lost or late: what the Lease says now decides, as the one who holds it is unique.
-            Ok(_) | Err(LeaseError::Ambiguous(_)) => match self.get().await? {
-                Read { lease: Some(now), skew } if now.spec == lease.spec => skew,
-                _ => return Err(LeaseError::Conflict),
-            },
+            Ok(Answer {
+                said: Err((code, body)),
+                ..
+            }) => self.landed(&lease, refusal(code, body)).await?,
+            Err(error @ LeaseError::Ambiguous(_)) => self.landed(&lease, error).await?,
             Err(error) => return Err(error),
         };
         in_time(skew)?;
@@ -297,6 +308,14 @@ impl Candidate {
             leadership.extend(sent + self.duration - self.duration / 5);
         }
         Ok(())
+    }
+
+    /// How far the clock is off, if the Lease is as it was to be written. If it isn't, why.
+    async fn landed(&self, written: &Lease, error: LeaseError) -> Result<Duration, LeaseError> {
+        match self.get().await? {
+            Read { lease: Some(now), skew } if now.spec == written.spec => Ok(skew),
+            _ => Err(error),
+        }
     }
 
     fn lease(&self, current: Option<&Lease>, holder: &str) -> Lease {

@@ -145,12 +145,6 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
         client: depth::guarded(environment.client),
         ..environment
     };
-    let stop = async |mut shutdown: watch::Receiver<bool>| {
-        // An error means that nobody can ask any more: then it never is asked.
-        if shutdown.wait_for(|stop| *stop).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
     tokio::select! {
         biased;
         () = crds_are_current(&environment.client) => {}
@@ -193,6 +187,14 @@ pub async fn run(config: Config, environment: Environment, health: Arc<Health>, 
         }
         health.set_term(None);
         candidate.release().await; // nothing of the term is under way any more
+    }
+}
+
+/// Returns once the process is asked to end.
+async fn stop(mut shutdown: watch::Receiver<bool>) {
+    // An error means that nobody can ask any more: then it never is asked.
+    if shutdown.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -256,7 +258,7 @@ async fn term(
     runner: &str,
     process: &Process,
     claim: Arc<Leadership>,
-    mut shutdown: watch::Receiver<bool>,
+    shutdown: watch::Receiver<bool>,
 ) {
     let Environment {
         client,
@@ -290,7 +292,12 @@ async fn term(
     let (events, write_events) = Events::new(client.clone(), runner, metrics.clone());
     let journal = Arc::new(Journal::new(client.clone(), runner));
     let (drain, draining) = watch::channel(false);
-    let actions = Arc::new(Actions::new(client.clone(), clock.clone()).await);
+    // Nothing is under way before all is known that decisions need: so an end in between needs no patience.
+    let actions = tokio::select! {
+        biased;
+        actions = Actions::new(client.clone(), clock.clone()) => Arc::new(actions),
+        () = stop(shutdown.clone()) => return,
+    };
     let context = Arc::new(Context {
         client: client.clone(),
         clock: clock.clone(),
@@ -389,10 +396,17 @@ async fn term(
         .follow(client.clone(), config.namespace.as_deref())
         .inspect_err(|error| warn!(%error, "the namespaces can't be watched: operations wait"));
     let mut followed = Box::pin(followed.filter_map(async |name| name.ok()));
-    while let Some(name) = followed.next().await {
-        if name.is_empty() {
-            break;
+    let all_known = async {
+        while let Some(name) = followed.next().await {
+            if name.is_empty() {
+                break;
+            }
         }
+    };
+    tokio::select! {
+        biased;
+        () = all_known => {}
+        () = stop(shutdown.clone()) => return,
     }
     let wake = |namespace: Option<&str>| {
         for operation in store.state() {
@@ -463,9 +477,7 @@ async fn term(
         });
     info!(runner, namespace = config.namespace, "serving operations");
     let stopped = async {
-        if shutdown.wait_for(|stop| *stop).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        stop(shutdown).await;
         drain.send_replace(true);
         let patience = config.shutdown_timeout;
         info!(

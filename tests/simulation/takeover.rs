@@ -1,5 +1,7 @@
 //! Who leads, and what becomes of work when that changes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use holdfast::api::{CloudOperation, HistoryEvent, OperationState};
@@ -148,6 +150,28 @@ fn leads(world: &World, number: usize) -> bool {
     let lease: Option<Lease> = world.server.get("holdfast-system", "holdfast");
     let holder = lease.and_then(|lease| lease.spec?.holder_identity);
     holder.is_some_and(|holder| holder.starts_with(&format!("operator{number}_")))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_can_not_be_written_is_tried_at_a_pace() {
+    let mut world = World::new(1);
+    let tried = Arc::new(AtomicUsize::new(0));
+    let count = tried.clone();
+    world.server.set_faults(move |info| {
+        if info.resource == "leases" && info.verb != Verb::Get {
+            count.fetch_add(1, Ordering::SeqCst);
+            let (code, retry_after) = (500, None);
+            return Fault::Fail { code, retry_after };
+        }
+        Fault::None
+    });
+    let first = world.start();
+    sleep(60 * LEASE / 10).await;
+    let tried = tried.load(Ordering::SeqCst);
+    assert!((10..=61).contains(&tried), "{tried}: every tenth of a lease");
+    world.server.set_faults(|_| Fault::None);
+    world.until("it leads", |world| leads(world, first)).await;
+    world.kill_all().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -140,7 +140,11 @@ impl Executor {
         let Some(entry) = self.entry(&mut operations, &reference, &context.operation_uid) else {
             return;
         };
-        entry.inbox.push(Arrived { result, tell });
+        // Who calls again, while nothing can be recorded, says the same: one is enough. The last one is who waits.
+        match entry.inbox.iter_mut().find(|arrived| arrived.result == result) {
+            Some(arrived) => arrived.tell = tell,
+            None => entry.inbox.push(Arrived { result, tell }),
+        }
         drop(operations);
         // Only fails while the operator ends, and then the other side calls again.
         let _ = self.trigger.unbounded_send(reference);
