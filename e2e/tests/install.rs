@@ -121,6 +121,26 @@ async fn chart_and_kustomize_give_the_same() {
 }
 
 #[tokio::test]
+async fn older_clusters_are_spared_what_they_do_not_have() {
+    let overlay = root().join("target/older-cluster");
+    std::fs::create_dir_all(&overlay).unwrap();
+    for base in ["default", "namespaced"] {
+        let lines = format!("resources: [../../config/{base}]\ncomponents: [../../config/before-1.36]\n");
+        std::fs::write(overlay.join("kustomization.yaml"), lines).unwrap();
+        let (all, older) = (
+            kustomized(&format!("config/{base}")).await,
+            kustomized("target/older-cluster").await,
+        );
+        let kinds = |objects: &[Value], mutating: bool| {
+            let kinds = objects.iter().filter_map(|object| object["kind"].as_str());
+            kinds.filter(|kind| kind.starts_with("Mutating") == mutating).count()
+        };
+        assert_eq!((kinds(&all, true), kinds(&older, true)), (4, 0), "{base}");
+        assert_eq!(kinds(&all, false), kinds(&older, false), "{base}");
+    }
+}
+
+#[tokio::test]
 async fn one_namespace_means_rights_in_one_namespace() {
     let config = kustomized("config/namespaced").await;
     let chart = templated(&["--set", "watchNamespace=team-a"]).await;
@@ -175,7 +195,7 @@ async fn the_chart_renders_all_of_its_values_and_refuses_others() {
     helm(&["lint", "--strict", &chart]).await;
     let rendered = templated(&[
         "--set",
-        "serviceMonitor.enabled=true,networkPolicy.enabled=true,priorityClassName=system-cluster-critical",
+        "serviceMonitor.enabled=true,networkPolicy.enabled=true,networkPolicy.egress[0].ports[0].port=443,priorityClassName=system-cluster-critical",
         "--set",
         "httpTargets={10.0.0.0/8,*.corp.example.com},extraArgs={--hold-all},nodeSelector.disk=ssd",
         "--set",
@@ -185,7 +205,13 @@ async fn the_chart_renders_all_of_its_values_and_refuses_others() {
     ])
     .await;
     find(&rendered, "ServiceMonitor", "holdfast");
-    find(&rendered, "NetworkPolicy", "holdfast");
+    let policy = &find(&rendered, "NetworkPolicy", "holdfast")["spec"];
+    let replicas = &policy["egress"][0]["to"][0]["podSelector"];
+    assert_eq!(
+        *replicas, policy["podSelector"],
+        "replicas forward callbacks to the one that leads"
+    );
+    assert_eq!(policy["egress"][1]["ports"][0]["port"], 443);
     let pod = &find(&rendered, "Deployment", "holdfast")["spec"]["template"]["spec"];
     assert_eq!(
         pod["containers"][0]["image"],

@@ -148,6 +148,7 @@ impl Action {
         let action = create(cluster, &operation, spec).await?;
         let name = action.name_any();
         let what = format!("OperationAction {name}");
+        let look = format!("kubectl get opact {name}{}", cluster.flags);
         let decided = tokio::time::timeout(on.timeout, decided(cluster, &name)).await;
         let Ok(decided) = decided else {
             let now = cluster
@@ -158,12 +159,19 @@ impl Action {
             let waits = now.as_ref().and_then(comes_back);
             let waits = waits.map(|waits| format!(": {waits}")).unwrap_or_default();
             return Err(CliError::Timeout(format!(
-                "{what} was created, but no operator has decided on it within {}{waits}. It still may be: kubectl get opact {name}{}",
-                times::short(on.timeout),
-                cluster.flags
+                "{what} was created, but no operator has decided on it within {}{waits}. It still may be: {look}",
+                times::short(on.timeout)
             )));
         };
-        let status = decided?.status.unwrap_or_default();
+        // It stands, whatever keeps its end from being seen: asked for again, it would be there twice.
+        let unseen = |error: CliError| match error {
+            CliError::Cluster { what: failed, error } => CliError::Cluster {
+                what: format!("{what} was created, and is decided on; see what came of it: {look}\n{failed}"),
+                error,
+            },
+            other => other,
+        };
+        let status = decided.map_err(unseen)?.status.unwrap_or_default();
         let message = status.message.unwrap_or_default();
         match status.state {
             Some(ActionState::Applied) => {

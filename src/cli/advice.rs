@@ -2,7 +2,7 @@
 
 use kube::ResourceExt;
 
-use super::cluster::quoted;
+use super::cluster::{Flags, quoted};
 use super::table::one_line;
 use super::tree::message_of;
 use super::{NAME, times};
@@ -29,7 +29,7 @@ pub struct Choice {
 }
 
 /// What there is to say of an operation. `flags` are those that each command needs to be about the same cluster.
-pub fn advise(operation: &CloudOperation, flags: &str, now: Time) -> Advice {
+pub fn advise(operation: &CloudOperation, flags: &Flags, now: Time) -> Advice {
     let empty = OperationStatus::default();
     let mut adviser = Adviser {
         name: operation.name_any(),
@@ -66,7 +66,7 @@ struct Adviser<'a> {
     name: String,
     status: &'a OperationStatus,
     workflow: Option<Workflow>,
-    flags: &'a str,
+    flags: &'a Flags,
     now: Time,
     advice: Advice,
 }
@@ -101,6 +101,11 @@ impl Adviser<'_> {
     /// Flags as kubectl takes them.
     fn kubectl(&self, command: &str) -> String {
         format!("kubectl {command}{}", self.flags)
+    }
+
+    /// Flags as kubectl takes them, for what isn't in the operation's namespace.
+    fn elsewhere(&self, command: &str) -> String {
+        format!("kubectl {command}{}", self.flags.cluster)
     }
 
     fn run(&mut self) {
@@ -164,7 +169,7 @@ impl Adviser<'_> {
 
     fn unseen(&mut self) {
         self.why("No operator has seen it yet.");
-        let pods = "kubectl get pods -A -l app.kubernetes.io/name=holdfast".to_owned();
+        let pods = self.elsewhere("get pods -A -l app.kubernetes.io/name=holdfast");
         self.by_hand(
             "See whether the operator runs, and whether it serves this namespace:",
             pods,
@@ -186,12 +191,12 @@ impl Adviser<'_> {
             self.choice("Let it go on:", &["resume"]);
         } else {
             let namespace = self.operation.namespace().unwrap_or_default();
-            let label = format!("kubectl label namespace {namespace} holdfast.dev/suspended-");
+            let label = self.elsewhere(&format!("label namespace {namespace} holdfast.dev/suspended-"));
             self.by_hand(
                 "Let everything in the namespace go on, if it is held by its label:",
                 label,
             );
-            let lease = "kubectl annotate lease holdfast -n holdfast-system holdfast.dev/hold-all-".to_owned();
+            let lease = self.elsewhere("annotate lease holdfast -n holdfast-system holdfast.dev/hold-all-");
             self.by_hand(
                 "Let everything go on, after a look around, if a restored etcd holds it:",
                 lease,

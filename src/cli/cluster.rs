@@ -7,7 +7,7 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{CliError, Global, NAME};
 use crate::api::{CloudOperation, OPERATION_UID_LABEL, OperationHistory, OperationTemplate};
@@ -32,14 +32,29 @@ pub fn change() -> PatchParams {
     }
 }
 
+/// The flags that a command needs beside its own to be about the same place, as text: ` --context blue -n prod`.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// Those that name the cluster, and as whom it is asked.
+    pub cluster: String,
+    /// The one that names the namespace.
+    pub namespace: String,
+}
+
+impl std::fmt::Display for Flags {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.cluster, self.namespace)
+    }
+}
+
 /// A cluster, and the namespace that commands are about.
 pub struct Cluster {
     /// The client, with the user's rights.
     pub client: Client,
     /// The namespace.
     pub namespace: String,
-    /// The flags that a command needs beside its own to be about the same place: ` -n prod`.
-    pub flags: String,
+    /// The flags that a command needs beside its own to be about the same place.
+    pub flags: Flags,
 }
 
 impl Cluster {
@@ -60,16 +75,16 @@ impl Cluster {
             (None, Some(_)) => Config::from_kubeconfig(&options).await.map_err(|error| wrong(&error))?,
             (None, None) => Config::infer().await.map_err(|error| wrong(&error))?,
         };
-        let mut flags = String::new();
-        let mut flag = |name: &str, value: &str| flags.push_str(&format!(" {name} {}", quoted(value)));
+        let mut flags = Flags::default();
+        let flag = |name: &str, value: &str| format!(" {name} {}", quoted(value));
         if let Some(path) = &global.kubeconfig {
-            flag("--kubeconfig", &path.display().to_string());
+            flags.cluster += &flag("--kubeconfig", &path.display().to_string());
         }
         if let Some(context) = &global.context {
-            flag("--context", context);
+            flags.cluster += &flag("--context", context);
         }
         if let Some(user) = &global.as_user {
-            flag("--as", user);
+            flags.cluster += &flag("--as", user);
             config.auth_info.impersonate = Some(user.clone());
         }
         if let Some(namespace) = global
@@ -77,7 +92,7 @@ impl Cluster {
             .as_ref()
             .filter(|given| **given != config.default_namespace)
         {
-            flag("-n", namespace);
+            flags.namespace = flag("-n", namespace);
         }
         let namespace = global
             .namespace
@@ -147,16 +162,26 @@ impl Cluster {
         Ok(parts)
     }
 
+    /// The template that an operation runs, as it was when the operation started; `None` where it was not recorded.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub async fn pinned(&self, operation: &CloudOperation) -> Result<Option<Map<String, Value>>, kube::Error> {
+        let parts = self.journal(operation).await?;
+        Ok(parts
+            .into_iter()
+            .find_map(|part| part.spec.template)
+            .map(|pinned| pinned.spec))
+    }
+
     /// The operation with the steps of the template that it runs, if it runs one: as it was when the operation started, or
     /// else as it is now. As it is where neither can be read.
     pub async fn whole(&self, mut operation: CloudOperation) -> CloudOperation {
         let Some(reference) = &operation.spec.template_ref else {
             return operation;
         };
-        let parts = self.journal(&operation).await.unwrap_or_default();
-        let pinned = parts.into_iter().find_map(|part| part.spec.template);
-        let template = match pinned {
-            Some(pinned) => Some(pinned.spec),
+        let template = match self.pinned(&operation).await.unwrap_or_default() {
+            Some(pinned) => Some(pinned),
             None => {
                 let now = self.api::<OperationTemplate>().get(&reference.name).await.ok();
                 now.and_then(|template| serde_json::to_value(template.spec).ok()?.as_object().cloned())
@@ -173,7 +198,7 @@ impl Cluster {
         CliError::NoOperation {
             name: name.into(),
             namespace: self.namespace.clone(),
-            hint: format!("; all operations: {NAME} get -A"),
+            hint: format!("; all operations: {NAME} get -A{}", self.flags.cluster),
         }
     }
 

@@ -12,7 +12,7 @@ use super::advice::undoes;
 use super::cluster::{Cluster, change};
 use super::get::ended;
 use super::output::Output;
-use crate::api::{CloudOperation, OperationState};
+use crate::api::{CancelMode, CloudOperation, OperationState};
 
 #[derive(Subcommand)]
 pub enum Control {
@@ -58,12 +58,27 @@ impl Control {
                 self.patch(cluster, &operation, json!({"suspend": true})).await?;
                 format!("{name} is suspended: what is under way ends, nothing else starts")
             }
-            Self::Resume { .. } if operation.spec.suspend != Some(true) => not_suspended(cluster, &operation),
             Self::Resume { .. } => {
-                self.patch(cluster, &operation, json!({"suspend": null})).await?;
-                format!("{name} goes on")
+                let suspended = operation.spec.suspend == Some(true);
+                if suspended {
+                    self.patch(cluster, &operation, json!({"suspend": null})).await?;
+                }
+                match operation.status.as_ref().and_then(|status| status.state) {
+                    Some(OperationState::Restored) => return Err(stays_held(cluster, &name)),
+                    Some(OperationState::Suspended) if !suspended => return Err(stays_held(cluster, &name)),
+                    _ if suspended => format!("{name} goes on"),
+                    _ => format!("{name} is not suspended"),
+                }
             }
-            Self::Cancel { .. } if operation.spec.cancel.is_some() => format!("{name} is being cancelled already"),
+            // What was asked for already; a cancel that is to undo as well says so to one that isn't.
+            Self::Cancel { compensate, .. } if is_cancelled(&operation, *compensate) => {
+                if !compensate && is_cancelled(&operation, true) {
+                    return Err(CliError::Usage(format!(
+                        "{name} is being cancelled already, with --compensate: what was done is undone. That can't be taken back"
+                    )));
+                }
+                format!("{name} is being cancelled already")
+            }
             Self::Cancel { compensate, reason, .. } => {
                 let whole = cluster.whole(operation.clone()).await;
                 if *compensate && !whole.spec.steps.is_empty() && !undoes(&whole.spec) {
@@ -102,13 +117,16 @@ impl Control {
     }
 }
 
-fn not_suspended(cluster: &Cluster, operation: &CloudOperation) -> String {
-    let name = operation.name_any();
-    match operation.status.as_ref().and_then(|status| status.state) {
-        Some(OperationState::Suspended) => {
-            let describe = cluster.command("describe", &name, "");
-            format!("{name} is held, but not by its spec. By what, and how it goes on:\n    {describe}")
-        }
-        _ => format!("{name} is not suspended"),
-    }
+/// Says that removing `suspend` is not enough.
+fn stays_held(cluster: &Cluster, name: &str) -> CliError {
+    CliError::Usage(format!(
+        "{name} is held, but not by its spec. By what, and how it goes on:\n    {}",
+        cluster.command("describe", name, "")
+    ))
+}
+
+/// True if an operation is being cancelled, and undoes what it did if that is asked for.
+fn is_cancelled(operation: &CloudOperation, compensate: bool) -> bool {
+    let cancel = operation.spec.cancel.as_ref();
+    cancel.is_some_and(|cancel| !compensate || cancel.mode == Some(CancelMode::Compensate))
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use kube::ResourceExt;
 
 use super::advice::{Advice, advise};
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Flags};
 use super::output::{BOLD, Output, paint};
 use super::tree::{style_of, wrapped};
 use super::{CliError, times};
@@ -26,7 +26,7 @@ impl Describe {
     }
 }
 
-fn render(operation: &CloudOperation, flags: &str, now: Time, width: Option<usize>) -> String {
+fn render(operation: &CloudOperation, flags: &Flags, now: Time, width: Option<usize>) -> String {
     let status = operation.status.clone().unwrap_or_default();
     let mut text = format!(
         "{} in namespace {}",
@@ -64,7 +64,10 @@ mod tests {
     fn said(spec: &str, status: &str) -> String {
         let text = render(
             &operation("web", spec, status),
-            " -n prod",
+            &Flags {
+                cluster: " --context blue".into(),
+                namespace: " -n prod".into(),
+            },
             at("2026-11-24T03:05:00Z"),
             None,
         );
@@ -94,18 +97,18 @@ The next attempt starts in 40s, at 03:05:40Z. If none succeeds until 05:00:00Z (
 What you can do
 
 - Fix the cause. The next attempt goes on by itself; to make it now:
-    kubectl holdfast retry-now web --step resize -n prod
+    kubectl holdfast retry-now web --step resize --context blue -n prod
 
 - Go on without the step. What follows reads no output of it, unless you give one with --output:
-    kubectl holdfast skip web --step resize -n prod
+    kubectl holdfast skip web --step resize --context blue -n prod
 
 - Say that it is done, or that it failed for good:
-    kubectl holdfast complete web --step resize -n prod
-    kubectl holdfast fail web --step resize -n prod
+    kubectl holdfast complete web --step resize --context blue -n prod
+    kubectl holdfast fail web --step resize --context blue -n prod
 
 - Hold it, or end it:
-    kubectl holdfast suspend web -n prod
-    kubectl holdfast cancel web -n prod
+    kubectl holdfast suspend web --context blue -n prod
+    kubectl holdfast cancel web --context blue -n prod
 "
         );
     }
@@ -132,11 +135,11 @@ Who may approve: the groups sre; not who created the operation.
             "{text}"
         );
         assert!(
-            text.contains("    kubectl holdfast approve web --step ask -n prod\n"),
+            text.contains("    kubectl holdfast approve web --step ask --context blue -n prod\n"),
             "{text}"
         );
         assert!(
-            text.contains("    kubectl holdfast reject web --step ask -n prod\n"),
+            text.contains("    kubectl holdfast reject web --step ask --context blue -n prod\n"),
             "{text}"
         );
     }
@@ -164,7 +167,7 @@ Who may approve: the groups sre; not who created the operation.
             "fail web --step charge",
         ] {
             assert!(
-                text.contains(&format!("    kubectl holdfast {command} -n prod\n")),
+                text.contains(&format!("    kubectl holdfast {command} --context blue -n prod\n")),
                 "{command}:\n{text}"
             );
         }
@@ -189,13 +192,29 @@ Who may approve: the groups sre; not who created the operation.
             "{text}"
         );
         assert!(
-            text.contains("    kubectl holdfast retry web --step resize -n prod\n"),
+            text.contains("    kubectl holdfast retry web --step resize --context blue -n prod\n"),
             "{text}"
         );
         assert!(
-            text.contains("    kubectl holdfast rerun web --from-step resize -n prod\n"),
+            text.contains("    kubectl holdfast rerun web --from-step resize --context blue -n prod\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn every_command_is_for_the_same_cluster() {
+        let held = "{state: Suspended, conditions: [{type: Succeeded, status: Unknown, reason: Suspended, message: held, lastTransitionTime: '2026-11-24T03:02:00Z'}]}";
+        let mut commands = 0;
+        for status in [held, "{}", "{state: Restored}", "{state: Queued}"] {
+            let text = said("steps: [{name: a, set: {}}]", status);
+            for command in text.lines().filter(|line| line.trim_start().starts_with("kubectl ")) {
+                commands += 1;
+                assert!(command.contains(" --context blue"), "{command}");
+                let namespaces = command.matches(" -n ").count() + command.matches(" -A ").count();
+                assert!(namespaces <= 1, "{command}");
+            }
+        }
+        assert_eq!(commands, 7);
     }
 
     #[test]
@@ -234,7 +253,7 @@ It succeeded 4m ago, after 1m.
 What you can do
 
 - Run it once more, as a new operation:
-    kubectl holdfast rerun web -n prod
+    kubectl holdfast rerun web --context blue -n prod
 "
         );
     }

@@ -108,7 +108,7 @@ impl Get {
             };
             anstream::eprintln!(
                 "There are no operations{those} in {place}. All: {NAME} get -A{}",
-                cluster.flags
+                cluster.flags.cluster
             );
             return Ok(());
         }
@@ -207,7 +207,11 @@ impl Get {
                     let Some(event) = event else { return Ok(()) };
                     use watcher::Event::*;
                     match event? {
-                        Init => listed = false,
+                        // What is gone by now isn't listed again.
+                        Init => {
+                            listed = false;
+                            known.clear();
+                        }
                         InitApply(operation) => drop(known.insert(key(&operation), operation)),
                         InitDone => {
                             listed = true;

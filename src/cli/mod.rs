@@ -89,7 +89,7 @@ enum Command {
     Control(control::Control),
     /// Waits until an operation has ended, however.
     Wait(wait::Wait),
-    /// Creates an operation from a file.
+    /// Creates an operation from a file, or of a template.
     Run(run::Run),
     /// Creates an operation as one that has ended was, or the rest of it.
     Rerun(rerun::Rerun),

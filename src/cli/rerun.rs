@@ -11,7 +11,7 @@ use super::output::{Format, Output, machine};
 use super::run::Then;
 use super::{CliError, get};
 use crate::api::{CloudOperation, CloudOperationSpec, FailurePolicy, Order, Step, StepState};
-use crate::engine::Workflow;
+use crate::engine::{self, Workflow};
 
 /// The longest name that an operation may have, less what the API server appends.
 const MAX_PREFIX: usize = 190;
@@ -42,7 +42,10 @@ impl Rerun {
         }
         let mut notes = vec![];
         let spec = match &self.from_step {
-            Some(step) => rest(&operation, step, &mut notes).map_err(CliError::Usage)?,
+            Some(step) => {
+                let whole = with_steps(cluster, operation).await?;
+                rest(&whole, step, &mut notes).map_err(CliError::Usage)?
+            }
             None => operation.spec.clone(),
         };
         let mut fresh = fresh(&name, spec, &mut notes);
@@ -56,6 +59,28 @@ impl Rerun {
         }
         self.then.create(cluster, out, &fresh).await
     }
+}
+
+/// The operation, with the steps of the template that it ran in place of the template's name: the rest of them is no
+/// operation of that template.
+async fn with_steps(cluster: &Cluster, operation: CloudOperation) -> Result<CloudOperation, CliError> {
+    let Some(template) = &operation.spec.template_ref else {
+        return Ok(operation);
+    };
+    let (name, template) = (operation.name_any(), template.name.clone());
+    let unreadable = CliError::cluster(format!("the OperationHistory of {name} can't be read"));
+    let Some(pinned) = cluster.pinned(&operation).await.map_err(unreadable)? else {
+        return Err(CliError::Usage(format!(
+            "it isn't recorded how the template {template} was when {name} ran it: run all of it, without --from-step"
+        )));
+    };
+    Ok(of_steps(operation, &pinned))
+}
+
+fn of_steps(mut operation: CloudOperation, template: &Map<String, Value>) -> CloudOperation {
+    operation.spec = engine::resolve(&operation.spec, template).spec;
+    operation.spec.template_ref = None;
+    operation
 }
 
 /// A new operation with this spec, control fields left out.
@@ -78,18 +103,12 @@ fn fresh(name: &str, mut spec: CloudOperationSpec, notes: &mut Vec<String>) -> V
 fn rest(operation: &CloudOperation, from: &str, notes: &mut Vec<String>) -> Result<CloudOperationSpec, String> {
     let spec = &operation.spec;
     let name = operation.name_any();
-    if let Some(template) = &spec.template_ref {
-        return Err(format!(
-            "{name} runs the template {}: a part of a template can't be run, only all of it, without --from-step",
-            template.name
-        ));
-    }
     let workflow = Workflow::compile(spec).map_err(|error| format!("{name} can't be executed: {error}"))?;
     let main = &workflow.steps[..workflow.total];
     let Some(own) = main.iter().position(|flow| flow.name == from) else {
         let names: Vec<&str> = spec.steps.iter().map(|step| step.name.as_str()).collect();
         return Err(format!(
-            "there is no step {from:?} in spec.steps of {name}; there are {}",
+            "there is no step {from:?} in the steps of {name}; there are {}",
             names.join(", ")
         ));
     };
@@ -270,6 +289,22 @@ mod tests {
     }
 
     #[test]
+    fn the_rest_of_a_template_is_its_steps() {
+        let operation = operation("web", "{templateRef: {name: resize}, input: {size: 5}}", ENDED);
+        let template = "{failurePolicy: Stop, inputSchema: {properties: {by: {default: me}}}, steps: [{name: describe, set: {}}, {name: resize, set: {n: '${input.size}'}}]}";
+        let whole = of_steps(operation, &serde_yaml::from_str(template).unwrap());
+        let spec = rest(&whole, "resize", &mut vec![]).unwrap();
+        assert_eq!(
+            json!(spec),
+            json!({
+                "input": {"size": 5, "by": "me"},
+                "failurePolicy": "Stop",
+                "steps": [{"name": "resize", "set": {"n": "${input.size}"}}],
+            })
+        );
+    }
+
+    #[test]
     fn of_a_graph_only_what_the_step_needs_is_left_out() {
         let operation = operation("web", &spec("Graph", LAST), ENDED);
         let spec = rest(&operation, "resize", &mut vec![]).unwrap();
@@ -284,9 +319,7 @@ mod tests {
             let operation = operation("web", &spec("Sequence", last), ENDED);
             rest(&operation, from, &mut vec![]).unwrap_err()
         };
-        assert!(
-            refused(LAST, "lost").starts_with("there is no step \"lost\" in spec.steps of web; there are describe")
-        );
+        assert!(refused(LAST, "lost").starts_with("there is no step \"lost\" in the steps of web; there are describe"));
         let reads_failed = "{name: last, set: {x: '${steps.resize.state}'}}";
         assert!(refused(reads_failed, "last").contains("step resize, which ended as Failed"));
         let reads_none = "{name: never, set: {}}\n            - {name: last, set: {x: '${steps.never.state}'}}";

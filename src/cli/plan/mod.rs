@@ -161,7 +161,7 @@ impl Plan {
     fn hint(&self, cluster: &Cluster, account: &str, walked: &Walked) -> String {
         let denied = |step: &Planned| step.action == What::Refused && step.message.starts_with("AccessDenied");
         let account = format!("system:serviceaccount:{}:{account}", cluster.namespace);
-        if !all(walked).any(denied) || cluster.flags.contains(&format!("--as {account}")) {
+        if !all(walked).any(denied) || cluster.flags.cluster.contains(&format!("--as {account}")) {
             return String::new();
         }
         format!(

@@ -7,7 +7,9 @@ use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use kube::Client;
 use kube::client::Body;
-use serde_json::Value;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+use serde_json::{Map, Value};
 
 use super::file::{Answer, Answers, Event};
 use crate::activities::callbacks::Callbacks;
@@ -323,19 +325,31 @@ impl Run<'_> {
             return Err(unmocked(flow, &work.step, &request));
         };
         calls.push(request.clone());
-        let outcome = outcome(flow, &context, request, answer).await;
+        let outcome = outcome(flow, &context, request, answer).await?;
         let delay = answer.delay.as_ref().map(|delay| delay.get()).unwrap_or_default();
-        if flow.step_type.goes_on_by_itself() {
-            let flight = Flight {
-                due: self.now.plus(delay),
-                outcome: Some(outcome),
+        // The other side says at once that it took the work, and calls back.
+        if flow.step_type.goes_on_by_itself() || flow.spec.is_async() {
+            let timeouts = flow.spec.timeouts.as_ref();
+            let silence = timeouts.and_then(|timeouts| timeouts.heartbeat.as_ref());
+            let flight = match silence.map(|limit| limit.get()).filter(|limit| delay > *limit) {
+                None => Flight {
+                    due: self.now.plus(delay),
+                    outcome: Some(outcome),
+                },
+                Some(limit) => Flight {
+                    due: self.now.plus(limit),
+                    outcome: Some(AttemptOutcome::Failed(AttemptFailure::unknown(
+                        "HeartbeatTimeout",
+                        format!("no heartbeat within timeouts.heartbeat ({limit:?})"),
+                    ))),
+                },
             };
             self.started
                 .insert((work.step.clone(), work.epoch, work.attempt), flight);
-            let kind = if flow.step_type == StepType::Job {
-                "Job"
-            } else {
-                "CloudOperation"
+            let kind = match flow.step_type {
+                StepType::Job => "Job",
+                StepType::Http => "Callback",
+                _ => "CloudOperation",
             };
             return Ok(Flight {
                 due: self.now,
@@ -388,9 +402,17 @@ fn unmocked(flow: &WorkflowStep, name: &str, request: &Value) -> String {
 }
 
 /// What an attempt comes to, as the operator records it.
-async fn outcome(flow: &WorkflowStep, context: &AttemptContext, request: Value, answer: &Answer) -> AttemptOutcome {
+///
+/// # Errors
+/// When the mock is no answer to such a step.
+async fn outcome(
+    flow: &WorkflowStep,
+    context: &AttemptContext,
+    request: Value,
+    answer: &Answer,
+) -> Result<AttemptOutcome, String> {
     if let Some(failure) = &answer.failure {
-        return AttemptOutcome::Failed(AttemptFailure {
+        return Ok(AttemptOutcome::Failed(AttemptFailure {
             reason: failure.reason.clone(),
             message: failure.message.clone(),
             effect: if failure.unknown { Effect::Unknown } else { Effect::None },
@@ -399,40 +421,54 @@ async fn outcome(flow: &WorkflowStep, context: &AttemptContext, request: Value, 
             } else {
                 RetryAdvice::Never
             },
-        });
+        }));
     }
     if answer.output.is_some() {
-        return AttemptOutcome::Succeeded {
+        return Ok(AttemptOutcome::Succeeded {
             output: answer.output.clone(),
-        };
+        });
     }
     let mut result = answer.result.clone().unwrap_or_default();
     if flow.step_type == StepType::Http {
-        match judged(context, request, &result).await {
-            Outcome::Failed(failure) => return AttemptOutcome::Failed(failure),
+        let answer: HttpAnswer = match result {
+            Value::Null => HttpAnswer::default(),
+            result => {
+                let wrong = |error| {
+                    format!(
+                        "mocks.{}: the result of an http step is {{status, headers, body}}: {error}",
+                        context.step
+                    )
+                };
+                serde_json::from_value(result).map_err(wrong)?
+            }
+        };
+        match judged(context, request, answer).await {
+            Outcome::Failed(failure) => return Ok(AttemptOutcome::Failed(failure)),
             Outcome::Succeeded { result: judged } => result = judged,
-            Outcome::Accepted { .. } => {} // not reached: a call is no Job
+            Outcome::Accepted { .. } => result = Value::Null, // not reached: `async` was taken out of the request
         }
     }
     let output = flow.spec.output.as_ref();
-    match engine::output(
-        &flow.field,
-        output,
-        &context.scope,
-        &result,
-        context.attempt,
-        &context.key,
-    ) {
-        Ok(None) if flow.step_type.goes_on_by_itself() => AttemptOutcome::Succeeded {
-            output: result.as_object().cloned(),
+    Ok(
+        match engine::output(
+            &flow.field,
+            output,
+            &context.scope,
+            &result,
+            context.attempt,
+            &context.key,
+        ) {
+            Ok(None) if flow.step_type.goes_on_by_itself() => AttemptOutcome::Succeeded {
+                output: result.as_object().cloned(),
+            },
+            Ok(output) => AttemptOutcome::Succeeded { output },
+            Err(error) => AttemptOutcome::Failed(AttemptFailure::done("InvalidExpression", error.to_string())),
         },
-        Ok(output) => AttemptOutcome::Succeeded { output },
-        Err(error) => AttemptOutcome::Failed(AttemptFailure::done("InvalidExpression", error.to_string())),
-    }
+    )
 }
 
 /// What the operator makes of an answer to an http step.
-async fn judged(context: &AttemptContext, mut request: Value, answer: &Value) -> Outcome {
+async fn judged(context: &AttemptContext, mut request: Value, answer: HttpAnswer) -> Outcome {
     // There are no Secrets here; and what is answered is what a callback would say.
     if let Some(fields) = request.as_object_mut() {
         fields.remove("async");
@@ -451,32 +487,37 @@ async fn judged(context: &AttemptContext, mut request: Value, answer: &Value) ->
         allowed: vec![],
         never: vec![],
     });
-    let activity = HttpActivity::new(
-        Arc::new(Mocked(answer.clone())),
-        Arc::new(Callbacks::new(nobody(), "test", None)),
-    );
+    let activity = HttpActivity::new(Arc::new(answer), Arc::new(Callbacks::new(nobody(), "test", None)));
     activity
         .run(context, &request, &policy.for_namespace(&context.namespace, None))
         .await
 }
 
 /// A service that answers what a mock says.
-struct Mocked(Value);
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HttpAnswer {
+    #[serde(deserialize_with = "status")]
+    status: StatusCode,
+    headers: Map<String, Value>,
+    body: Value,
+}
 
-impl Transport for Mocked {
+fn status<'de, D: Deserializer<'de>>(number: D) -> Result<StatusCode, D::Error> {
+    let number = u16::deserialize(number)?;
+    StatusCode::from_u16(number).map_err(|_| D::Error::custom(format!("{number} is no status of an answer")))
+}
+
+impl Transport for HttpAnswer {
     fn send(&self, _: WireRequest) -> BoxFuture<'_, Result<WireResponse, SendError>> {
-        let status = self.0["status"].as_u64().and_then(|status| u16::try_from(status).ok());
-        let status = status
-            .and_then(|status| StatusCode::from_u16(status).ok())
-            .unwrap_or(StatusCode::OK);
         let mut headers = HeaderMap::new();
-        for (name, value) in self.0["headers"].as_object().into_iter().flatten() {
+        for (name, value) in &self.headers {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
                 headers.insert(name, value);
             }
         }
-        let body = match &self.0["body"] {
+        let body = match &self.body {
             Value::Null => vec![],
             Value::String(text) => text.clone().into_bytes(),
             json => {
@@ -487,7 +528,7 @@ impl Transport for Mocked {
             }
         };
         let answer = WireResponse {
-            status,
+            status: self.status,
             headers,
             body: body.into(),
             truncated: false,

@@ -146,6 +146,51 @@ async fn jobs_children_lists_local_steps_and_what_never_ends() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_answered_later_takes_longer_than_a_request_may() {
+    let with = |step: &str, rest: &str| {
+        format!(
+            "operation: {{spec: {{steps: [{{name: build, retry: {{maximumAttempts: 1}}, {step}, http: {{url: 'http://a/', async: true}}, output: {{n: '${{result.body}}'}}}}]}}}}\n{rest}"
+        )
+    };
+    let long = "mocks: {build: {delay: 10m, result: {body: 7}}}\n";
+    let done = "expect: {state: Succeeded, steps: {build: {attempts: 1, output: {n: 7}}}}";
+    let none = Vec::<String>::new();
+    assert_eq!(
+        problems(&with("timeouts: {startToClose: 60s}", &format!("{long}{done}"))).await,
+        none
+    );
+    let silent = "expect: {state: Failed, failure: {reason: HeartbeatTimeout}}";
+    assert_eq!(
+        problems(&with("timeouts: {heartbeat: 10s}", &format!("{long}{silent}"))).await,
+        none
+    );
+    // A person may say meanwhile that it is done.
+    let said = "events: [{after: 1m, complete: {step: build, output: {n: 8}}}]\nexpect: {state: Succeeded, steps: {build: {output: {n: 8}}}}";
+    assert_eq!(
+        problems(&with("timeouts: {startToClose: 60s}", &format!("{long}{said}"))).await,
+        none
+    );
+}
+
+#[tokio::test]
+async fn a_mock_that_is_no_answer_is_refused() {
+    for (result, wrong) in [
+        ("{status: '503'}", "invalid type: string \"503\""),
+        ("{statuss: 400}", "unknown field `statuss`"),
+        ("{status: 99}", "99 is no status of an answer"),
+        ("503", "invalid type: integer `503`"),
+    ] {
+        let test = format!("{{operation: resize.yaml, mocks: {{describe: {{result: {result}}}}}, expect: {{}}}}");
+        let problems = problems(&test).await;
+        assert!(
+            problems[0].starts_with("mocks.describe: the result of an http step is {status, headers, body}: ")
+                && problems[0].contains(wrong),
+            "{problems:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn steps_of_groups_are_named_by_their_paths() {
     let wrong = problems(
         "
