@@ -100,6 +100,9 @@ fn samples_are_operations() {
         if path.ends_with("kustomization.yaml") || path.ends_with("service_account.yaml") {
             continue;
         }
+        if path.ends_with("template.yaml") {
+            continue; // of several kinds: the plugin's lint reads them
+        }
         let operation: CloudOperation =
             serde_yaml::from_str(&read(&path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         for step in &operation.spec.steps {
@@ -112,7 +115,7 @@ fn samples_are_operations() {
         }
         seen += 1;
     }
-    assert!(seen >= 8, "{seen} samples");
+    assert!(seen >= 9, "{seen} samples");
 }
 
 #[test]

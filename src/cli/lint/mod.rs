@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 pub use self::lines::Lines;
-use self::schema::Checker;
+use self::schema::{Checker, suggestion};
 use super::output::{BOLD, GOOD, Output, paint};
 use super::{CliError, files};
 use crate::api::{CloudOperation, CloudOperationSpec, OperationSchedule, OperationTemplate};
@@ -45,7 +45,8 @@ impl Lint {
             for file in files {
                 let text = files::read(&file)?;
                 // In a directory there are files of many kinds, some of them no YAML that can be read.
-                if !searched || KINDS.iter().any(|kind| text.contains(kind)) {
+                let ours = text.contains("apiVersion: holdfast.dev/") || KINDS.iter().any(|kind| text.contains(kind));
+                if !searched || ours {
                     texts.push((file, text));
                 }
             }
@@ -124,15 +125,20 @@ impl Linter {
         let mut objects = 0;
         let mut problems = vec![];
         for (number, document) in documents.iter().enumerate() {
-            let Some(wrong) = self.problems(document) else {
-                continue;
-            };
-            objects += 1;
-            problems.extend(wrong.into_iter().map(|(field, message)| Problem {
-                line: lines.of(number, &field),
-                field,
-                message,
-            }));
+            for (prefix, object) in objects_in(document) {
+                let Some(wrong) = self.problems(object) else {
+                    continue;
+                };
+                objects += 1;
+                problems.extend(wrong.into_iter().map(|(field, message)| {
+                    let field = format!("{prefix}{field}");
+                    Problem {
+                        line: lines.of(number, &field),
+                        field,
+                        message,
+                    }
+                }));
+            }
         }
         problems.sort();
         problems.dedup();
@@ -141,8 +147,16 @@ impl Linter {
 
     /// What is wrong with an object: fields and messages. Nothing is known of those of other kinds.
     pub fn problems(&self, document: &Value) -> Option<Vec<(String, String)>> {
-        let of_kind = |(kind, _): &&(&str, Checker)| files::kind(document) == Some(*kind);
-        let (kind, checker) = self.checkers.iter().find(of_kind)?;
+        let found = files::kind(document)?;
+        let Some((kind, checker)) = self.checkers.iter().find(|(kind, _)| *kind == found) else {
+            // What Holdfast or its plugin writes is known, though not looked at.
+            let known = crate::api::crds().iter().any(|crd| crd.spec.names.kind == found);
+            let wrong = || {
+                let message = format!("there is no kind {found:?} in holdfast.dev{}", suggestion(found, &KINDS));
+                vec![("kind".into(), message)]
+            };
+            return (!known).then(wrong);
+        };
         // What the operator writes is nobody's to correct: another version may have written it.
         let mut document = document.clone();
         if let Value::Object(fields) = &mut document {
@@ -214,6 +228,19 @@ fn of_template(template: &OperationTemplate) -> Vec<InvalidSpec> {
         .into_iter()
         .chain(Workflow::compile(&resolved.spec).err())
         .collect()
+}
+
+/// The objects in a document, each with what leads its fields: it is one itself, or a `List` of some.
+fn objects_in(document: &Value) -> Vec<(String, &Value)> {
+    let is_list = document["apiVersion"] == "v1" && document["kind"] == "List";
+    match document["items"].as_array().filter(|_| is_list) {
+        Some(items) => items
+            .iter()
+            .enumerate()
+            .map(|(i, item)| (format!("items[{i}]."), item))
+            .collect(),
+        None => vec![(String::new(), document)],
+    }
 }
 
 fn has_no_name(document: &Value) -> bool {
@@ -296,6 +323,21 @@ mod tests {
         let problems = |wait: &str| Linter::new(std::iter::empty()).unwrap().check(&operation(wait)).1.len();
         assert_eq!(problems("for: Current"), 0);
         assert_eq!(problems("for: Current, until: 'true'"), 1);
+    }
+
+    #[test]
+    fn kinds_metadata_and_lists() {
+        assert_eq!(
+            said("objects.yaml"),
+            "\
+2: kind: there is no kind \"CloudOperaton\" in holdfast.dev; did you mean CloudOperation?
+8: metadata.name: must match ^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$
+9: metadata.lables: unknown field; did you mean labels?
+16: metadata.labels.team: must be text, not a number
+26: items[1].spec.step: unknown field; did you mean steps?
+26: items[1].spec: steps is missing
+"
+        );
     }
 
     #[test]

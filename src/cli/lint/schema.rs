@@ -21,12 +21,27 @@ fn of(kind: &str) -> Value {
             json!({"type": "string", "enum": ["holdfast.dev/v1alpha1"]}),
         );
         fields.insert("kind".into(), json!({"type": "string"}));
-        fields.insert(
-            "metadata".into(),
-            json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
-        );
+        fields.insert("metadata".into(), metadata());
     }
     schema
+}
+
+/// What people write of an object's metadata, and what a server adds, as far as a file can tell that it is wrong
+/// (<https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>).
+fn metadata() -> Value {
+    let any = json!({"x-kubernetes-preserve-unknown-fields": true});
+    let texts = json!({"type": "object", "additionalProperties": {"type": "string"}});
+    json!({"type": "object", "properties": {
+        "name": {"type": "string", "pattern": "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"},
+        "generateName": {"type": "string"},
+        "namespace": {"type": "string"},
+        "labels": texts,
+        "annotations": texts,
+        "finalizers": {"type": "array", "items": {"type": "string"}},
+        "ownerReferences": any,
+        "uid": any, "resourceVersion": any, "generation": any, "creationTimestamp": any, "deletionTimestamp": any,
+        "deletionGracePeriodSeconds": any, "selfLink": any, "managedFields": any,
+    }})
 }
 
 /// What checks documents against the schema.
@@ -180,7 +195,8 @@ fn problems(schema: &Value, document: &Value, error: &ValidationError) -> Vec<(S
     vec![(at, message)]
 }
 
-fn suggestion(name: &str, known: &[&str]) -> String {
+/// What else may be meant by a name that isn't known.
+pub fn suggestion(name: &str, known: &[&str]) -> String {
     let near = known
         .iter()
         .map(|known| (strsim::damerau_levenshtein(name, known), known));
