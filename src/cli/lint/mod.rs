@@ -152,7 +152,10 @@ impl Linter {
             // What Holdfast or its plugin writes is known, though not looked at.
             let known = crate::api::crds().iter().any(|crd| crd.spec.names.kind == found);
             let wrong = || {
-                let message = format!("there is no kind {found:?} in holdfast.dev{}", suggestion(found, &KINDS));
+                let message = format!(
+                    "there is no kind {found:?} in holdfast.dev{}",
+                    suggestion(found, &KINDS)
+                );
                 vec![("kind".into(), message)]
             };
             return (!known).then(wrong);
@@ -334,8 +337,9 @@ mod tests {
 8: metadata.name: must match ^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$
 9: metadata.lables: unknown field; did you mean labels?
 16: metadata.labels.team: must be text, not a number
+26: items[1].spec: spec has exactly one of steps and templateRef
 26: items[1].spec.step: unknown field; did you mean steps?
-26: items[1].spec: steps is missing
+26: items[1].spec.steps: there is nothing to do: at least one step is needed
 "
         );
     }
