@@ -32,10 +32,14 @@ pub async fn create(
     let created = call(context, Verb::Create, request("POST", path, Some((JSON, manifest)))).await;
     match created {
         Ok(created) => Ok(reference(kind, &created)),
-        Err(error) if error.reason() == "AlreadyExists" => find(context, target, kind).await?.ok_or_else(|| {
-            let message = format!("{target} exists already, and is not this step's");
-            AttemptFailure::definite("AlreadyExists", message)
-        }),
+        Err(error) if error.reason() == "AlreadyExists" => match look(context, target, kind).await? {
+            Found::Ours(reference) => Ok(reference),
+            Found::Anothers => {
+                let message = format!("{target} exists already, and is not this step's");
+                Err(AttemptFailure::definite("AlreadyExists", message))
+            }
+            Found::Nothing => Err(vanished(target)),
+        },
         Err(error) => Err(error.failure(context, Verb::Create, target)),
     }
 }
@@ -49,14 +53,34 @@ pub async fn find(
     target: &Target<'_>,
     kind: &str,
 ) -> Result<Option<ExternalRef>, AttemptFailure> {
+    Ok(match look(context, target, kind).await? {
+        Found::Ours(reference) => Some(reference),
+        Found::Anothers | Found::Nothing => None,
+    })
+}
+
+/// What there is by the name of what an attempt creates.
+enum Found {
+    Ours(ExternalRef),
+    Anothers,
+    Nothing,
+}
+
+async fn look(context: &AttemptContext, target: &Target<'_>, kind: &str) -> Result<Found, AttemptFailure> {
     match call(context, Verb::Get, request("GET", target.path(), None)).await {
-        Ok(found) => {
-            let is_ours = found["metadata"]["annotations"][KEY_ANNOTATION] == json!(context.key.to_string());
-            Ok(is_ours.then(|| reference(kind, &found)))
+        Ok(found) if found["metadata"]["annotations"][KEY_ANNOTATION] == json!(context.key.to_string()) => {
+            Ok(Found::Ours(reference(kind, &found)))
         }
-        Err(error) if error.is_not_found() => Ok(None),
+        Ok(_) => Ok(Found::Anothers),
+        Err(error) if error.is_not_found() => Ok(Found::Nothing),
         Err(error) => Err(error.failure(context, Verb::Get, target)),
     }
+}
+
+/// What was in the way of a creation is gone when it is looked at: nobody knows whose it was. Another attempt creates it.
+pub fn vanished(target: &Target<'_>) -> AttemptFailure {
+    let message = format!("{target} existed when it was to be created, and was gone a moment later");
+    AttemptFailure::unknown("Vanished", message)
 }
 
 fn reference(kind: &str, object: &Value) -> ExternalRef {

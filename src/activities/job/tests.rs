@@ -157,6 +157,28 @@ async fn a_job_of_that_name_that_another_made_is_a_definite_failure() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_was_in_the_way_and_is_gone_a_moment_later_is_nobodys() {
+    let bench = Bench::new();
+    let (context, first) = (bench.context("run"), accepted(&bench).await);
+    bench.server.set_faults(|info| match info.verb {
+        Verb::Get => Fault::Delay(Duration::from_secs(2)),
+        _ => Fault::None,
+    });
+    let removed = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        stop(&context, Some(&first)).await.unwrap();
+    };
+    let (again, ()) = tokio::join!(attempt(&context), removed);
+    let failure = failed(again);
+    assert_eq!(
+        (failure.reason.as_str(), failure.effect, failure.retry),
+        ("Vanished", Effect::Unknown, RetryAdvice::Backoff)
+    );
+    bench.server.clear_faults();
+    assert_eq!(accepted(&bench).await.name, first.name);
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_leadership_or_permission_nothing_is_created() {
     let bench = Bench::new();
     bench.leads.0.store(false, Ordering::SeqCst);

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Act, Done, manifest, presented};
 use crate::activities::call::{CallError, JSON, Target, Verb, request};
+use crate::activities::created::vanished;
 use crate::activities::labels::operation_label;
 use crate::api::{Apply, Create, FIELD_MANAGER, KEY_ANNOTATION, OPERATION_LABEL};
 use crate::engine::AttemptFailure;
@@ -93,10 +94,13 @@ pub async fn create(act: Act<'_>, create: &Create) -> Done {
         .await;
     let existing = match created {
         Ok(created) => return Ok(presented(&object.resource, created)),
-        Err(error) if error.reason() == "AlreadyExists" => act
-            .read(&target)
-            .await
-            .map_err(|error| act.failure(error, Verb::Get, &target))?,
+        Err(error) if error.reason() == "AlreadyExists" => act.read(&target).await.map_err(|error| {
+            if error.is_not_found() {
+                vanished(&target)
+            } else {
+                act.failure(error, Verb::Get, &target)
+            }
+        })?,
         Err(error) => return Err(act.failure(error, Verb::Create, &target)),
     };
     if existing["metadata"]["annotations"][KEY_ANNOTATION] == json!(key) {
