@@ -131,8 +131,10 @@ async fn neither_a_sync_after_the_ttl_nor_a_restore_runs_it_again() {
 #[tokio::test]
 async fn after_a_persons_delete_the_start_deadline_decides() {
     let world = World::new("gitops-delete").await;
-    let _operator = world.operator();
-    let deadline = Timestamp::now() + SignedDuration::from_secs(4);
+    let operator = world.operator();
+    operator.leads().await;
+    // Long enough for the first run, also on a machine with much else to do.
+    let deadline = Timestamp::now() + SignedDuration::from_secs(20);
     let free = world.manifest(
         "free",
         "steps: [{name: call, http: {method: POST, url: INVENTORY/free}}]",
