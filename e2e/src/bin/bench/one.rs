@@ -24,7 +24,7 @@ const WINDOW: usize = 200;
 /// How many signals are sent, one after the other.
 const SIGNALS: usize = 100;
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(400);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// What a step costs late in a long operation, over what one costs early. Each is a call of its own, after the one before.
 pub async fn late_over_early(objects: &Objects, noop: &Noop) -> Result<f64> {
