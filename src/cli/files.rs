@@ -92,14 +92,6 @@ pub fn is_template(document: &Value) -> bool {
     kind(document) == Some("OperationTemplate")
 }
 
-/// The one CloudOperation in a file.
-///
-/// # Errors
-/// When there is none, or more.
-pub fn operation(file: &str) -> Result<Value, CliError> {
-    operation_and_templates(file).map(|(operation, _)| operation)
-}
-
 /// The one CloudOperation in a file, and the OperationTemplates beside it.
 ///
 /// # Errors

@@ -54,7 +54,16 @@ pub struct Then {
 impl Run {
     pub async fn run(&self, cluster: &Cluster, out: &mut Output) -> Result<ExitCode, CliError> {
         let mut operation = match (&self.what.filename, &self.what.template) {
-            (Some(file), _) => files::operation(file)?,
+            (Some(file), _) => {
+                let (operation, templates) = files::operation_and_templates(file)?;
+                for template in &templates {
+                    let name = template["metadata"]["name"].as_str().unwrap_or_default();
+                    anstream::eprintln!(
+                        "OperationTemplate {name} in {file} is not created: run creates the operation alone; kubectl apply -f it first"
+                    );
+                }
+                operation
+            }
             (None, template) => {
                 let template = template.as_deref().unwrap_or_default();
                 let found = cluster.api::<OperationTemplate>().get_metadata_opt(template).await;
