@@ -331,19 +331,14 @@ impl Run<'_> {
         if flow.step_type.goes_on_by_itself() || flow.spec.is_async() {
             let timeouts = flow.spec.timeouts.as_ref();
             let silence = timeouts.and_then(|timeouts| timeouts.heartbeat.as_ref());
-            let flight = match silence.map(|limit| limit.get()).filter(|limit| delay > *limit) {
-                None => Flight {
-                    due: self.now.plus(delay),
-                    outcome: Some(outcome),
-                },
-                Some(limit) => Flight {
-                    due: self.now.plus(limit),
-                    outcome: Some(AttemptOutcome::Failed(AttemptFailure::unknown(
-                        "HeartbeatTimeout",
-                        format!("no heartbeat within timeouts.heartbeat ({limit:?})"),
-                    ))),
-                },
-            };
+            let silence = silence.map(|limit| {
+                (
+                    limit.get(),
+                    "HeartbeatTimeout",
+                    "no heartbeat within timeouts.heartbeat",
+                )
+            });
+            let flight = self.lands(delay, silence, outcome);
             self.started
                 .insert((work.step.clone(), work.epoch, work.attempt), flight);
             let kind = match flow.step_type {
@@ -362,21 +357,30 @@ impl Run<'_> {
                 }),
             });
         }
-        Ok(
-            match engine::start_to_close(&flow.spec).filter(|limit| delay > *limit) {
-                None => Flight {
-                    due: self.now.plus(delay),
-                    outcome: Some(outcome),
-                },
-                Some(limit) => Flight {
-                    due: self.now.plus(limit),
-                    outcome: Some(AttemptOutcome::Failed(AttemptFailure::unknown(
-                        "StartToClose",
-                        format!("no answer within timeouts.startToClose ({limit:?})"),
-                    ))),
-                },
-            },
-        )
+        let limit = engine::start_to_close(&flow.spec);
+        let limit = limit.map(|limit| (limit, "StartToClose", "no answer within timeouts.startToClose"));
+        Ok(self.lands(delay, limit, outcome))
+    }
+
+    /// What comes of work after this delay: its outcome, or that it took longer than a limit, with the reason and what is
+    /// said of that.
+    fn lands(
+        &self,
+        delay: std::time::Duration,
+        limit: Option<(std::time::Duration, &str, &str)>,
+        outcome: AttemptOutcome,
+    ) -> Flight {
+        let (after, outcome) = match limit.filter(|(limit, ..)| delay > *limit) {
+            None => (delay, outcome),
+            Some((limit, reason, said)) => {
+                let failure = AttemptFailure::unknown(reason, format!("{said} ({limit:?})"));
+                (limit, AttemptOutcome::Failed(failure))
+            }
+        };
+        Flight {
+            due: self.now.plus(after),
+            outcome: Some(outcome),
+        }
     }
 }
 

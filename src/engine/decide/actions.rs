@@ -15,7 +15,8 @@ const MAX_RECEIVED_SIZE: usize = 16 * 1024;
 const MAX_DECIDED: usize = 20;
 
 impl Pass<'_> {
-    /// Decides on the actions that wait for it, as many as have room in one write, and notes what came of each until the action says it itself.
+    /// Decides on the actions that wait for it, as many as have room in one write, and notes what came of each until the
+    /// action says it itself.
     pub(super) fn decide_actions(&mut self) {
         for action in self.inputs.actions {
             if self.status.actions.iter().any(|decided| decided.uid == action.uid) {
