@@ -129,7 +129,7 @@ impl Cluster {
         match namespace.filter(|namespace| *namespace != self.namespace) {
             None => Ok(()),
             Some(namespace) => Err(CliError::Usage(format!(
-                "the operation in the file is for namespace {namespace}, and this is {}: give -n {namespace}",
+                "what is in the file is for namespace {namespace}, and this is {}: give -n {namespace}",
                 self.namespace
             ))),
         }
@@ -202,7 +202,8 @@ impl Cluster {
         }
     }
 
-    /// Follows one object: as it is, then every change of it; `None` when it is gone. Goes on after a lost connection.
+    /// Follows one object: as it is, then every change of it; `None` when it is gone, whoever has its name then. Goes on
+    /// after a lost connection.
     ///
     /// What it yields as an error is that watching isn't allowed, or can't be.
     pub fn follow<K>(&self, name: &str) -> impl Stream<Item = Result<Option<K>, CliError>> + use<K>
@@ -215,7 +216,9 @@ impl Cluster {
             + 'static,
     {
         let what = format!("{} {name} can't be watched", K::kind(&()));
-        tolerant(watcher::watch_object(self.api::<K>(), name).default_backoff(), what)
+        let mut uid = None;
+        let itself = move |object: Option<K>| object.filter(|it| *uid.get_or_insert_with(|| it.uid()) == it.uid());
+        tolerant(watcher::watch_object(self.api::<K>(), name).default_backoff(), what).map_ok(itself)
     }
 }
 

@@ -45,7 +45,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0    done; of wait and run --wait: the operation ended as Succeeded
   1    an action was rejected, a file has problems, a plan would be refused, a test failed; of wait and run --wait: the operation ended otherwise
-  2    wrong usage, or the cluster can't be reached or refused
+  2    wrong usage, the cluster can't be reached or refused, or the operation was deleted while it was watched or waited for
   124  it took longer than --timeout";
 
 /// Looks at cloud operations, and tells them what to do.
@@ -118,7 +118,7 @@ pub fn main() -> ExitCode {
             let words: Vec<String> = std::env::args().skip(1).collect();
             runtime.block_on(complete::answer(&words, &mut Output::new()))
         }
-        Ok(runtime) => runtime.block_on(run(Cli::parse())),
+        Ok(runtime) => runtime.block_on(run(Cli::parse(), &mut Output::new())),
         Err(error) => Err(error.into()),
     };
     match outcome {
@@ -132,39 +132,40 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> Result<ExitCode, CliError> {
-    let mut out = Output::new();
+async fn run(cli: Cli, out: &mut Output) -> Result<ExitCode, CliError> {
     let Cli { global, command } = cli;
     match command {
-        Command::Lint(lint) => return lint.run(&mut out),
-        Command::Test(tests) => return tests.run(&mut out).await,
-        Command::Graph(graph) if graph.is_offline() => return graph.run_offline(&mut out),
+        Command::Lint(lint) => lint.run(out),
+        Command::Test(tests) => tests.run(out).await,
+        Command::Graph(graph) if graph.is_offline() => graph.run_offline(out),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kubectl-holdfast", &mut script);
             out.print(&String::from_utf8_lossy(&script))?;
-            return Ok(ExitCode::SUCCESS);
+            Ok(ExitCode::SUCCESS)
         }
-        _ => {}
+        Command::Version => version::run(Cluster::connect(&global).await, out).await,
+        command => command.run(&Cluster::connect(&global).await?, out).await,
     }
-    let cluster = Cluster::connect(&global).await;
-    if let Command::Version = command {
-        return version::run(cluster, &mut out).await;
-    }
-    let cluster = cluster?;
-    match command {
-        Command::Get(get) => get.run(&cluster, &mut out).await,
-        Command::Describe(describe) => describe.run(&cluster, &mut out).await,
-        Command::History(history) => history.run(&cluster, &mut out).await,
-        Command::Action(action) => action.run(&cluster, &mut out).await,
-        Command::Control(control) => control.run(&cluster, &mut out).await,
-        Command::Wait(wait) => wait.run(&cluster, &mut out).await,
-        Command::Run(run) => run.run(&cluster, &mut out).await,
-        Command::Rerun(rerun) => rerun.run(&cluster, &mut out).await,
-        Command::Plan(plan) => plan.run(&cluster, &mut out).await,
-        Command::Graph(graph) => graph.run(&cluster, &mut out).await,
-        // Done above.
-        Command::Lint(_) | Command::Test(_) | Command::Version | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
+}
+
+impl Command {
+    /// Does what is done with a cluster.
+    async fn run(self, cluster: &Cluster, out: &mut Output) -> Result<ExitCode, CliError> {
+        match self {
+            Self::Get(get) => get.run(cluster, out).await,
+            Self::Describe(describe) => describe.run(cluster, out).await,
+            Self::History(history) => history.run(cluster, out).await,
+            Self::Action(action) => action.run(cluster, out).await,
+            Self::Control(control) => control.run(cluster, out).await,
+            Self::Wait(wait) => wait.run(cluster, out).await,
+            Self::Run(run) => run.run(cluster, out).await,
+            Self::Rerun(rerun) => rerun.run(cluster, out).await,
+            Self::Plan(plan) => plan.run(cluster, out).await,
+            Self::Graph(graph) => graph.run(cluster, out).await,
+            // These need none.
+            Self::Lint(_) | Self::Test(_) | Self::Version | Self::Completion { .. } => Ok(ExitCode::SUCCESS),
+        }
     }
 }
 
