@@ -141,7 +141,10 @@ async fn run(cli: Cli, out: &mut Output) -> Result<ExitCode, CliError> {
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kubectl-holdfast", &mut script);
-            out.print(&String::from_utf8_lossy(&script))?;
+            let script = String::from_utf8_lossy(&script);
+            // For bash a program's name is written in two ways, so that no command of one with a hyphen is found:
+            // https://github.com/clap-rs/clap/issues/6421
+            out.print(&script.replace("kubectl__subcmd__holdfast", "kubectl__holdfast"))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Version => version::run(Cluster::connect(&global).await, out).await,
@@ -176,5 +179,56 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[tokio::test]
+    async fn a_script_completes_commands_in_each_shell() {
+        for (shell, named, command) in [
+            ("bash", "-o default kubectl-holdfast\n", " describe "),
+            ("zsh", "#compdef kubectl-holdfast\n", "'describe:Says why"),
+            ("fish", "complete -c kubectl-holdfast ", "-a \"describe\" -d 'Says why"),
+        ] {
+            let script = script(shell).await;
+            assert!(script.contains(named) && script.contains(command), "{shell}: {script}");
+        }
+    }
+
+    /// Its first half finds out which command it is, its second what that takes.
+    #[tokio::test]
+    async fn bash_finds_the_flags_of_each_command() {
+        let script = script("bash").await;
+        let found = script.split("cmd=\"").skip(1).filter_map(|rest| rest.split('"').next());
+        for command in found.filter(|command| !command.is_empty()) {
+            assert!(script.contains(&format!("\n        {command})\n")), "{command}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_documentation_quotes_what_is_printed() {
+        let page = include_str!("../../docs/plugin.md");
+        let (_, operation) = page.split_once("`resize.yaml`:\n\n```yaml\n").unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("resize.yaml");
+        std::fs::write(&file, operation.split_once("```").unwrap().0).unwrap();
+        for (line, file) in [
+            ("lint tests/data/lint", ""),
+            ("graph -f resize.yaml", &*file.display().to_string()),
+        ] {
+            let run = if file.is_empty() {
+                line
+            } else {
+                &line.replace("resize.yaml", file)
+            };
+            let printed = fixtures::said(&fixtures::server(), run).await.out;
+            assert!(
+                page.contains(&format!("$ {NAME} {line}\n{printed}```\n")),
+                "{line}:\n{printed}"
+            );
+        }
+    }
+
+    async fn script(shell: &str) -> String {
+        let server = fixtures::server();
+        fixtures::said(&server, &format!("completion {shell}")).await.out
     }
 }
