@@ -309,6 +309,39 @@ mod tests {
     }
 
     #[test]
+    fn one_mistake_is_said_once_and_nothing_that_only_follows_from_it() {
+        let linter = Linter::new(std::iter::empty()).unwrap();
+        for (spec, field) in [
+            (
+                "order: Graph, steps: [{name: make, set: {v: 1}}, {name: uses, http: {url: 'http://a/${steps.make.output.v'}, compensate: {http: {url: 'http://a/${steps.make.output.v}'}}}]",
+                "spec.steps[1].http.url",
+            ),
+            (
+                "steps: [{name: each, forEach: '[1', http: {url: 'http://a/${item}'}, compensate: {http: {url: 'http://a/${item}'}}}]",
+                "spec.steps[0].forEach",
+            ),
+            (
+                "steps: [{name: each, forEach: '[1', steps: [{name: a, set: {v: '${item}'}}]}]",
+                "spec.steps[0].forEach",
+            ),
+            (
+                "steps: [{name: group, steps: [{name: a, needs: [a], set: {v: 1}}]}]",
+                "spec.steps[0].steps[0].needs",
+            ),
+            (
+                "steps: [{name: a, set: {v: '${steps.last.output.v}'}}], finally: [{name: last, set: {v: 1}}]",
+                "spec.steps[0]",
+            ),
+        ] {
+            let text = format!(
+                "{{apiVersion: holdfast.dev/v1alpha1, kind: CloudOperation, metadata: {{name: a}}, spec: {{{spec}}}}}"
+            );
+            let fields: Vec<String> = linter.check(&text).1.into_iter().map(|problem| problem.field).collect();
+            assert_eq!(fields, [field], "{spec}");
+        }
+    }
+
+    #[test]
     fn templates_schedules_and_the_input_of_a_template_beside_it() {
         assert_eq!(
             said("others.yaml"),
