@@ -140,8 +140,7 @@ impl Cluster {
     /// # Errors
     /// When there is none, or it can't be read.
     pub async fn operation(&self, name: &str) -> Result<CloudOperation, CliError> {
-        // People copy names with their kind from the output of other commands.
-        let name = name.rsplit('/').next().unwrap_or(name);
+        let name = bare(name);
         let found = self.api::<CloudOperation>().get_opt(name).await;
         match found.map_err(CliError::cluster(format!("CloudOperation {name} can't be read")))? {
             Some(operation) => Ok(operation),
@@ -263,6 +262,11 @@ fn final_error(error: watcher::Error) -> Result<kube::Error, String> {
         },
         error => Err(error.to_string()),
     }
+}
+
+/// A name without its kind: people copy it from the output of other commands.
+pub fn bare(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
 }
 
 /// A word of a command line, in quotes where a shell would take it apart.

@@ -11,7 +11,7 @@ use kube::discovery::ApiResource;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 
-use super::cluster::{Cluster, tolerant};
+use super::cluster::{Cluster, bare, tolerant};
 use super::output::{Format, Output, machine};
 use super::table::{Cell, one_line};
 use super::tree::{self, message_of};
@@ -74,6 +74,7 @@ impl Get {
     }
 
     async fn print_one(&self, cluster: &Cluster, out: &mut Output, name: &str) -> Result<(), CliError> {
+        let name = bare(name);
         let found = self.objects(cluster).get_opt(name).await;
         let found = found.map_err(CliError::cluster(format!("CloudOperation {name} can't be read")))?;
         let object = found.ok_or_else(|| cluster.no_operation(name))?;
@@ -377,7 +378,8 @@ mod tests {
         for form in ["json", "yaml"] {
             let all: Value = serde_yaml::from_str(&said(&server, &format!("get -o {form}")).await.out).unwrap();
             assert_eq!(all["kind"], "List");
-            let one: Value = serde_yaml::from_str(&said(&server, &format!("get web -o {form}")).await.out).unwrap();
+            let line = format!("get cloudoperation.holdfast.dev/web -o {form}");
+            let one: Value = serde_yaml::from_str(&said(&server, &line).await.out).unwrap();
             assert_eq!(
                 (&one["kind"], &one["spec"]["steps"][0]["set"]),
                 (&json!("CloudOperation"), &json!({"v": 1}))
