@@ -314,6 +314,10 @@ async fn watch_one(cluster: &Cluster, out: &mut Output, name: &str) -> Result<()
         loop {
             tokio::select! {
                 change = changes.next() => match change.transpose()? {
+                    // What it runs is settled once it has started: the template is read once.
+                    Some(Some(changed)) if has_started_as(&operation, &changed) => {
+                        operation = CloudOperation { spec: operation.spec, ..changed };
+                    }
                     Some(Some(changed)) => operation = cluster.whole(changed).await,
                     Some(None) => return Err(CliError::Deleted(name)),
                     None => return Ok(()),
@@ -325,6 +329,12 @@ async fn watch_one(cluster: &Cluster, out: &mut Output, name: &str) -> Result<()
     }
 }
 
+/// True if the steps that are known of an operation are still those that it runs.
+fn has_started_as(known: &CloudOperation, now: &CloudOperation) -> bool {
+    let digest = |of: &CloudOperation| of.status.as_ref()?.spec_digest.clone();
+    !known.spec.steps.is_empty() && digest(known).is_some() && digest(known) == digest(now)
+}
+
 /// True once an operation has ended, however.
 pub fn ended(operation: &CloudOperation) -> bool {
     let state = operation.status.as_ref().and_then(|status| status.state);
@@ -333,7 +343,7 @@ pub fn ended(operation: &CloudOperation) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_apiserver::ApiServer;
+    use holdfast_apiserver::{ApiServer, Verb};
     use kube::api::DeleteParams;
     use serde_json::{Value, json};
 
@@ -431,6 +441,32 @@ mod tests {
         let seen: Vec<&str> = printed.out.lines().filter_map(|line| line.split('#').nth(1)).collect();
         assert_eq!(seen, ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11"]);
         assert_eq!(printed.code, ExitCode::SUCCESS);
+    }
+
+    #[tokio::test]
+    async fn the_template_of_one_that_is_watched_is_read_once() {
+        let server = server();
+        let run = |state: &str| {
+            let status = json!({"state": state, "specDigest": "abc"}).to_string();
+            server.put(&operation("web", "{templateRef: {name: t}}", &status));
+        };
+        run("Running");
+        let uid = server.get::<CloudOperation>("prod", "web").unwrap().uid();
+        let part: OperationHistory = serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "prod", "labels": {OPERATION_UID_LABEL: uid}},
+            "spec": {"operationRef": {"name": "web", "uid": uid}, "template": {"name": "t", "spec": {"steps": [{"name": "a", "set": {}}]}}},
+        }))
+        .unwrap();
+        server.put(&part);
+        let (ended, ()) = tokio::join!(said(&server, "get web -w"), async {
+            watched(&server).await;
+            for state in ["Waiting", "Running", "Succeeded"] {
+                run(state);
+            }
+        });
+        assert_eq!(ended.code, ExitCode::SUCCESS, "{}", ended.err);
+        let reads = server.request_counts()[&(Verb::List, "operationhistories".to_owned())];
+        assert_eq!(reads, 1);
     }
 
     #[tokio::test(start_paused = true)]
