@@ -19,7 +19,6 @@ pub mod watches;
 
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -107,6 +106,24 @@ impl Activities {
             | StepType::Steps => {
                 Outcome::Failed(AttemptFailure::definite("Bug", format!("{step_type:?} is no activity")))
             }
+        }
+    }
+
+    /// What a request is to remove. It has to be recorded before the request is made: once an answer was lost, another object
+    /// may have its name. None for requests that remove nothing, and of objects without a uid.
+    ///
+    /// # Errors
+    /// When that can't be said.
+    pub async fn aim(
+        &self,
+        context: &AttemptContext,
+        step_type: StepType,
+        request: &Value,
+    ) -> Result<Option<Aim>, AttemptFailure> {
+        let removes = ["delete", "evict"].iter().any(|way| request.get(way).is_some());
+        match step_type {
+            StepType::Kubernetes if removes => kubernetes::aim(context, &self.discovery, &read(request.clone())?).await,
+            _ => Ok(None),
         }
     }
 
@@ -207,21 +224,18 @@ pub struct AttemptContext {
     pub kubernetes: kube::Client,
     /// Leadership: asked before every effect.
     pub claim: Arc<dyn Claim>,
-    /// On which object it acts, where that matters.
-    pub aim: Aim,
+    /// The uid of the object that it removes: see [`Activities::aim`].
+    pub target: Option<String>,
 }
 
-/// The object on which an attempt acts whose name another one may have by the next attempt.
-#[derive(Clone, Default)]
-pub struct Aim {
-    /// The uid of the object on which an attempt before, under the same key, may have acted.
-    pub taken: Option<String>,
-    /// Records a uid, and ends once that is durable. None where nothing of an attempt is, and it is repeated as a whole.
-    pub record: Option<Record>,
+/// What a request is to remove.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// The object of this uid.
+    At(String),
+    /// It is gone already.
+    Gone,
 }
-
-/// See [`Aim::record`].
-pub type Record = Arc<dyn Fn(String) -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl AttemptContext {
     /// What is said of an expression of this field that failed on a result: its error may quote a value.

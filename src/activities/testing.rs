@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::clients::Clients;
 use super::discovery::Discovery;
-use super::{Aim, AttemptContext, Claim};
+use super::{AttemptContext, Claim};
 use crate::api::{self, CloudOperation};
 use crate::engine::expression::Scope;
 use crate::engine::{AttemptFailure, IdempotencyKey, Outcome};
@@ -94,7 +94,7 @@ pub fn context_on(kubernetes: kube::Client, step: &str) -> AttemptContext {
         scope: Scope::default(),
         kubernetes,
         claim: Arc::new(Leads(AtomicBool::new(true))),
-        aim: Aim::default(),
+        target: None,
     }
 }
 

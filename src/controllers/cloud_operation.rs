@@ -309,7 +309,11 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
                 .await
                 .inspect_err(|error| match error {
                     JournalError::Ambiguous { .. } => context.metrics.lost_answer(),
-                    JournalError::Refused { message, .. } => context.events.refused(operation, message),
+                    JournalError::Refused { message, reason, .. } => {
+                        if context.executor.note_refused(operation, message) {
+                            context.events.refused(operation, reason, message);
+                        }
+                    }
                 })? {
                 Appended::Durable(written) => {
                     context.metrics.written();
@@ -534,11 +538,12 @@ fn announce(before: &OperationStatus, operation: &CloudOperation, context: &Cont
 }
 
 /// What follows a pass that failed: another, soon.
-pub fn on_error(operation: Arc<Cached>, error: &ReconcileError, _: Arc<Context>) -> Action {
+pub fn on_error(operation: Arc<Cached>, error: &ReconcileError, context: Arc<Context>) -> Action {
     warn!(namespace = operation.namespace(), name = operation.name_any(), %error, "the pass is made again");
     Action::requeue(match error {
-        // What is refused once is refused again, until a person changes something.
-        ReconcileError::Journal(JournalError::Refused { .. }) => Duration::from_secs(10),
+        ReconcileError::Journal(JournalError::Refused { .. }) => {
+            context.executor.refused_for(&operation.uid().unwrap_or_default())
+        }
         _ => Duration::from_secs(1),
     })
 }

@@ -15,11 +15,14 @@ use super::metrics::Metrics;
 use crate::api::{
     CloudOperation, HistoryEntry, HistoryEvent, OperationSchedule, OperationScheduleStatus, OperationState, Time,
 };
+use crate::engine::shorten;
 
 /// How many Events wait to be written at most; what is more is dropped, and counted.
 const QUEUE: usize = 1024;
 /// How many Events are written at once before the rate holds.
 const BURST: u32 = 100;
+/// How much of an answer is told, in characters: the API server takes a note of 1024.
+const MAX_NOTE: usize = 900;
 /// The rate: Events are writes, too, and must not crowd out those that count.
 const PER_SECOND: f64 = 4.0;
 
@@ -70,14 +73,15 @@ impl Events {
     }
 
     /// Hands in that the API server refuses an operation's status, and why: the status itself can't say it.
-    pub fn refused(&self, operation: &CloudOperation, why: &str) {
+    pub fn refused(&self, operation: &CloudOperation, reason: &str, why: &str) {
+        let why = shorten(why, MAX_NOTE);
         let event = Event {
             type_: EventType::Warning,
             reason: "StatusRefused".into(),
             note: Some(format!(
                 "nothing is done until the API server accepts its status: {why}"
             )),
-            action: "Run".into(),
+            action: reason.into(), // another reason is another Event
             secondary: None,
         };
         self.hand_in(operation.object_ref(&()), event);

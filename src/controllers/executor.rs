@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
@@ -24,7 +24,7 @@ use tracing::warn;
 
 pub use self::callbacks::CalledBack;
 use self::heartbeats::Beat;
-use self::report::{Report, progress, record};
+use self::report::{Report, progress};
 use super::cached::{Cached, version};
 use super::cloud_operation::identity;
 use super::metrics::Metrics;
@@ -35,12 +35,16 @@ use crate::api::{CloudOperation, CloudOperationSpec, Step, StepStatus, StepType}
 use crate::engine::expression::Scope;
 use crate::engine::{
     self, AttemptFailure, AttemptOutcome, AttemptResult, IdempotencyKey, Outcome, Work, WorkKind, Workflow,
-    WorkflowStep,
 };
 
 /// How soon a part of the history that could not be moved is moved again, at first and at last.
 const FIRST_SPILL: Duration = Duration::from_secs(1);
 const LAST_SPILL: Duration = Duration::from_secs(60);
+
+/// How soon a status that was refused is written again, at first and at last; and after how long it is told again.
+const FIRST_REFUSED: Duration = Duration::from_secs(1);
+const LAST_REFUSED: Duration = Duration::from_secs(10);
+const TELL_AGAIN: Duration = Duration::from_secs(600);
 
 /// How far apart a piece's messages are recorded, at least, once there were some; and heartbeats.
 const NOTE_INTERVAL: Duration = Duration::from_secs(30);
@@ -80,6 +84,8 @@ struct Entry {
     /// The sequence number up to which the history is in objects of its own.
     spilled: i64,
     unspilled: Option<Box<Unspilled>>,
+    /// What the API server said last, if it refuses the status.
+    refused: Option<Box<Refused>>,
     /// True if this process has seen to it that none of those are left, as it was compacted.
     pruned: bool,
 }
@@ -91,6 +97,14 @@ struct Unspilled {
     again: Instant,
     /// How long after the last time that is.
     pause: Duration,
+}
+
+/// A status that is refused.
+struct Refused {
+    why: String,
+    /// How soon it is tried again.
+    pause: Duration,
+    told: Option<Instant>,
 }
 
 /// What was decided and can be done again. It is written if it stays so for long, and before anything is decided on that
@@ -230,6 +244,34 @@ impl Executor {
         }
     }
 
+    /// Notes that the API server refuses an operation's status. True if that is to be told: it is not the first time, and was not
+    /// told a while ago.
+    pub fn note_refused(&self, operation: &CloudOperation, why: &str) -> bool {
+        let uid = operation.uid().unwrap_or_default();
+        let mut operations = self.operations();
+        let Some(entry) = self.entry(&mut operations, &reference(operation), &uid) else {
+            return false;
+        };
+        let Some(refused) = entry.refused.as_mut().filter(|refused| refused.why == why) else {
+            let (why, pause, told) = (why.to_owned(), FIRST_REFUSED, None);
+            entry.refused = Some(Box::new(Refused { why, pause, told }));
+            return false;
+        };
+        refused.pause = (refused.pause * 2).min(LAST_REFUSED);
+        let tell = refused.told.is_none_or(|told| told.elapsed() >= TELL_AGAIN);
+        if tell {
+            refused.told = Some(Instant::now());
+        }
+        tell
+    }
+
+    /// How soon an operation whose status was refused is looked at again.
+    pub fn refused_for(&self, uid: &str) -> Duration {
+        let operations = self.operations();
+        let refused = operations.get(uid).and_then(|entry| entry.refused.as_ref());
+        refused.map_or(FIRST_REFUSED, |refused| refused.pause)
+    }
+
     /// True if this process has seen to it that nothing is left of a compacted operation's history.
     pub fn is_pruned(&self, uid: &str) -> bool {
         self.operations().get(uid).is_some_and(|entry| entry.pruned)
@@ -255,6 +297,7 @@ impl Executor {
                 let _ = tell.send(operation.clone()); // fails if nobody waits for it any more
             }
         }
+        entry.refused = None;
         entry.latest = Some(operation);
     }
 
@@ -308,16 +351,13 @@ impl Executor {
             reference: reference(operation),
             piece: piece.clone(),
         };
-        let mut prepared = self.prepare(operation, spec, workflow, &piece);
-        if let (Ok(prepared), false) = (&mut prepared, workflow.step(&piece.step).is_some_and(is_local)) {
-            prepared.context.aim.record = Some(record(report.clone()));
-        }
+        let prepared = self.prepare(operation, spec, workflow, &piece);
         let task = async move {
             let outcome = match prepared {
                 Ok(prepared) => {
                     let progress = progress(report.clone());
                     // A bug in an activity must not look like one that never ends.
-                    let caught = std::panic::AssertUnwindSafe(self.perform(prepared, &progress))
+                    let caught = std::panic::AssertUnwindSafe(self.perform(prepared, &report, &progress))
                         .catch_unwind()
                         .await;
                     caught.unwrap_or_else(|_| {
@@ -365,7 +405,7 @@ impl Executor {
             key,
             failures: entry.map_or(0, |s| s.failures),
             // A process that is gone may have made a local call without a trace.
-            maybe_done: entry.is_some_and(|s| s.maybe_done) || is_local(flow),
+            maybe_done: entry.is_some_and(|s| s.maybe_done) || (flow.spec.local == Some(true) && flow.undo.is_none()),
             undoes: engine::undoes(spec) && flow.undo.is_none(),
             sensitive: flow.spec.sensitive == Some(true),
             scope,
@@ -374,10 +414,7 @@ impl Executor {
                 .clients
                 .as_service_account(&identity.namespace, spec.service_account()),
             claim: self.claim.clone(),
-            aim: Aim {
-                taken: entry.and_then(|s| s.target.clone().filter(|_| s.maybe_done)),
-                record: None,
-            },
+            target: entry.and_then(|s| s.target.clone()),
         };
         Ok(Prepared {
             field: flow.field.clone(),
@@ -391,7 +428,7 @@ impl Executor {
         })
     }
 
-    async fn perform(&self, mut prepared: Prepared, progress: &Progress) -> AttemptOutcome {
+    async fn perform(&self, mut prepared: Prepared, report: &Report, progress: &Progress) -> AttemptOutcome {
         if !self.claim.is_held() {
             let context = &prepared.context;
             warn!(
@@ -404,6 +441,10 @@ impl Executor {
             return std::future::pending().await; // aborted with everything else of this term
         }
         let request = std::mem::take(&mut prepared.request); // a wait of days keeps no room for it
+        let known = match prepared.kind {
+            WorkKind::Attempt => Box::pin(self.aim(&mut prepared, &request, report)).await,
+            WorkKind::Follow(_) | WorkKind::Stop(_) => None,
+        };
         let Prepared {
             context,
             step,
@@ -412,18 +453,19 @@ impl Executor {
             ..
         } = &prepared;
         let started = Instant::now();
-        let outcome = match kind {
-            WorkKind::Stop(external) => {
+        let outcome = match (known, kind) {
+            (Some(outcome), _) => outcome,
+            (None, WorkKind::Stop(external)) => {
                 return match Box::pin(self.activities.stop(context, *step_type, request, external.as_ref())).await {
                     Ok(()) => AttemptOutcome::Stopped,
                     Err(failure) => AttemptOutcome::StopFailed(failure),
                 };
             }
-            WorkKind::Follow(external) => {
+            (None, WorkKind::Follow(external)) => {
                 let followed = Box::pin(self.activities.follow(context, external, progress));
                 self.unless_silent(context, step, followed).await
             }
-            WorkKind::Attempt => {
+            (None, WorkKind::Attempt) => {
                 let _turn = if prepared.is_kubernetes_wait {
                     None
                 } else {
@@ -449,6 +491,37 @@ impl Executor {
         let outcome = Box::pin(self.record(&prepared, outcome)).await;
         self.metrics.attempt(*step_type, &outcome, started.elapsed());
         outcome
+    }
+
+    /// Finds what an attempt is to remove, and has it recorded. Nothing is done by then: that time is not the attempt's, nor
+    /// has it a turn while it waits. Answers how the attempt ends, where that is known already.
+    async fn aim(&self, prepared: &mut Prepared, request: &Value, report: &Report) -> Option<Outcome> {
+        let context = &prepared.context;
+        if prepared.step_type != StepType::Kubernetes || prepared.is_kubernetes_wait || context.target.is_some() {
+            return None;
+        }
+        let turn = self.calls.take(&context.namespace).await;
+        let aim = self.activities.aim(context, prepared.step_type, request);
+        let aim = match prepared.start_to_close {
+            None => aim.await,
+            Some(limit) => timeout(limit, aim).await.unwrap_or_else(|_| {
+                let message = format!("no answer within timeouts.startToClose ({limit:?}), before anything was done");
+                Err(AttemptFailure::retryable("StartToClose", message))
+            }),
+        };
+        drop(turn);
+        match aim {
+            Ok(None) => None,
+            Ok(Some(Aim::At(uid))) => {
+                report.aimed(&uid).await;
+                prepared.context.target = Some(uid);
+                None
+            }
+            Ok(Some(Aim::Gone)) => Some(Outcome::Succeeded {
+                result: Value::Object(Map::new()),
+            }),
+            Err(failure) => Some(Outcome::Failed(failure)),
+        }
     }
 
     /// Turns an outcome into what the journal takes: of a result, only what the step names.
@@ -589,11 +662,6 @@ struct Prepared {
     step: Box<Step>,
     step_type: StepType,
     kind: WorkKind,
-}
-
-/// True if nothing of an attempt is recorded before it is made.
-fn is_local(flow: &WorkflowStep) -> bool {
-    flow.spec.local == Some(true) && flow.undo.is_none()
 }
 
 /// A step without its request, which is rendered already: what is left doesn't say any more of which type it is.

@@ -45,6 +45,8 @@ pub enum JournalError {
         namespace: String,
         /// The operation's name.
         name: String,
+        /// The reason, in a word.
+        reason: String,
         /// What was said.
         message: String,
     },
@@ -82,10 +84,11 @@ impl Journal {
             Ok(written) => return Ok(Appended::Durable(Box::new(written))),
             Err(error) => error,
         };
-        if let Some(message) = refusal(&error) {
+        if let Some((reason, message)) = refusal(&error) {
             return Err(JournalError::Refused {
                 namespace: namespace(from),
                 name: from.name_any(),
+                reason,
                 message,
             });
         }
@@ -154,13 +157,17 @@ fn namespace(of: &CloudOperation) -> String {
     of.namespace().unwrap_or_default()
 }
 
-/// The message of an answer that says for sure that nothing was written, and that the same write never will be.
-fn refusal(error: &kube::Error) -> Option<String> {
+/// Reason and message of an answer that says for sure that nothing was written, and that the same write never will be.
+fn refusal(error: &kube::Error) -> Option<(String, String)> {
     match error {
         kube::Error::Api(status) if matches!(status.code, 400 | 401 | 403 | 405 | 413 | 415 | 422) => {
-            Some(status.message.clone())
+            let reason = match &*status.reason {
+                "" => status.code.to_string(),
+                reason => reason.to_owned(),
+            };
+            Some((reason, status.message.clone()))
         }
-        kube::Error::BuildRequest(error) => Some(error.to_string()),
+        kube::Error::BuildRequest(error) => Some(("BuildRequest".into(), error.to_string())),
         _ => None,
     }
 }

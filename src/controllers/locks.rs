@@ -2,8 +2,9 @@
 //!
 //! A holder counts while its operation exists and hasn't ended, whatever else happens: so nothing leaks when a process
 //! dies, an operation is cancelled or deleted, and nothing need be released. Who wants a key takes out those that no
-//! longer count, and puts itself in, in one write. One that is suspended and has not started doesn't count either: whoever
-//! is about to start puts itself in anew, so that nobody takes it out who looked at it before.
+//! longer count, and puts itself in, in one write. One that was suspended before it started doesn't count either, nor one
+//! that is deleted or came from a backup: whoever is about to start puts itself in anew, so that nobody takes it out who
+//! looked at it before.
 //!
 //! One that had ended, and that a person lets go on, is in there before its status says that it goes on; that write may be
 //! late, from a leader that was cut off. So before it is taken out, its status is written as it is: a write that was computed
@@ -18,6 +19,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use sha2::{Digest, Sha256};
 
 use super::cached::Cached;
+use super::cloud_operation::identity;
 use super::journal::{Appended, Journal};
 use super::queue::{Line, Queue};
 use super::within::within;
@@ -57,11 +59,7 @@ impl Locks {
         let api: Api<OperationLock> = Api::namespaced(self.client.clone(), &line.namespace);
         let name = lock_name(&key);
         let ended = operation.status.as_ref().and_then(|status| status.completion_time);
-        let me = LockHolder {
-            name: operation.name_any(),
-            uid: operation.uid().unwrap_or_default(),
-            since: ended.map_or(now, |ended| now.max(ended.plus(Duration::from_millis(1)))),
-        };
+        let uid = operation.uid().unwrap_or_default();
         let params = PostParams {
             field_manager: Some(FIELD_MANAGER.into()),
             ..PostParams::default()
@@ -72,8 +70,16 @@ impl Locks {
                 Some(lock) => (lock.spec.holders, lock.metadata),
                 None => (vec![], ObjectMeta::default()),
             };
+            let own = before.iter().find(|holder| holder.uid == uid);
+            // Later than either, so that the write is one.
+            let after = [ended, own.map(|own| own.since)].into_iter().flatten().max();
+            let me = LockHolder {
+                name: operation.name_any(),
+                uid: uid.clone(),
+                since: after.map_or(now, |after| now.max(after.plus(Duration::from_millis(1)))),
+            };
             let mut holders = vec![];
-            for holder in before.into_iter().filter(|holder| holder.uid != me.uid) {
+            for holder in before.into_iter().filter(|holder| holder.uid != uid) {
                 if queue.runs(line, &holder.uid) || self.counts(&line.namespace, &holder).await? {
                     holders.push(holder);
                 }
@@ -81,7 +87,7 @@ impl Locks {
             if holders.len() >= most {
                 return Ok(holders);
             }
-            holders.push(me.clone());
+            holders.push(me);
             let lock = OperationLock {
                 metadata: ObjectMeta {
                     name: Some(name.clone()),
@@ -157,8 +163,8 @@ impl Locks {
         }
     }
 
-    /// True if a holder exists, hasn't ended, and wasn't suspended before it started. The API server is asked: the cache may
-    /// be old. Once this answers false, it stays so as long as the lock isn't written.
+    /// True if a holder exists, hasn't ended, and isn't held before its start. The API server is asked: the cache may be old.
+    /// Once this answers false, it stays so as long as the lock isn't written.
     async fn counts(&self, namespace: &str, holder: &LockHolder) -> Result<bool, kube::Error> {
         let api: Api<Cached> = Api::namespaced(self.client.clone(), namespace);
         for _ in 0..MAX_ROUNDS {
@@ -168,12 +174,7 @@ impl Locks {
             };
             if !found.state().is_some_and(OperationState::is_finished) {
                 // What it decided before it was suspended was computed from an older version, and doesn't land any more.
-                let held = || {
-                    found
-                        .parse()
-                        .is_ok_and(|operation| operation.spec.suspend == Some(true))
-                };
-                return Ok(found.is_started() || !held());
+                return Ok(found.is_started() || !is_held(&found));
             }
             // One that can't be read goes on nowhere.
             let operation = found.parse().ok();
@@ -197,6 +198,14 @@ impl Locks {
             .into(),
         ))
     }
+}
+
+/// True if an operation that has not started doesn't, until somebody changes it: it is suspended, deleted, or came from a
+/// backup.
+fn is_held(operation: &Cached) -> bool {
+    let deleted = operation.meta().deletion_timestamp.is_some();
+    let held = |operation: CloudOperation| operation.spec.suspend == Some(true) || identity(&operation).restored;
+    deleted || operation.parse().is_ok_and(held)
 }
 
 /// True if a holder that has ended came into the lock after that end: a person lets it go on.

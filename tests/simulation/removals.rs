@@ -93,3 +93,35 @@ async fn what_was_made_anew_stays_wherever_a_process_dies_or_an_answer_is_lost()
         }
     }
 }
+
+/// The first request is refused; before the next attempt something else removes the Pod, and makes it anew.
+#[tokio::test(start_paused = true)]
+async fn what_was_made_anew_between_two_attempts_stays() {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "name": "web-0"});
+    for request in [json!({"delete": {"resource": pod}}), json!({"evict": {"pod": "web-0"}})] {
+        let mut world = World::new(1);
+        make(&world.server);
+        world
+            .server
+            .set_faults(|info| match info.is_write() && info.resource == "pods" {
+                true if info.user.starts_with("system:serviceaccount:") => Fault::Fail {
+                    code: 429,
+                    retry_after: None,
+                },
+                _ => Fault::None,
+            });
+        apply(&world, &request).await;
+        world.start();
+        world
+            .until("an attempt failed", |world| {
+                world.state("drain") == Some(OperationState::BackingOff)
+            })
+            .await;
+        world.delete::<Pod>("web-0").await;
+        make(&world.server);
+        world.server.clear_faults();
+        world.until("it ends", |world| world.finished("drain")).await;
+        check(&world, &request.to_string());
+        world.kill_all().await;
+    }
+}

@@ -21,9 +21,9 @@ use serde_json::{Map, Value};
 
 pub use self::patch::PATCH_ANNOTATION;
 pub use self::wait::{describe, wait};
-use super::AttemptContext;
 use super::call::{CallError, Target, Verb, call, request};
 use super::discovery::{Discovery, ResourceType};
+use super::{Aim, AttemptContext};
 use crate::api::{self, ResourceRef};
 use crate::engine::{AttemptFailure, Outcome};
 
@@ -72,6 +72,21 @@ pub async fn run(context: &AttemptContext, discovery: &Discovery, request: &api:
         Ok(result) => Outcome::Succeeded { result },
         Err(failure) => Outcome::Failed(secrets::masked(request, failure)),
     }
+}
+
+/// What a request is to remove, if it is one that removes: see [`super::Activities::aim`].
+pub async fn aim(
+    context: &AttemptContext,
+    discovery: &Discovery,
+    request: &api::Kubernetes,
+) -> Result<Option<Aim>, AttemptFailure> {
+    let act = Act { context, discovery };
+    let aim = match (&request.delete, &request.evict) {
+        (Some(delete), _) => remove::aim(act, &delete.resource).await,
+        (None, Some(evict)) => remove::aim(act, &evict.pod()).await,
+        (None, None) => return Ok(None),
+    };
+    aim.map_err(|failure| secrets::masked(request, failure))
 }
 
 /// Who acts, and what the API server knows.

@@ -3,15 +3,16 @@
 use serde_json::{Value, json};
 
 use super::{Act, CONFLICT_TRIES, Done, presented};
+use crate::activities::Aim;
 use crate::activities::call::{CallError, JSON, Target, Verb, request};
-use crate::api::{Delete, Evict};
+use crate::api::{Delete, Evict, ResourceRef};
 use crate::engine::{AttemptFailure, RetryAdvice};
 
 /// Deletes the object that is there now: not one that takes its name meanwhile.
 pub async fn delete(act: Act<'_>, delete: &Delete) -> Done {
     let object = act.object(&delete.resource).await?;
     let target = object.target();
-    let Some(seen) = aim(act, &target).await? else {
+    let Some(seen) = find(act, &target).await? else {
         return Ok(json!({}));
     };
     let options = json!({
@@ -28,7 +29,7 @@ pub async fn delete(act: Act<'_>, delete: &Delete) -> Done {
             Ok(deleted) => return Ok(presented(&object.resource, deleted)),
             Err(error) if error.is_not_found() => return Ok(presented(&object.resource, seen)),
             Err(error) if error.is_conflict() => {
-                if find(act, &target, &seen["metadata"]["uid"]).await?.is_none() {
+                if is_gone(act, &target, &seen).await? {
                     return Ok(presented(&object.resource, seen));
                 }
             }
@@ -43,7 +44,7 @@ pub async fn delete(act: Act<'_>, delete: &Delete) -> Done {
 pub async fn evict(act: Act<'_>, evict: &Evict) -> Done {
     let pod = act.object(&evict.pod()).await?;
     let target = pod.target();
-    let Some(seen) = aim(act, &target).await? else {
+    let Some(seen) = find(act, &target).await? else {
         return Ok(json!({}));
     };
     let eviction = json!({
@@ -58,31 +59,34 @@ pub async fn evict(act: Act<'_>, evict: &Evict) -> Done {
         Ok(_) => return Ok(presented(&pod.resource, seen)),
         Err(error) => error,
     };
-    let gone =
-        error.is_not_found() || error.is_conflict() && find(act, &target, &seen["metadata"]["uid"]).await?.is_none();
-    if gone {
+    if error.is_not_found() || error.is_conflict() && is_gone(act, &target, &seen).await? {
         return Ok(presented(&pod.resource, seen));
     }
     Err(no_room(act, &error, &target.to_string()).unwrap_or_else(|| act.failure(error, Verb::Create, &below)))
 }
 
-/// The object that is to go, if it is there. Which one that is, is recorded before anything is done: after an answer that was
-/// lost, another may have its name.
-async fn aim(act: Act<'_>, target: &Target<'_>) -> Result<Option<Value>, AttemptFailure> {
-    let aim = &act.context.aim;
-    if let Some(uid) = &aim.taken {
-        return find(act, target, &json!(uid)).await;
-    }
-    let seen = read(act, target).await?;
-    if let (Some(seen), Some(record)) = (&seen, &aim.record) {
-        record(seen["metadata"]["uid"].as_str().unwrap_or_default().to_owned()).await;
-    }
-    Ok(seen)
+/// Which object is to go.
+pub async fn aim(act: Act<'_>, reference: &ResourceRef) -> Result<Option<Aim>, AttemptFailure> {
+    let object = act.object(reference).await?;
+    let Some(seen) = read(act, &object.target()).await? else {
+        return Ok(Some(Aim::Gone));
+    };
+    Ok(seen["metadata"]["uid"].as_str().map(|uid| Aim::At(uid.to_owned())))
 }
 
-/// The object of this uid, if it is there.
-async fn find(act: Act<'_>, target: &Target<'_>, uid: &Value) -> Result<Option<Value>, AttemptFailure> {
-    Ok(read(act, target).await?.filter(|seen| seen["metadata"]["uid"] == *uid))
+/// The object that is to go, if it is there: not another that has its name by now.
+async fn find(act: Act<'_>, target: &Target<'_>) -> Result<Option<Value>, AttemptFailure> {
+    let is_it = |seen: &Value| match &act.context.target {
+        Some(uid) => seen["metadata"]["uid"] == **uid,
+        None => true,
+    };
+    Ok(read(act, target).await?.filter(is_it))
+}
+
+/// True if an object that was seen isn't there any more, whatever has its name.
+async fn is_gone(act: Act<'_>, target: &Target<'_>, seen: &Value) -> Result<bool, AttemptFailure> {
+    let now = read(act, target).await?;
+    Ok(now.is_none_or(|now| now["metadata"]["uid"] != seen["metadata"]["uid"]))
 }
 
 async fn read(act: Act<'_>, target: &Target<'_>) -> Result<Option<Value>, AttemptFailure> {

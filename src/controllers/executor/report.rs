@@ -2,15 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::FutureExt;
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::info;
 
 use super::{Arrived, Executor, Flight, NOTE_INTERVAL};
-use crate::activities::{Progress, Record};
-use crate::api::CloudOperation;
+use crate::activities::Progress;
+use crate::api::{CloudOperation, StepState};
 use crate::controllers::cached::Cached;
 use crate::engine::{AttemptOutcome, AttemptResult, Work};
 
@@ -54,6 +53,24 @@ impl Report {
         self.arrive(outcome, None);
     }
 
+    /// Records what the piece is about to remove. Where that can't be any more, it never ends: the piece is not wanted any
+    /// more, and aborted.
+    pub(super) async fn aimed(&self, uid: &str) {
+        let (tell, told) = oneshot::channel();
+        self.arrive(AttemptOutcome::Aimed { uid: uid.into() }, Some(tell));
+        let recorded = told.await.is_ok_and(|operation| {
+            let steps = operation.status.iter().flat_map(|status| &status.steps);
+            let mut own = steps.filter(|step| step.name == self.piece.step && step.epoch == self.piece.epoch);
+            own.any(|step| {
+                let still = step.attempt == self.piece.attempt && step.state == StepState::Running;
+                still && step.target.as_deref() == Some(uid)
+            })
+        });
+        if !recorded {
+            std::future::pending().await
+        }
+    }
+
     fn arrive(&self, outcome: AttemptOutcome, tell: Option<oneshot::Sender<Arc<CloudOperation>>>) {
         let landed = !matches!(outcome, AttemptOutcome::Noted { .. } | AttemptOutcome::Aimed { .. });
         let result = AttemptResult {
@@ -86,27 +103,5 @@ pub(super) fn progress(report: Report) -> Progress {
             *last = (count + 1, Instant::now());
             report.send(AttemptOutcome::Noted { message });
         }
-    })
-}
-
-/// Records the object on which a piece is about to act. Where that can't be recorded any more, it never ends: the piece is
-/// not wanted any more, and aborted.
-pub(super) fn record(report: Report) -> Record {
-    Arc::new(move |uid| {
-        let (tell, told) = oneshot::channel();
-        report.arrive(AttemptOutcome::Aimed { uid: uid.clone() }, Some(tell));
-        let Work { step, epoch, .. } = report.piece.clone();
-        let recorded = async move {
-            let operation = told.await.ok()?;
-            let steps = operation.status.as_ref()?.steps.iter();
-            let mut entries = steps.filter(|entry| entry.name == step && entry.epoch == epoch);
-            entries.any(|entry| entry.target.as_ref() == Some(&uid)).then_some(())
-        };
-        async move {
-            if recorded.await.is_none() {
-                std::future::pending::<()>().await;
-            }
-        }
-        .boxed()
     })
 }

@@ -87,5 +87,7 @@ fn harmless(workflow: &Workflow, step: &StepStatus) -> bool {
     let may_expire = step
         .deadline
         .is_some_and(|deadline| deadline.since(step.start_time) <= STAYS_UNWRITTEN);
-    step.attempt <= 1 && step.failure.is_none() && !may_expire && (called || computed)
+    // What is about to be removed must be known.
+    let removes = step.target.is_some();
+    step.attempt <= 1 && step.failure.is_none() && !removes && !may_expire && (called || computed)
 }
