@@ -385,7 +385,9 @@ impl<'a> Pass<'a> {
                         let waits = step.step_type == StepType::Kubernetes && step.items.is_none();
                         waits.then_some(WorkKind::Attempt)
                     }
-                    (StepState::Cancelling, external) => due.then(|| WorkKind::Stop(external.clone())),
+                    (StepState::Cancelling, external) => {
+                        (due && !is_group(step)).then(|| WorkKind::Stop(external.clone()))
+                    }
                     _ => None,
                 };
                 if let Some(kind) = kind {

@@ -272,7 +272,7 @@ impl Pass<'_> {
 
     /// True if a failure of this step is the operation's: neither the step nor the group that it is in goes on, and no
     /// list has room for it.
-    fn fails_all(&self, flow: &WorkflowStep, name: &str) -> bool {
+    pub(super) fn fails_all(&self, flow: &WorkflowStep, name: &str) -> bool {
         let group = self.inputs.workflow.ok().and_then(|workflow| workflow.group(flow));
         let goes_on = |flow: &WorkflowStep| flow.spec.on_failure == Some(OnFailure::Continue);
         !goes_on(flow) && !group.is_some_and(goes_on) && !name.contains('[')

@@ -31,7 +31,14 @@ impl Pass<'_> {
             let group = self.inputs.workflow.ok().and_then(|workflow| workflow.group(flow));
             flow.undo.is_some() || group.is_some_and(|group| group.undo.is_some())
         };
-        self.compensates() && self.flow(&step.name).is_some_and(undone)
+        (self.compensates() || self.group_will_fail(&step.name)) && self.flow(&step.name).is_some_and(undone)
+    }
+
+    /// True if a step is in a group whose end, once what is in it has ended, makes the operation undo what it did.
+    fn group_will_fail(&self, name: &str) -> bool {
+        undoes(self.inputs.spec)
+            && self.group_is_stopped(name)
+            && group_name(name).is_some_and(|group| self.flow(group).is_some_and(|flow| self.fails_all(flow, group)))
     }
 
     /// The steps that are still to be undone, the last one to end first.
