@@ -269,11 +269,13 @@ impl Pass<'_> {
     /// person wants another; else from its beginning, under the new epoch.
     fn run_again(&mut self, workflow: &Workflow, name: &str, new_key: bool, keys: &mut Keys) {
         let Ok(i) = self.position(name) else { return };
-        let step = &mut self.status.steps[i];
-        if step.items.is_some() || is_group(step) {
+        let step = &self.status.steps[i];
+        // A group that has none of its steps failed before it began: whether it is to run at all is asked again.
+        if step.items.is_some() || (is_group(step) && self.members_of(name).next().is_some()) {
             self.run_parts_again(workflow, name, new_key, keys);
             return self.reopen_around(workflow, name, keys);
         }
+        let step = &mut self.status.steps[i];
         let attempts = matches!(
             step.step_type,
             StepType::Http | StepType::Kubernetes | StepType::Job | StepType::Operation

@@ -573,3 +573,40 @@ steps:
         .assert_step("release", StepState::TimedOut, 0)
         .assert_step("release/create:undo", StepState::Running, 1);
 }
+
+#[test]
+fn a_group_whose_when_failed_asks_it_again_before_it_starts() {
+    for (list, when) in [("", "int(input.x) == 1"), ("forEach: '[int(input.x)]', ", "true")] {
+        for policy in ["Stop", "Pause"] {
+            let mut case = case(&format!(
+                "
+failurePolicy: {policy}
+input: {{x: none}}
+steps: [{{name: release, {list}when: '{when}', steps: [{{name: deploy, http: {{url: 'http://deploy'}}}}]}}]
+"
+            ));
+            case.visit();
+            let ended = if policy == "Stop" {
+                StepState::Failed
+            } else {
+                StepState::Undecided
+            };
+            case.assert_step("release", ended, 0);
+            for asked in [json!({"retry": {}}), json!({"retry": {"step": "release"}})] {
+                assert_eq!(case.asks(asked).0, ActionState::Applied);
+                case.assert_step("release", ended, 0);
+                assert_eq!(case.status.steps.len(), 1, "its steps are not started");
+            }
+            // As if what it reads had changed.
+            case.spec.input.insert("x".into(), json!("1"));
+            case.status.spec_digest = Some(spec_digest(&case.spec));
+            assert_eq!(case.asks(json!({"retry": {}})).0, ActionState::Applied);
+            let deploy = if list.is_empty() {
+                "release/deploy"
+            } else {
+                "release[0]/deploy"
+            };
+            case.succeed(deploy, nothing()).assert_state(Succeeded);
+        }
+    }
+}
