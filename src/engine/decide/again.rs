@@ -335,10 +335,15 @@ impl Pass<'_> {
     /// Lets the lists and groups go on that a step is in, with what was ended in them.
     fn reopen_around(&mut self, workflow: &Workflow, name: &str, keys: &mut Keys) {
         for whole in wholes(name) {
-            if self.wait_again(workflow, whole) {
-                let ended = self.parts_of(whole, |step| step.state == StepState::Cancelled);
-                self.run_ended_again(workflow, &ended, keys);
-            }
+            self.go_on(workflow, whole, keys);
+        }
+    }
+
+    /// Lets a list or a group go on, if it had ended otherwise than well, and what was ended in it run again.
+    fn go_on(&mut self, workflow: &Workflow, whole: &str, keys: &mut Keys) {
+        if self.wait_again(workflow, whole) {
+            let ended = self.parts_of(whole, |step| step.state == StepState::Cancelled);
+            self.run_ended_again(workflow, &ended, keys);
         }
     }
 
@@ -371,7 +376,18 @@ impl Pass<'_> {
                 entry.is_none_or(|entry| !entry.state.is_closed() || ended(entry))
                     && self.whole_fails(workflow, whole).is_none()
             };
-            if self.entry(name).is_some_and(ended) && wholes(name).all(goes_on) {
+            let Some(entry) = self
+                .entry(name)
+                .filter(|entry| ended(entry) && wholes(name).all(goes_on))
+            else {
+                continue;
+            };
+            let bears = (entry.items.is_some() || is_group(entry)) && self.whole_fails(workflow, name).is_none();
+            if bears {
+                // Nobody asked for what failed in it, and it goes on without that.
+                self.go_on(workflow, name, keys);
+                self.reopen_around(workflow, name, keys);
+            } else {
                 self.run_again(workflow, name, false, keys);
             }
         }
