@@ -27,6 +27,7 @@ use serde_json::{Map, Value, json};
 use self::groups::{is_group, is_part};
 use self::intents::{retry_event, satisfies};
 use self::lists::is_open_list;
+use self::undo::may_be_done;
 use super::expression::{self, Expression, Scope};
 use super::history::{self, MAX_MESSAGE, shorten};
 use super::outcome::{AttemptFailure, Effect, RetryAdvice};

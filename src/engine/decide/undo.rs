@@ -53,7 +53,7 @@ impl Pass<'_> {
                 let entry = self.entry(&flow.name)?;
                 let done = match &entry.items {
                     Some(items) => !self.done_items(&flow.name, items).is_empty(),
-                    None => entry.state == StepState::Succeeded || entry.maybe_done,
+                    None => may_be_done(entry),
                 };
                 (done && self.entry(&undo_name(&flow.name)).is_none()).then_some((entry.end_seq, undo))
             })
@@ -109,8 +109,7 @@ impl Pass<'_> {
         let done = |index: &i64| {
             let item = item_name(name, usize::try_from(*index).unwrap_or_default());
             let entry = self.entry(&item);
-            let began = |step: &StepStatus| step.state == StepState::Succeeded || step.maybe_done;
-            let is_done = |entry: &StepStatus| began(entry) || self.members_of(&item).any(began);
+            let is_done = |entry: &StepStatus| may_be_done(entry) || self.members_of(&item).any(may_be_done);
             !list.again.contains(index) && entry.is_none_or(is_done)
         };
         (0..list.next).filter(done).collect()
@@ -131,4 +130,10 @@ impl Pass<'_> {
     pub(super) fn is_undo(&self, name: &str) -> bool {
         self.flow(name).is_some_and(|flow| matches!(flow.role, Role::Undo(_)))
     }
+}
+
+/// True if a step was done, or may have been, or a part of it. What ran by itself and failed may have done anything until then.
+pub(super) fn may_be_done(step: &StepStatus) -> bool {
+    let ran = step.step_type.goes_on_by_itself() && (step.external.is_some() || step.failures > 0);
+    step.state == StepState::Succeeded || step.maybe_done || ran
 }

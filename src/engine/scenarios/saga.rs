@@ -351,3 +351,71 @@ steps:
         .succeed("deploy:undo[0]", nothing())
         .assert_state(Failed);
 }
+
+#[test]
+fn a_job_or_an_operation_that_ran_and_failed_is_undone_and_one_that_was_never_created_is_not() {
+    let failed = || AttemptFailure::retryable("JobFailed", "exit code 3");
+    for what in ["job: {image: x}", "operation: {templateRef: {name: x}}"] {
+        for (around, path, undo) in [
+            ("{STEP, UNDO}", "m", "m:undo"),
+            ("{STEP, UNDO, forEach: '[1]'}", "m[0]", "m:undo[0]"),
+            ("{name: g, steps: [{STEP, UNDO}]}", "g/m", "g/m:undo"),
+            (
+                "{name: g, forEach: '[1]', UNDO, steps: [{STEP}]}",
+                "g[0]/m",
+                "g:undo[0]",
+            ),
+        ] {
+            let spec = |most: i64| {
+                let step = format!("name: m, retry: {{maximumAttempts: {most}}}, {what}");
+                let steps = around.replace("STEP", &step);
+                let steps = steps.replace("UNDO", "compensate: {http: {url: 'http://undo'}}");
+                format!(
+                    "{{failurePolicy: Compensate, order: Graph, steps: [{steps}, {{name: other, http: {{url: 'http://x'}}}}]}}"
+                )
+            };
+            // For good.
+            let mut last = case(&spec(1));
+            last.visit().accept(path).succeed("other", nothing());
+            last.fail(path, failed()).assert_state(Compensating);
+            last.succeed(undo, nothing()).assert_state(Failed);
+            // At first, and then it could not be created again.
+            let mut refused_then = case(&spec(2));
+            refused_then.visit().accept(path).succeed("other", nothing());
+            refused_then.fail(path, failed()).later(10 * SECOND);
+            refused_then.fail(path, refused()).assert_state(Compensating);
+            refused_then.succeed(undo, nothing()).assert_state(Failed);
+            // It would have been tried again, but another step failed: nothing is tried again for that.
+            let mut ended = case(&spec(9));
+            ended.visit().accept(path).fail(path, failed());
+            ended
+                .fail("other", refused())
+                .assert_step(path, StepState::Cancelled, 1);
+            ended.succeed(undo, nothing()).assert_state(Failed);
+            // Never created.
+            let mut never = case(&spec(1));
+            never.visit().succeed("other", nothing()).fail(path, busy());
+            never.assert_state(Failed);
+            assert!(!never.events().iter().any(|event| event.contains(":undo")));
+        }
+    }
+}
+
+#[test]
+fn a_job_that_a_person_skipped_after_it_ran_is_undone() {
+    let mut case = case(
+        "
+failurePolicy: Compensate
+steps:
+- {name: l, forEach: '[1, 2]', maxParallel: 1, maxFailures: 1, job: {image: x}, retry: {maximumAttempts: 1}, compensate: {http: {url: 'http://undo'}}}
+- {name: check, http: {url: 'http://x'}}
+",
+    );
+    case.visit()
+        .accept("l[0]")
+        .fail("l[0]", AttemptFailure::retryable("JobFailed", "exit code 3"));
+    case.asks(json!({"skip": {"step": "l[0]"}}));
+    case.fail("l[1]", refused()).fail("check", refused());
+    case.assert_step("l:undo[0]", StepState::Running, 1);
+    case.succeed("l:undo[0]", nothing()).assert_state(Failed);
+}
