@@ -302,7 +302,8 @@ impl Pass<'_> {
             if attempts {
                 keys.new.push(name.to_owned());
             }
-            self.status.steps.remove(i);
+            let step = self.status.steps.remove(i);
+            self.remember_done(&step);
             if let (list, Some(index)) = split_item(name)
                 && let Some(list) = self.status.steps.iter_mut().find(|step| step.name == list)
                 && let Some(items) = &mut list.items
@@ -456,15 +457,17 @@ impl Pass<'_> {
         self.may_reopen(workflow)?;
         // The group of a step that is reset runs again with those of its steps that are left.
         let group = flow.group;
-        let is_cut = |step: &StepStatus| {
-            workflow.step(&step.name).is_some_and(|flow| {
+        let is_cut = |step: &str| {
+            workflow.step(step).is_some_and(|flow| {
                 let is_group = group.is_some_and(|group| workflow.steps[group].name == flow.name);
                 let follows = flow.group == Some(own) || flow.ancestors.contains(&own);
                 flow.role == Role::Finally || flow.name == name || is_group || follows
             })
         };
         let under_way = |step: &&StepStatus| {
-            is_cut(step) && (step.state == StepState::Running || step.external.is_some()) && !step.state.is_closed()
+            is_cut(&step.name)
+                && (step.state == StepState::Running || step.external.is_some())
+                && !step.state.is_closed()
         };
         if let Some(step) = self.status.steps.iter().find(under_way) {
             return Err(format!(
@@ -473,8 +476,10 @@ impl Pass<'_> {
             ));
         }
         let before = self.status.clone();
-        let cut = self.status.steps.iter().filter(|step| is_cut(step)).count();
-        self.status.steps.retain(|step| !is_cut(step));
+        let cut = self.status.steps.iter().filter(|step| is_cut(&step.name)).count();
+        let left = self.done_of(workflow, is_cut);
+        self.status.steps.retain(|step| !is_cut(&step.name));
+        self.status.maybe_done_before.retain(|step| !is_cut(step));
         self.status.epoch += 1;
         // A word that was given for what is no more doesn't count.
         self.status.received.retain(|received| received.step.is_none());
@@ -483,6 +488,11 @@ impl Pass<'_> {
             self.status = before;
             return Err(why);
         }
-        Ok(format!("back to step {name}: {cut} steps run again"))
+        let mut message = format!("back to step {name}: {cut} steps run again");
+        if !left.is_empty() {
+            let left = left.join(", ");
+            message = format!("{message}; what was done of {left} until now stays, and no later failure undoes it");
+        }
+        Ok(message)
     }
 }

@@ -317,6 +317,7 @@ impl Pass<'_> {
         if self.status.compacted.is_none() {
             self.status.compacted = Some(true);
             self.status.steps.clear();
+            self.status.maybe_done_before.clear();
             self.status.history.clear();
         }
         false

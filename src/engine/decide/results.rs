@@ -331,6 +331,9 @@ impl Pass<'_> {
                 step.message = None; // what it waited for; from now on, why it can't be stopped
             }
         }
+        if state == StepState::Succeeded {
+            self.status.maybe_done_before.retain(|step| *step != name); // it is undone for that
+        }
         if state.is_closed() || state == StepState::Undecided {
             // Words that were given for what is over don't count for what may run again.
             self.status
