@@ -169,8 +169,10 @@ impl Pass<'_> {
             }
             let now = matches!(flow.role, Role::Undo(_)) || (flow.role == Role::Main && self.ending_now());
             let now_or_with_group = now || self.group_is_stopped(name);
+            // What is followed is known, however it was found: it is stopped.
+            let followed = step.step_type.goes_on_by_itself() && step.state == StepState::Waiting;
             let unknown = step.maybe_done || step.state == StepState::Running || step.awaits_callback();
-            if !self.ends(flow, name) || (unknown && self.must_end_first(step)) {
+            if !self.ends(flow, name) || (unknown && !followed && self.must_end_first(step)) {
                 continue;
             }
             if is_open_list(step) || (is_group(step) && step.state == StepState::Waiting) {
