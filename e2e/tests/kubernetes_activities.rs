@@ -8,7 +8,7 @@ use std::time::Duration;
 use holdfast::activities::clients::Clients;
 use holdfast::activities::discovery::Discovery;
 use holdfast::activities::watches::Watches;
-use holdfast::activities::{AttemptContext, Claim, job, kubernetes};
+use holdfast::activities::{Aim, AttemptContext, Claim, job, kubernetes};
 use holdfast::engine::expression::Scope;
 use holdfast::engine::{AttemptFailure, Effect, IdempotencyKey, Outcome, RetryAdvice};
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
@@ -118,6 +118,7 @@ impl Bench {
             scope: Scope::default(),
             kubernetes: self.clients.as_service_account(&self.namespace, account),
             claim: Arc::new(Leads),
+            aim: Aim::default(),
         }
     }
 

@@ -19,6 +19,7 @@ pub mod watches;
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -208,7 +209,21 @@ pub struct AttemptContext {
     pub kubernetes: kube::Client,
     /// Leadership: asked before every effect.
     pub claim: Arc<dyn Claim>,
+    /// On which object it acts, where that matters.
+    pub aim: Aim,
 }
+
+/// The object on which an attempt acts whose name another one may have by the next attempt.
+#[derive(Clone, Default)]
+pub struct Aim {
+    /// The uid of the object on which an attempt before, under the same key, may have acted.
+    pub taken: Option<String>,
+    /// Records a uid, and ends once that is durable. None where nothing of an attempt is, and it is repeated as a whole.
+    pub record: Option<Record>,
+}
+
+/// See [`Aim::record`].
+pub type Record = Arc<dyn Fn(String) -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl AttemptContext {
     /// What is said of an expression of this field that failed on a result: its error may quote a value.

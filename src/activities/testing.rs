@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::clients::Clients;
 use super::discovery::Discovery;
-use super::{AttemptContext, Claim};
+use super::{Aim, AttemptContext, Claim};
 use crate::api::{self, CloudOperation};
 use crate::engine::expression::Scope;
 use crate::engine::{AttemptFailure, IdempotencyKey, Outcome};
@@ -90,6 +90,7 @@ pub fn context_on(kubernetes: kube::Client, step: &str) -> AttemptContext {
         scope: Scope::default(),
         kubernetes,
         claim: Arc::new(Leads(AtomicBool::new(true))),
+        aim: Aim::default(),
     }
 }
 

@@ -260,6 +260,10 @@ pub struct StepStatus {
     #[serde(default, skip_serializing_if = "is_false")]
     pub maybe_done: bool,
 
+    /// The uid of the object that a `delete` or `evict` acts on, recorded before it does: one that has its name since isn't it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+
     /// What goes on at the other side: a Job, an operation, or the work for which a callback is awaited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalRef>,

@@ -130,7 +130,7 @@ impl Admission {
             let (line, lock) = (line(Some(key.clone())), lock_name(&key));
             let entered = self.queue.enter(&line, turn.clone(), most);
             let holders = match entered {
-                true => self.locks.take(operation, &line, most, again, &self.queue, now).await?,
+                true => self.locks.take(operation, &line, most, &self.queue, now).await?,
                 false => vec![],
             };
             if !entered || !holders.is_empty() {

@@ -24,17 +24,18 @@ use tracing::warn;
 
 pub use self::callbacks::CalledBack;
 use self::heartbeats::Beat;
-use self::report::{Report, progress};
+use self::report::{Report, progress, record};
 use super::cached::{Cached, version};
 use super::cloud_operation::identity;
 use super::metrics::Metrics;
 use super::namespaces::Namespaces;
 use super::turns::Turns;
-use crate::activities::{Activities, AttemptContext, Claim, Progress};
+use crate::activities::{Activities, Aim, AttemptContext, Claim, Progress};
 use crate::api::{CloudOperation, CloudOperationSpec, Step, StepStatus, StepType};
 use crate::engine::expression::Scope;
 use crate::engine::{
     self, AttemptFailure, AttemptOutcome, AttemptResult, IdempotencyKey, Outcome, Work, WorkKind, Workflow,
+    WorkflowStep,
 };
 
 /// How soon a part of the history that could not be moved is moved again, at first and at last.
@@ -307,7 +308,10 @@ impl Executor {
             reference: reference(operation),
             piece: piece.clone(),
         };
-        let prepared = self.prepare(operation, spec, workflow, &piece);
+        let mut prepared = self.prepare(operation, spec, workflow, &piece);
+        if let (Ok(prepared), false) = (&mut prepared, workflow.step(&piece.step).is_some_and(is_local)) {
+            prepared.context.aim.record = Some(record(report.clone()));
+        }
         let task = async move {
             let outcome = match prepared {
                 Ok(prepared) => {
@@ -361,7 +365,7 @@ impl Executor {
             key,
             failures: entry.map_or(0, |s| s.failures),
             // A process that is gone may have made a local call without a trace.
-            maybe_done: entry.is_some_and(|s| s.maybe_done) || (flow.spec.local == Some(true) && flow.undo.is_none()),
+            maybe_done: entry.is_some_and(|s| s.maybe_done) || is_local(flow),
             undoes: engine::undoes(spec) && flow.undo.is_none(),
             sensitive: flow.spec.sensitive == Some(true),
             writes_secret: flow.spec.output_secret.is_some(),
@@ -371,6 +375,10 @@ impl Executor {
                 .clients
                 .as_service_account(&identity.namespace, spec.service_account()),
             claim: self.claim.clone(),
+            aim: Aim {
+                taken: entry.and_then(|s| s.target.clone().filter(|_| s.maybe_done)),
+                record: None,
+            },
         };
         Ok(Prepared {
             field: flow.field.clone(),
@@ -582,6 +590,11 @@ struct Prepared {
     step: Box<Step>,
     step_type: StepType,
     kind: WorkKind,
+}
+
+/// True if nothing of an attempt is recorded before it is made.
+fn is_local(flow: &WorkflowStep) -> bool {
+    flow.spec.local == Some(true) && flow.undo.is_none()
 }
 
 /// A step without its request, which is rendered already: what is left doesn't say any more of which type it is.

@@ -2,7 +2,8 @@
 //!
 //! A holder counts while its operation exists and hasn't ended, whatever else happens: so nothing leaks when a process
 //! dies, an operation is cancelled or deleted, and nothing need be released. Who wants a key takes out those that no
-//! longer count, and puts itself in, in one write.
+//! longer count, and puts itself in, in one write. One that is suspended and has not started doesn't count either: whoever
+//! is about to start puts itself in anew, so that nobody takes it out who looked at it before.
 //!
 //! One that had ended, and that a person lets go on, is in there before its status says that it goes on; that write may be
 //! late, from a leader that was cut off. So before it is taken out, its status is written as it is: a write that was computed
@@ -40,7 +41,7 @@ impl Locks {
     }
 
     /// Takes a key for an operation, which must have entered its line. Answers who else holds it, if there is no room; none
-    /// once it is taken. One that had ended before (`again`) is put in anew, so that nobody takes it out at the same time.
+    /// once it is taken. One that is in there already is put in anew, so that nobody takes it out at the same time.
     ///
     /// # Errors
     /// When that can't be said. It is tried again: one that is in there holds the key.
@@ -49,7 +50,6 @@ impl Locks {
         operation: &CloudOperation,
         line: &Line,
         most: usize,
-        again: bool,
         queue: &Queue,
         now: Time,
     ) -> Result<Vec<LockHolder>, kube::Error> {
@@ -72,10 +72,6 @@ impl Locks {
                 Some(lock) => (lock.spec.holders, lock.metadata),
                 None => (vec![], ObjectMeta::default()),
             };
-            let mine = before.iter().find(|holder| holder.uid == me.uid).cloned();
-            if mine.is_some() && !again {
-                return Ok(vec![]);
-            }
             let mut holders = vec![];
             for holder in before.into_iter().filter(|holder| holder.uid != me.uid) {
                 if queue.runs(line, &holder.uid) || self.counts(&line.namespace, &holder).await? {
@@ -161,8 +157,8 @@ impl Locks {
         }
     }
 
-    /// True if a holder exists and hasn't ended. The API server is asked: the cache may be old. Once this answers false, it
-    /// stays so as long as the lock isn't written.
+    /// True if a holder exists, hasn't ended, and wasn't suspended before it started. The API server is asked: the cache may
+    /// be old. Once this answers false, it stays so as long as the lock isn't written.
     async fn counts(&self, namespace: &str, holder: &LockHolder) -> Result<bool, kube::Error> {
         let api: Api<Cached> = Api::namespaced(self.client.clone(), namespace);
         for _ in 0..MAX_ROUNDS {
@@ -171,7 +167,13 @@ impl Locks {
                 return Ok(false);
             };
             if !found.state().is_some_and(OperationState::is_finished) {
-                return Ok(true);
+                // What it decided before it was suspended was computed from an older version, and doesn't land any more.
+                let held = || {
+                    found
+                        .parse()
+                        .is_ok_and(|operation| operation.spec.suspend == Some(true))
+                };
+                return Ok(found.is_started() || !held());
             }
             // One that can't be read goes on nowhere.
             let operation = found.parse().ok();

@@ -166,7 +166,10 @@ impl Metrics {
             }
             AttemptOutcome::Stopped => ("stopped", ""),
             // A callback is no attempt, and the rest no end.
-            AttemptOutcome::Noted { .. } | AttemptOutcome::Beat(_) | AttemptOutcome::CalledBack(_) => return,
+            AttemptOutcome::Noted { .. }
+            | AttemptOutcome::Aimed { .. }
+            | AttemptOutcome::Beat(_)
+            | AttemptOutcome::CalledBack(_) => return,
         };
         let r#type = format!("{step_type:?}").to_lowercase();
         self.attempts

@@ -154,6 +154,11 @@ pub enum AttemptOutcome {
         /// What it waits for.
         message: String,
     },
+    /// It goes on, and acts on the object of this uid once that is recorded.
+    Aimed {
+        /// The object's uid.
+        uid: String,
+    },
     /// The other side gave a sign of life.
     Beat(Heartbeat),
     /// The other side called back.

@@ -186,6 +186,7 @@ fn outcome(kind: &WorkKind, job: bool, how: u8) -> AttemptOutcome {
             0 => AttemptOutcome::Failed(refused()),
             1 | 2 => AttemptOutcome::Failed(busy()),
             3 | 4 => AttemptOutcome::Failed(no_answer()),
+            5 if *kind == WorkKind::Attempt => AttemptOutcome::Aimed { uid: format!("u{how}") },
             _ => AttemptOutcome::Succeeded {
                 output: json!({"n": how}).as_object().cloned(),
             },

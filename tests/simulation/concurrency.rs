@@ -455,6 +455,70 @@ async fn what_is_held_or_suspended_holds_up_nobody() {
     world.kill_all().await;
 }
 
+/// An operation `a` that took its key and was suspended before it started, and its operator, that died in between.
+async fn suspended_with_its_key() -> World {
+    let mut world = World::new(1);
+    let sniper = Sniper::aim(&world, 1, false, |info| {
+        info.subresource == "status" && info.name == "a"
+    });
+    let operator = world.start();
+    world.apply(&exclusive("a", &json!({}))).await;
+    sniper.shot().await;
+    world.kill(operator).await;
+    patch(&world, "a", json!({"spec": {"suspend": true}})).await;
+    assert_eq!(world.server.list::<OperationLock>()[0].spec.holders[0].name, "a");
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_took_its_key_and_was_suspended_before_it_started_holds_up_nobody() {
+    let mut world = suspended_with_its_key().await;
+    world.start();
+    world.apply(&exclusive("b", &json!({}))).await;
+    world
+        .until("the other starts", |world| {
+            world.state("b") == Some(OperationState::Waiting)
+        })
+        .await;
+    assert_eq!(world.state("a"), Some(OperationState::Suspended));
+    patch(&world, "a", json!({"spec": {"suspend": false}})).await;
+    all_end(&world, &["a", "b"]).await;
+    assert_eq!(under_way(&world), (1, ["b", "a"].map(str::to_owned).to_vec()));
+    world.check();
+    world.kill_all().await;
+}
+
+/// A leader is cut off while it takes the key of one that is suspended for another; that write arrives much later.
+#[tokio::test(start_paused = true)]
+async fn a_late_write_takes_out_nobody_who_was_let_go_on_meanwhile() {
+    let mut world = suspended_with_its_key().await;
+    world.start();
+    world
+        .until("it leads", |world| world.state("a") == Some(OperationState::Suspended))
+        .await;
+    world.server.set_faults(|info| {
+        let late = info.resource == "leases" || (info.is_write() && info.resource == "operationlocks");
+        match info.user == "operator1" && late {
+            true => Fault::Delay(Duration::from_secs(45)),
+            false => Fault::None,
+        }
+    });
+    world.apply(&exclusive("b", &json!({}))).await;
+    sleep(Duration::from_secs(1)).await;
+    world.start();
+    patch(&world, "a", json!({"spec": {"suspend": false}})).await;
+    world
+        .until("it starts", |world| world.state("a") == Some(OperationState::Waiting))
+        .await;
+    sleep(Duration::from_secs(40)).await;
+    let lock = &world.server.list::<OperationLock>()[0];
+    assert_eq!(lock.spec.holders[0].name, "a", "it runs: {:?}", world.state("a"));
+    all_end(&world, &["a", "b"]).await;
+    assert_eq!(under_way(&world), (1, ["a", "b"].map(str::to_owned).to_vec()));
+    world.check();
+    world.kill_all().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_key_that_cannot_be_known_is_refused_by_its_field() {
     let mut world = World::new(1);

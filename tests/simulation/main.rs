@@ -16,6 +16,7 @@ mod histories;
 mod hostile;
 mod local;
 mod pruning;
+mod removals;
 mod restores;
 mod samples;
 mod schedules;

@@ -1,8 +1,9 @@
 //! The `kubernetes` step: one request about objects of any kind, as the operation's service account.
 //!
 //! Each request may be made more than once, under the same key: after a lost answer, and by the process that takes over.
-//! So each is one that can be: applying, scaling and deleting come to the same when done again, a created object and a
-//! JSON patch leave the key behind, and what is changed is read first and written with the version that was read.
+//! So each is one that can be: applying and scaling come to the same when done again, a created object and a JSON patch
+//! leave the key behind, what is changed is read first and written with the version that was read, and which object is to be
+//! removed is recorded before it is.
 
 mod create;
 pub mod kstatus;

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::api::IF_NEW;
 use crate::engine::expression::{Expression, Scope, is_cel_word};
 
 /// Adds what breaks a rule of this schema, or of one within it. Rules on changes say nothing of a new object.
@@ -11,7 +12,8 @@ pub fn check(schema: &Value, value: &Value, field: &str, problems: &mut Vec<(Str
     }
     for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
         let text = |name: &str| rule[name].as_str().unwrap_or_default();
-        if !text("rule").contains("oldSelf") && is_broken(text("rule"), value) {
+        let rule = text("rule").strip_prefix(IF_NEW).unwrap_or(text("rule"));
+        if !rule.contains("oldSelf") && is_broken(rule, value) {
             let place = format!("{field}{}", text("fieldPath"));
             problems.push((place.trim_start_matches('.').to_owned(), text("message").to_owned()));
         }

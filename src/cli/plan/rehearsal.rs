@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use tower::BoxError;
 
 use crate::activities::discovery::Discovery;
-use crate::activities::{AttemptContext, Claim, job, kubernetes, operation};
+use crate::activities::{Aim, AttemptContext, Claim, job, kubernetes, operation};
 use crate::api::{Evict, Get, Kubernetes, ResourceRef, StepType};
 use crate::cli::diff::{Difference, Others, differences};
 use crate::engine::expression::Scope;
@@ -148,6 +148,7 @@ impl Rehearse for Rehearsal {
             scope: Scope::default(),
             kubernetes: self.client.clone(),
             claim: Arc::new(Always),
+            aim: Aim::default(),
         };
         let tried = match step_type {
             StepType::Job => created(job::start(&context, &read(request)?).await),

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::file::{Answer, Answers, Event};
 use crate::activities::callbacks::Callbacks;
 use crate::activities::http::{HttpActivity, SendError, TargetPolicy, Transport, WireRequest, WireResponse};
-use crate::activities::{AttemptContext, Claim};
+use crate::activities::{Aim, AttemptContext, Claim};
 use crate::api::{
     CloudOperationSpec, ExternalRef, HistoryEntry, Http, OperationState, OperationStatus, StepState, StepType, Time,
 };
@@ -318,6 +318,7 @@ impl Run<'_> {
             scope,
             kubernetes: nobody(),
             claim: Arc::new(Always),
+            aim: Aim::default(),
         };
         let calls = self.came.calls.entry(work.step.clone()).or_default();
         let mocked = self.simulation.mocks.get(&work.step);

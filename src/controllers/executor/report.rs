@@ -2,12 +2,15 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::FutureExt;
 use kube::runtime::reflector::ObjectRef;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::info;
 
 use super::{Arrived, Executor, Flight, NOTE_INTERVAL};
-use crate::activities::Progress;
+use crate::activities::{Progress, Record};
+use crate::api::CloudOperation;
 use crate::controllers::cached::Cached;
 use crate::engine::{AttemptOutcome, AttemptResult, Work};
 
@@ -30,7 +33,10 @@ impl Report {
             AttemptOutcome::Failed(failure) => ("failed", Some(failure)),
             AttemptOutcome::Stopped => ("stopped", None),
             AttemptOutcome::StopFailed(failure) => ("not stopped", Some(failure)),
-            AttemptOutcome::Noted { .. } | AttemptOutcome::Beat(_) | AttemptOutcome::CalledBack(_) => return, // no end
+            AttemptOutcome::Noted { .. }
+            | AttemptOutcome::Aimed { .. }
+            | AttemptOutcome::Beat(_)
+            | AttemptOutcome::CalledBack(_) => return, // no end
         };
         info!(
             namespace = self.reference.namespace,
@@ -45,7 +51,11 @@ impl Report {
     }
 
     pub(super) fn send(&self, outcome: AttemptOutcome) {
-        let landed = !matches!(outcome, AttemptOutcome::Noted { .. });
+        self.arrive(outcome, None);
+    }
+
+    fn arrive(&self, outcome: AttemptOutcome, tell: Option<oneshot::Sender<Arc<CloudOperation>>>) {
+        let landed = !matches!(outcome, AttemptOutcome::Noted { .. } | AttemptOutcome::Aimed { .. });
         let result = AttemptResult {
             step: self.piece.step.clone(),
             epoch: self.piece.epoch,
@@ -53,7 +63,7 @@ impl Report {
             outcome,
         };
         if let Some(entry) = self.executor.operations().get_mut(&self.uid) {
-            entry.inbox.push(Arrived { result, tell: None });
+            entry.inbox.push(Arrived { result, tell });
             if landed {
                 entry.flights.insert(self.piece.clone(), Flight::Landed);
             }
@@ -76,5 +86,27 @@ pub(super) fn progress(report: Report) -> Progress {
             *last = (count + 1, Instant::now());
             report.send(AttemptOutcome::Noted { message });
         }
+    })
+}
+
+/// Records the object on which a piece is about to act. Where that can't be recorded any more, it never ends: the piece is
+/// not wanted any more, and aborted.
+pub(super) fn record(report: Report) -> Record {
+    Arc::new(move |uid| {
+        let (tell, told) = oneshot::channel();
+        report.arrive(AttemptOutcome::Aimed { uid: uid.clone() }, Some(tell));
+        let Work { step, epoch, .. } = report.piece.clone();
+        let recorded = async move {
+            let operation = told.await.ok()?;
+            let steps = operation.status.as_ref()?.steps.iter();
+            let mut entries = steps.filter(|entry| entry.name == step && entry.epoch == epoch);
+            entries.any(|entry| entry.target.as_ref() == Some(&uid)).then_some(())
+        };
+        async move {
+            if recorded.await.is_none() {
+                std::future::pending::<()>().await;
+            }
+        }
+        .boxed()
     })
 }

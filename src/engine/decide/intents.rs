@@ -190,6 +190,7 @@ impl Pass<'_> {
             failures: 0,
             lost: 0,
             maybe_done: false,
+            target: None,
             external: None,
             heartbeat: None,
             callback: None,

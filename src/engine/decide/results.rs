@@ -20,8 +20,11 @@ impl Pass<'_> {
             AttemptOutcome::Accepted { external } if stopping => {
                 self.status.steps[i].external = Some(external.clone());
             }
-            AttemptOutcome::Succeeded { .. } | AttemptOutcome::Failed(_) | AttemptOutcome::Noted { .. } if stopping => {
-            }
+            AttemptOutcome::Succeeded { .. }
+            | AttemptOutcome::Failed(_)
+            | AttemptOutcome::Noted { .. }
+            | AttemptOutcome::Aimed { .. }
+                if stopping => {}
             // A callback said how it went before its request was answered.
             AttemptOutcome::Accepted { .. } | AttemptOutcome::Failed(_) if over => {}
             AttemptOutcome::Succeeded { output } => self.succeed(i, output.clone()),
@@ -40,6 +43,7 @@ impl Pass<'_> {
                 );
             }
             AttemptOutcome::Noted { message } => self.status.steps[i].message = Some(shorten(message, MAX_MESSAGE)),
+            AttemptOutcome::Aimed { uid } => self.status.steps[i].target = Some(uid.clone()),
             AttemptOutcome::Beat(heartbeat) => self.status.steps[i].heartbeat = Some(heartbeat.clone()),
             AttemptOutcome::Failed(failure) => self.fail_attempt(workflow, i, failure),
             AttemptOutcome::CalledBack(_) => {} // it is about the key, not the attempt: see above

@@ -19,7 +19,7 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::activities::Claim;
+use crate::activities::{Aim, Claim};
 use crate::api::Http;
 use crate::engine::expression::Scope;
 use crate::engine::{IdempotencyKey, RetryAdvice};
@@ -132,6 +132,7 @@ impl Attempt {
             scope: Scope::default(),
             kubernetes: cluster.client(),
             claim: Arc::new(Leader(true)),
+            aim: Aim::default(),
         };
         Self {
             context,
