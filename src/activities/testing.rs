@@ -43,11 +43,16 @@ static WITH_CRDS: LazyLock<ApiServer> = LazyLock::new(|| {
     server
 });
 
+/// A cluster with the custom resources, and nothing else.
+pub fn empty() -> ApiServer {
+    seed_jitter(1);
+    let start = "2026-11-24T00:00:00Z".parse().unwrap();
+    WITH_CRDS.fork(tokio_clock(start), 1)
+}
+
 impl Bench {
     pub fn new() -> Self {
-        seed_jitter(1);
-        let start = "2026-11-24T00:00:00Z".parse().unwrap();
-        let server = WITH_CRDS.fork(tokio_clock(start), 1);
+        let server = empty();
         let operation = json!({"metadata": {"name": "deploy", "namespace": "prod"}, "spec": {"steps": []}});
         server.put::<CloudOperation>(&serde_json::from_value(operation).unwrap());
         let operation: CloudOperation = server.get("prod", "deploy").unwrap();

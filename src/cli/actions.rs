@@ -347,8 +347,35 @@ async fn decided(cluster: &Cluster, name: &str) -> Result<OperationAction, CliEr
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::operation;
+    use holdfast_apiserver::Verb;
+
+    use super::super::fixtures::{operation, said, server};
     use super::*;
+
+    #[tokio::test]
+    async fn one_whose_end_may_not_be_watched_stands_all_the_same() {
+        let server = server();
+        server.put(&operation("web", "steps: [{name: a, approval: {}}]", TWO));
+        server.set_authorizer(|request| request.verb != Verb::Watch);
+        let unseen = said(&server, "approve web").await;
+        let actions = server.list::<OperationAction>();
+        let [action] = actions.as_slice() else {
+            panic!("{actions:?}")
+        };
+        let name = action.name_any();
+        assert_eq!(unseen.code, ExitCode::from(2));
+        let (first, second) = unseen.err.split_once('\n').unwrap();
+        assert_eq!(
+            first,
+            format!(
+                "OperationAction {name} was created, and is decided on; see what came of it: kubectl get opact {name}"
+            )
+        );
+        assert!(
+            second.contains("can't be watched: ") && second.contains("cannot watch resource"),
+            "{second}"
+        );
+    }
 
     fn status(steps: &str) -> OperationStatus {
         operation("web", "steps: [{name: a, approval: {}}]", steps)

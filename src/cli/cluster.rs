@@ -129,7 +129,7 @@ impl Cluster {
         match namespace.filter(|namespace| *namespace != self.namespace) {
             None => Ok(()),
             Some(namespace) => Err(CliError::Usage(format!(
-                "the operation in the file is for namespace {namespace}, and this is {}: give -n {namespace}",
+                "what is in the file is for namespace {namespace}, and this is {}: give -n {namespace}",
                 self.namespace
             ))),
         }
@@ -140,8 +140,7 @@ impl Cluster {
     /// # Errors
     /// When there is none, or it can't be read.
     pub async fn operation(&self, name: &str) -> Result<CloudOperation, CliError> {
-        // People copy names with their kind from the output of other commands.
-        let name = name.rsplit('/').next().unwrap_or(name);
+        let name = bare(name);
         let found = self.api::<CloudOperation>().get_opt(name).await;
         match found.map_err(CliError::cluster(format!("CloudOperation {name} can't be read")))? {
             Some(operation) => Ok(operation),
@@ -202,7 +201,8 @@ impl Cluster {
         }
     }
 
-    /// Follows one object: as it is, then every change of it; `None` when it is gone. Goes on after a lost connection.
+    /// Follows one object: as it is, then every change of it; `None` when it is gone, whoever has its name then. Goes on
+    /// after a lost connection.
     ///
     /// What it yields as an error is that watching isn't allowed, or can't be.
     pub fn follow<K>(&self, name: &str) -> impl Stream<Item = Result<Option<K>, CliError>> + use<K>
@@ -215,7 +215,9 @@ impl Cluster {
             + 'static,
     {
         let what = format!("{} {name} can't be watched", K::kind(&()));
-        tolerant(watcher::watch_object(self.api::<K>(), name).default_backoff(), what)
+        let mut uid = None;
+        let itself = move |object: Option<K>| object.filter(|it| *uid.get_or_insert_with(|| it.uid()) == it.uid());
+        tolerant(watcher::watch_object(self.api::<K>(), name).default_backoff(), what).map_ok(itself)
     }
 }
 
@@ -260,6 +262,11 @@ fn final_error(error: watcher::Error) -> Result<kube::Error, String> {
         },
         error => Err(error.to_string()),
     }
+}
+
+/// A name without its kind: people copy it from the output of other commands.
+pub fn bare(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
 }
 
 /// A word of a command line, in quotes where a shell would take it apart.

@@ -278,6 +278,7 @@ mod tests {
         assert!(words("get -").contains(&"--namespace".to_owned()));
         assert_eq!(words("completion "), ["bash", "elvish", "fish", "powershell", "zsh"]);
         assert_eq!(words("plan -o "), ["json", "yaml"]);
+        assert_eq!(words("history web -o "), ["json", "yaml", "wide"]);
         assert_eq!(words("get web "), Vec::<String>::new());
         for (line, what) in [
             ("get ", What::Operations),

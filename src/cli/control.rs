@@ -130,3 +130,63 @@ fn is_cancelled(operation: &CloudOperation, compensate: bool) -> bool {
     let cancel = operation.spec.cancel.as_ref();
     cancel.is_some_and(|cancel| !compensate || cancel.mode == Some(CancelMode::Compensate))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{operation, said, server};
+    use super::*;
+
+    const UNDOES: &str = "steps: [{name: a, set: {v: 1}, compensate: {http: {url: 'http://a/'}}}]";
+
+    #[tokio::test]
+    async fn a_cancel_can_become_one_that_undoes_and_not_the_other_way_round() {
+        let server = server();
+        server.put(&operation("web", UNDOES, "state: Running"));
+        let follow = "Follow it: kubectl holdfast get web -w\n";
+        for (line, printed) in [
+            (
+                "cancel web --reason wrong",
+                format!("web is being cancelled: what was done stays\n{follow}"),
+            ),
+            ("cancel web", "web is being cancelled already\n".into()),
+            (
+                "cancel web --compensate",
+                format!("web is being cancelled: what was done is undone, the last step first\n{follow}"),
+            ),
+            ("cancel web --compensate", "web is being cancelled already\n".into()),
+        ] {
+            assert_eq!(said(&server, line).await.out, printed, "{line}");
+        }
+        let refused = said(&server, "cancel web").await;
+        assert_eq!(refused.code, ExitCode::from(2));
+        assert_eq!(
+            refused.err,
+            "web is being cancelled already, with --compensate: what was done is undone. That can't be taken back"
+        );
+        let cancel = server.get::<CloudOperation>("prod", "web").unwrap().spec.cancel;
+        assert_eq!(json!(cancel), json!({"mode": "Compensate", "reason": "wrong"}));
+    }
+
+    #[tokio::test]
+    async fn what_came_from_a_backup_is_not_resumed_but_told_how_it_goes_on() {
+        let restored = "{state: Restored, conditions: [{type: Succeeded, status: Unknown, reason: Restored, message: 'it came back from a backup', lastTransitionTime: '2026-11-24T03:00:00Z'}]}";
+        for spec in [UNDOES.to_owned(), format!("{UNDOES}\nsuspend: true")] {
+            let server = server();
+            server.put(&operation("web", &spec, restored));
+            let refused = said(&server, "resume web").await;
+            assert_eq!((refused.code, refused.out.as_str()), (ExitCode::from(2), ""));
+            assert_eq!(
+                refused.err,
+                "web is held, but not by its spec. By what, and how it goes on:\n    kubectl holdfast describe web"
+            );
+            assert_eq!(server.get::<CloudOperation>("prod", "web").unwrap().spec.suspend, None);
+            let described = said(&server, "describe web").await.out;
+            for part in [
+                "it came back from a backup",
+                "kubectl label cop web velero.io/restore-name-",
+            ] {
+                assert!(described.contains(part), "{described}");
+            }
+        }
+    }
+}

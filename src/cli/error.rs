@@ -43,6 +43,9 @@ pub enum CliError {
         /// Why.
         message: String,
     },
+    /// The operation that was waited for is gone.
+    #[error("CloudOperation {0} was deleted before it ended")]
+    Deleted(String),
     /// It took too long.
     #[error("{0}")]
     Timeout(String),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::CliError;
+use super::{CliError, NAME, run};
 
 /// Stands for standard input.
 pub const STDIN: &str = "-";
@@ -97,21 +97,62 @@ pub fn is_template(document: &Value) -> bool {
 /// # Errors
 /// When there is no operation, or more than one.
 pub fn operation_and_templates(file: &str) -> Result<(Value, Vec<Value>), CliError> {
-    let wrong = |message: String| CliError::File {
-        file: file.to_owned(),
-        message,
+    let (operation, templates) = found(file)?;
+    let missing = || {
+        let mut message = String::from("there is no CloudOperation in it (apiVersion holdfast.dev/v1alpha1)");
+        if !templates.is_empty() {
+            message += &format!(", but a template: once that is applied, {NAME} run --template runs it");
+        }
+        wrong(file, message)
     };
-    let mut documents = documents(&read(file)?).map_err(|error| wrong(error.to_string()))?;
+    Ok((operation.ok_or_else(missing)?, templates))
+}
+
+/// As [`operation_and_templates`]; where there is a template alone, an operation of it.
+///
+/// # Errors
+/// When there is neither, or more than one.
+pub fn operation_or_template(file: &str) -> Result<(Value, Vec<Value>), CliError> {
+    let (operation, templates) = found(file)?;
+    let operation = match (operation, templates.as_slice()) {
+        (Some(operation), _) => operation,
+        (None, [template]) => {
+            let metadata = &template["metadata"];
+            let mut operation = run::of_template(metadata["name"].as_str().unwrap_or_default(), None);
+            operation["metadata"]["namespace"] = metadata["namespace"].clone();
+            operation
+        }
+        (None, []) => {
+            let message =
+                "there is no CloudOperation in it (apiVersion holdfast.dev/v1alpha1), and no OperationTemplate";
+            return Err(wrong(file, message.into()));
+        }
+        (None, several) => {
+            let several = several.len();
+            let message = format!("there is no CloudOperation in it, and {several} OperationTemplates: this takes one");
+            return Err(wrong(file, message));
+        }
+    };
+    Ok((operation, templates))
+}
+
+/// The CloudOperation in a file, one at most, and the OperationTemplates.
+fn found(file: &str) -> Result<(Option<Value>, Vec<Value>), CliError> {
+    let mut documents = documents(&read(file)?).map_err(|error| wrong(file, error.to_string()))?;
     let mut operations: Vec<Value> = documents.extract_if(.., |document| is_operation(document)).collect();
     documents.retain(is_template);
-    match (operations.pop(), operations.len()) {
-        (Some(operation), 0) => Ok((operation, documents)),
-        (None, _) => Err(wrong(
-            "there is no CloudOperation in it (apiVersion holdfast.dev/v1alpha1)".into(),
+    match operations.len() {
+        0 | 1 => Ok((operations.pop(), documents)),
+        several => Err(wrong(
+            file,
+            format!("there are {several} CloudOperations in it: this takes one"),
         )),
-        (Some(_), others) => Err(wrong(format!(
-            "there are {} CloudOperations in it: this takes one",
-            others + 1
-        ))),
+    }
+}
+
+fn wrong(file: &str, message: String) -> CliError {
+    CliError::File {
+        file: file.to_owned(),
+        message,
     }
 }

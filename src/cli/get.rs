@@ -11,7 +11,7 @@ use kube::discovery::ApiResource;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 
-use super::cluster::{Cluster, tolerant};
+use super::cluster::{Cluster, bare, tolerant};
 use super::output::{Format, Output, machine};
 use super::table::{Cell, one_line};
 use super::tree::{self, message_of};
@@ -74,6 +74,7 @@ impl Get {
     }
 
     async fn print_one(&self, cluster: &Cluster, out: &mut Output, name: &str) -> Result<(), CliError> {
+        let name = bare(name);
         let found = self.objects(cluster).get_opt(name).await;
         let found = found.map_err(CliError::cluster(format!("CloudOperation {name} can't be read")))?;
         let object = found.ok_or_else(|| cluster.no_operation(name))?;
@@ -299,11 +300,10 @@ async fn watch_one(cluster: &Cluster, out: &mut Output, name: &str) -> Result<()
             let tree = tree::render(&operation, times::now(), out.width());
             out.redraw(&tree)?;
         } else {
-            let status = operation.status.clone().unwrap_or_default();
-            for entry in status.history.iter().filter(|entry| entry.seq > seen) {
-                out.print(&history::line(entry))?;
+            for entry in history::after(cluster, &operation, seen).await {
+                out.print(&history::line(&entry))?;
+                seen = entry.seq;
             }
-            seen = status.history.last().map_or(seen, |entry| entry.seq.max(seen));
         }
         if ended(&operation) {
             if out.is_terminal() {
@@ -314,8 +314,12 @@ async fn watch_one(cluster: &Cluster, out: &mut Output, name: &str) -> Result<()
         loop {
             tokio::select! {
                 change = changes.next() => match change.transpose()? {
+                    // What it runs is settled once it has started: the template is read once.
+                    Some(Some(changed)) if has_started_as(&operation, &changed) => {
+                        operation = CloudOperation { spec: operation.spec, ..changed };
+                    }
                     Some(Some(changed)) => operation = cluster.whole(changed).await,
-                    Some(None) => return Err(CliError::Usage(format!("CloudOperation {name} was deleted"))),
+                    Some(None) => return Err(CliError::Deleted(name)),
                     None => return Ok(()),
                 },
                 _ = tick.tick() => if !out.is_terminal() { continue },
@@ -323,6 +327,12 @@ async fn watch_one(cluster: &Cluster, out: &mut Output, name: &str) -> Result<()
             break;
         }
     }
+}
+
+/// True if the steps that are known of an operation are still those that it runs.
+fn has_started_as(known: &CloudOperation, now: &CloudOperation) -> bool {
+    let digest = |of: &CloudOperation| of.status.as_ref()?.spec_digest.clone();
+    !known.spec.steps.is_empty() && digest(known).is_some() && digest(known) == digest(now)
 }
 
 /// True once an operation has ended, however.
@@ -333,8 +343,159 @@ pub fn ended(operation: &CloudOperation) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{at, operation};
+    use holdfast_apiserver::{ApiServer, Verb};
+    use kube::api::DeleteParams;
+    use serde_json::{Value, json};
+
+    use super::super::fixtures::{at, operation, said, server, watched};
     use super::*;
+    use crate::api::{OPERATION_UID_LABEL, OperationHistory};
+
+    const SPEC: &str = "steps: [{name: a, set: {v: 1}}]";
+
+    #[tokio::test]
+    async fn of_all_namespaces_by_labels_and_for_programs() {
+        let server = server();
+        for (namespace, name, team) in [("prod", "web", "shop"), ("prod", "api", "core"), ("dev", "web", "shop")] {
+            let mut operation = operation(name, SPEC, "{state: Succeeded, progress: 1/1}");
+            operation.metadata.namespace = Some(namespace.into());
+            operation.labels_mut().insert("team".into(), team.into());
+            server.put(&operation);
+        }
+        let (api, web) = ("cloudoperation.holdfast.dev/api\n", "cloudoperation.holdfast.dev/web\n");
+        for (line, names) in [
+            ("get -o name", vec![api, web]),
+            ("get -l team=shop -o name", vec![web]),
+            ("get -l team!=shop -o name", vec![api]),
+            ("get -A -l team=shop -o name", vec![web, web]),
+            ("get web -o name", vec![web]),
+        ] {
+            assert_eq!(said(&server, line).await.out, names.concat(), "{line}");
+        }
+        let table = said(&server, "get -A -l team=shop").await.out;
+        let rows: Vec<Vec<&str>> = table
+            .lines()
+            .map(|row| row.split_whitespace().take(3).collect())
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                ["NAMESPACE", "NAME", "STATE"],
+                ["dev", "web", "Succeeded"],
+                ["prod", "web", "Succeeded"]
+            ]
+        );
+        for form in ["json", "yaml"] {
+            let all: Value = serde_yaml::from_str(&said(&server, &format!("get -o {form}")).await.out).unwrap();
+            assert_eq!(all["kind"], "List");
+            let line = format!("get cloudoperation.holdfast.dev/web -o {form}");
+            let one: Value = serde_yaml::from_str(&said(&server, &line).await.out).unwrap();
+            assert_eq!(
+                (&one["kind"], &one["spec"]["steps"][0]["set"]),
+                (&json!("CloudOperation"), &json!({"v": 1}))
+            );
+            assert_eq!(all["items"].as_array().unwrap().len(), 2);
+            assert_eq!(all["items"][1], one);
+        }
+        assert_eq!(said(&server, "get -l team=none -o name").await.out, "");
+        let refused = said(&server, "get web -w -o yaml").await;
+        assert_eq!(refused.code, ExitCode::from(2), "{}", refused.err);
+    }
+
+    /// The history of an operation under way.
+    fn under_way(server: &ApiServer, state: &str, spilled: i64, history: impl Iterator<Item = i64>) {
+        let history: Vec<Value> = history.map(entry).collect();
+        let status = json!({"state": state, "historySpilled": spilled, "history": history}).to_string();
+        server.put(&operation("web", SPEC, &status));
+    }
+
+    fn entry(seq: i64) -> Value {
+        json!({"seq": seq, "time": "2026-11-24T03:00:00.000Z", "type": "AttemptStarted", "step": "a", "attempt": seq})
+    }
+
+    #[tokio::test]
+    async fn a_watch_misses_nothing_that_left_the_status_and_repeats_nothing() {
+        let server = server();
+        let spill = |from: i64, to: i64| {
+            let uid = server.get::<CloudOperation>("prod", "web").unwrap().uid();
+            let entries: Vec<Value> = (from..=to).map(entry).collect();
+            let part: OperationHistory = serde_json::from_value(json!({
+                "metadata": {"name": format!("web-{from}"), "namespace": "prod", "labels": {OPERATION_UID_LABEL: uid}},
+                "spec": {"operationRef": {"name": "web", "uid": uid}, "from": from, "to": to, "entries": entries},
+            }))
+            .unwrap();
+            server.put(&part);
+        };
+        under_way(&server, "Running", 0, 1..=4);
+        spill(1, 2);
+        under_way(&server, "Running", 2, 3..=4);
+        let (printed, ()) = tokio::join!(said(&server, "get web -w"), async {
+            watched(&server).await;
+            // 5 to 8 come and go between two looks; the second part is there before the status says so.
+            spill(3, 6);
+            spill(7, 8);
+            under_way(&server, "Running", 6, 7..=9);
+            under_way(&server, "Running", 8, 9..=10);
+            under_way(&server, "Succeeded", 8, 9..=11);
+        });
+        let seen: Vec<&str> = printed.out.lines().filter_map(|line| line.split('#').nth(1)).collect();
+        assert_eq!(seen, ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11"]);
+        assert_eq!(printed.code, ExitCode::SUCCESS);
+    }
+
+    #[tokio::test]
+    async fn the_template_of_one_that_is_watched_is_read_once() {
+        let server = server();
+        let run = |state: &str| {
+            let status = json!({"state": state, "specDigest": "abc"}).to_string();
+            server.put(&operation("web", "{templateRef: {name: t}}", &status));
+        };
+        run("Running");
+        let uid = server.get::<CloudOperation>("prod", "web").unwrap().uid();
+        let part: OperationHistory = serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "prod", "labels": {OPERATION_UID_LABEL: uid}},
+            "spec": {"operationRef": {"name": "web", "uid": uid}, "template": {"name": "t", "spec": {"steps": [{"name": "a", "set": {}}]}}},
+        }))
+        .unwrap();
+        server.put(&part);
+        let (ended, ()) = tokio::join!(said(&server, "get web -w"), async {
+            watched(&server).await;
+            for state in ["Waiting", "Running", "Succeeded"] {
+                run(state);
+            }
+        });
+        assert_eq!(ended.code, ExitCode::SUCCESS, "{}", ended.err);
+        let reads = server.request_counts()[&(Verb::List, "operationhistories".to_owned())];
+        assert_eq!(reads, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_deleted_while_it_is_watched_or_waited_for_is_said_to_be() {
+        for (line, comes_again) in [
+            ("get web -w", false),
+            ("wait web", false),
+            ("get web -w", true),
+            ("wait web", true),
+        ] {
+            let server = server();
+            under_way(&server, "Running", 0, 1..=1);
+            let (ended, ()) = tokio::join!(said(&server, line), async {
+                watched(&server).await;
+                server.hold_watches();
+                let operations: Api<CloudOperation> = Api::namespaced(server.client("bob"), "prod");
+                operations.delete("web", &DeleteParams::default()).await.unwrap();
+                if comes_again {
+                    // What happened between is lost: another one has its name, and has ended.
+                    under_way(&server, "Succeeded", 0, 1..=2);
+                    server.compact();
+                    server.drop_watches(|_| true);
+                }
+                server.release_watches();
+            });
+            assert_eq!(ended.err, "CloudOperation web was deleted before it ended", "{line}");
+            assert_eq!(ended.code, ExitCode::from(2));
+        }
+    }
 
     #[test]
     fn the_table_has_the_message_last_and_cut() {

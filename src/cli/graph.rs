@@ -17,7 +17,8 @@ pub struct Graph {
     /// The operation: its steps are coloured by their states.
     #[arg(required_unless_present = "filename", conflicts_with = "filename")]
     name: Option<String>,
-    /// A file with one CloudOperation, and its template if it has one; - for standard input. Needs no cluster.
+    /// A file with one CloudOperation, and its template if it has one, or with a template alone; - for standard input. Needs
+    /// no cluster.
     #[arg(short, long, value_name = "FILE")]
     filename: Option<String>,
     /// For which tool.
@@ -47,7 +48,7 @@ impl Graph {
             file: file.clone(),
             message,
         };
-        let (operation, templates) = files::operation_and_templates(&file)?;
+        let (operation, templates) = files::operation_or_template(&file)?;
         let mut operation: CloudOperation =
             serde_json::from_value(operation).map_err(|error| wrong(error.to_string()))?;
         let named = operation
@@ -293,8 +294,25 @@ fn class(state: StepState) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::operation;
+    use super::super::fixtures::{operation, said, server};
     use super::*;
+
+    #[tokio::test]
+    async fn of_a_template_alone_the_steps_are_drawn() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("template.yaml");
+        let file = path.display().to_string();
+        let template = "{apiVersion: holdfast.dev/v1alpha1, kind: OperationTemplate, metadata: {name: t, namespace: other}, spec: {
+            inputSchema: {type: object, required: [size]}, steps: [{name: make, set: {v: '${input.size}'}}]}}\n";
+        std::fs::write(&path, template).unwrap();
+        let drawn = said(&server(), &format!("graph -f {file}")).await;
+        assert_eq!(drawn.out, "flowchart TD\n  s0[\"make<br/>set\"]\n", "{}", drawn.err);
+
+        std::fs::write(&path, format!("{template}---\n{template}")).unwrap();
+        let refused = said(&server(), &format!("graph -f {file}")).await;
+        let message = "there is no CloudOperation in it, and 2 OperationTemplates: this takes one";
+        assert_eq!(refused.err, format!("{file}: {message}"));
+    }
 
     fn drawn(language: Language) -> String {
         let operation = operation(

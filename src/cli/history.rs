@@ -8,7 +8,7 @@ use super::cluster::Cluster;
 use super::output::{BAD, BUSY, Format, GOOD, Output, PLAIN, WARN, machine};
 use super::table::{Cell, one_line, padded};
 use super::{CliError, table, times};
-use crate::api::{HistoryEntry, HistoryEvent, Time};
+use crate::api::{CloudOperation, HistoryEntry, HistoryEvent, Time};
 
 /// How wide the column of who did it is at most: groups and accounts have long names.
 const MAX_ACTOR: usize = 24;
@@ -18,42 +18,43 @@ pub struct History {
     /// The operation.
     name: String,
     /// In another form.
-    #[arg(short, long, value_enum)]
+    #[arg(short, long, value_parser = Format::among(&[Format::Json, Format::Yaml, Format::Wide]))]
     output: Option<Format>,
 }
 
 impl History {
     pub async fn run(&self, cluster: &Cluster, out: &mut Output) -> Result<ExitCode, CliError> {
         let operation = cluster.operation(&self.name).await?;
-        let status = operation.status.clone().unwrap_or_default();
-        let mut entries = status.history.clone();
-        let mut missing = None;
-        if status.history_spilled > 0 {
-            match cluster.journal(&operation).await {
-                Ok(parts) => entries.extend(parts.into_iter().flat_map(|part| part.spec.entries)),
-                Err(error) => missing = Some(error.to_string()),
-            }
-            entries.sort_by_key(|entry| entry.seq);
-            entries.dedup_by_key(|entry| entry.seq);
-        }
-        if let Some(error) = missing {
-            anstream::eprintln!(
-                "Entries up to {} are in OperationHistory objects, which can't be read: {error}",
-                status.history_spilled
-            );
-        }
-        let compacted = status.compacted == Some(true);
+        let entries = after(cluster, &operation, 0).await;
+        let compacted = operation.status.and_then(|status| status.compacted) == Some(true);
         let text = match self.output {
             Some(format @ (Format::Json | Format::Yaml)) => machine(&entries, format)?,
-            Some(Format::Name) => {
-                return Err(CliError::Usage("history has no -o name: json, yaml or wide".into()));
-            }
-            Some(Format::Wide) => render(&entries, compacted, times::now(), true, None),
+            Some(Format::Wide | Format::Name) => render(&entries, compacted, times::now(), true, None),
             None => render(&entries, compacted, times::now(), false, out.width()),
         };
         out.print(&text)?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// What happened to an operation after the entry with this number: what is in its status, and before it what has gone into
+/// OperationHistory objects. Says so if these can't be read.
+pub async fn after(cluster: &Cluster, operation: &CloudOperation, seen: i64) -> Vec<HistoryEntry> {
+    let status = operation.status.clone().unwrap_or_default();
+    let mut entries = status.history;
+    if status.history_spilled > seen {
+        match cluster.journal(operation).await {
+            Ok(parts) => entries.extend(parts.into_iter().flat_map(|part| part.spec.entries)),
+            Err(error) => anstream::eprintln!(
+                "Entries up to {} are in OperationHistory objects, which can't be read: {error}",
+                status.history_spilled
+            ),
+        }
+        entries.sort_by_key(|entry| entry.seq);
+        entries.dedup_by_key(|entry| entry.seq);
+    }
+    entries.retain(|entry| entry.seq > seen);
+    entries
 }
 
 /// The history as a table: wide with whole times, else with those of the day.
@@ -145,8 +146,48 @@ fn style_of(event: HistoryEvent) -> anstyle::Style {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{at, operation};
+    use kube::ResourceExt;
+    use serde_json::{Value, json};
+
+    use super::super::fixtures::{at, operation, said, server};
     use super::*;
+    use crate::api::{OPERATION_UID_LABEL, OperationHistory};
+
+    #[tokio::test]
+    async fn what_left_the_status_is_put_before_what_is_in_it() {
+        let server = server();
+        let entry = |seq: i64| json!({"seq": seq, "time": format!("2026-11-24T03:00:0{seq}.000Z"), "type": "AttemptStarted", "step": "a", "attempt": seq});
+        let status = json!({"historySpilled": 4, "history": [entry(5)]}).to_string();
+        server.put(&operation("web", "steps: [{name: a, set: {}}]", &status));
+        let uid = server.get::<CloudOperation>("prod", "web").unwrap().uid().unwrap();
+        // The last one was made just now: its entries are in the status as well.
+        for (name, uid, seqs) in [
+            ("b", uid.as_str(), [3, 4]),
+            ("a", &uid, [1, 2]),
+            ("c", &uid, [5, 6]),
+            ("d", "other", [7, 8]),
+        ] {
+            let part: OperationHistory = serde_json::from_value(json!({
+                "metadata": {"name": name, "namespace": "prod", "labels": {OPERATION_UID_LABEL: uid}},
+                "spec": {"operationRef": {"name": "web", "uid": uid}, "from": seqs[0], "to": seqs[1], "entries": seqs.map(entry)},
+            }))
+            .unwrap();
+            server.put(&part);
+        }
+        for form in ["yaml", "json"] {
+            let printed = said(&server, &format!("history web -o {form}")).await.out;
+            let entries: Vec<Value> = serde_yaml::from_str(&printed).unwrap();
+            assert_eq!(entries, (1..=6).map(entry).collect::<Vec<_>>(), "{printed}");
+        }
+        let wide = said(&server, "history web -o wide").await.out;
+        let lines: Vec<&str> = wide.lines().collect();
+        assert_eq!(lines.len(), 7, "{wide}");
+        assert_eq!(lines[1], "1     2026-11-24T03:00:01.000Z   AttemptStarted   a      1");
+
+        server.set_authorizer(|request| request.resource != "operationhistories");
+        let left = said(&server, "history web").await.out;
+        assert_eq!(left.lines().count(), 2, "what can be read: {left}");
+    }
 
     #[test]
     fn who_did_what_and_when() {

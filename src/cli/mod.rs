@@ -45,7 +45,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0    done; of wait and run --wait: the operation ended as Succeeded
   1    an action was rejected, a file has problems, a plan would be refused, a test failed; of wait and run --wait: the operation ended otherwise
-  2    wrong usage, or the cluster can't be reached or refused
+  2    wrong usage, the cluster can't be reached or refused, or the operation was deleted while it was watched or waited for
   124  it took longer than --timeout";
 
 /// Looks at cloud operations, and tells them what to do.
@@ -118,7 +118,7 @@ pub fn main() -> ExitCode {
             let words: Vec<String> = std::env::args().skip(1).collect();
             runtime.block_on(complete::answer(&words, &mut Output::new()))
         }
-        Ok(runtime) => runtime.block_on(run(Cli::parse())),
+        Ok(runtime) => runtime.block_on(run(Cli::parse(), &mut Output::new())),
         Err(error) => Err(error.into()),
     };
     match outcome {
@@ -132,39 +132,43 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> Result<ExitCode, CliError> {
-    let mut out = Output::new();
+async fn run(cli: Cli, out: &mut Output) -> Result<ExitCode, CliError> {
     let Cli { global, command } = cli;
     match command {
-        Command::Lint(lint) => return lint.run(&mut out),
-        Command::Test(tests) => return tests.run(&mut out).await,
-        Command::Graph(graph) if graph.is_offline() => return graph.run_offline(&mut out),
+        Command::Lint(lint) => lint.run(out),
+        Command::Test(tests) => tests.run(out).await,
+        Command::Graph(graph) if graph.is_offline() => graph.run_offline(out),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kubectl-holdfast", &mut script);
-            out.print(&String::from_utf8_lossy(&script))?;
-            return Ok(ExitCode::SUCCESS);
+            let script = String::from_utf8_lossy(&script);
+            // For bash a program's name is written in two ways, so that no command of one with a hyphen is found:
+            // https://github.com/clap-rs/clap/issues/6421
+            out.print(&script.replace("kubectl__subcmd__holdfast", "kubectl__holdfast"))?;
+            Ok(ExitCode::SUCCESS)
         }
-        _ => {}
+        Command::Version => version::run(Cluster::connect(&global).await, out).await,
+        command => command.run(&Cluster::connect(&global).await?, out).await,
     }
-    let cluster = Cluster::connect(&global).await;
-    if let Command::Version = command {
-        return version::run(cluster, &mut out).await;
-    }
-    let cluster = cluster?;
-    match command {
-        Command::Get(get) => get.run(&cluster, &mut out).await,
-        Command::Describe(describe) => describe.run(&cluster, &mut out).await,
-        Command::History(history) => history.run(&cluster, &mut out).await,
-        Command::Action(action) => action.run(&cluster, &mut out).await,
-        Command::Control(control) => control.run(&cluster, &mut out).await,
-        Command::Wait(wait) => wait.run(&cluster, &mut out).await,
-        Command::Run(run) => run.run(&cluster, &mut out).await,
-        Command::Rerun(rerun) => rerun.run(&cluster, &mut out).await,
-        Command::Plan(plan) => plan.run(&cluster, &mut out).await,
-        Command::Graph(graph) => graph.run(&cluster, &mut out).await,
-        // Done above.
-        Command::Lint(_) | Command::Test(_) | Command::Version | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
+}
+
+impl Command {
+    /// Does what is done with a cluster.
+    async fn run(self, cluster: &Cluster, out: &mut Output) -> Result<ExitCode, CliError> {
+        match self {
+            Self::Get(get) => get.run(cluster, out).await,
+            Self::Describe(describe) => describe.run(cluster, out).await,
+            Self::History(history) => history.run(cluster, out).await,
+            Self::Action(action) => action.run(cluster, out).await,
+            Self::Control(control) => control.run(cluster, out).await,
+            Self::Wait(wait) => wait.run(cluster, out).await,
+            Self::Run(run) => run.run(cluster, out).await,
+            Self::Rerun(rerun) => rerun.run(cluster, out).await,
+            Self::Plan(plan) => plan.run(cluster, out).await,
+            Self::Graph(graph) => graph.run(cluster, out).await,
+            // These need none.
+            Self::Lint(_) | Self::Test(_) | Self::Version | Self::Completion { .. } => Ok(ExitCode::SUCCESS),
+        }
     }
 }
 
@@ -175,5 +179,56 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[tokio::test]
+    async fn a_script_completes_commands_in_each_shell() {
+        for (shell, named, command) in [
+            ("bash", "-o default kubectl-holdfast\n", " describe "),
+            ("zsh", "#compdef kubectl-holdfast\n", "'describe:Says why"),
+            ("fish", "complete -c kubectl-holdfast ", "-a \"describe\" -d 'Says why"),
+        ] {
+            let script = script(shell).await;
+            assert!(script.contains(named) && script.contains(command), "{shell}: {script}");
+        }
+    }
+
+    /// Its first half finds out which command it is, its second what that takes.
+    #[tokio::test]
+    async fn bash_finds_the_flags_of_each_command() {
+        let script = script("bash").await;
+        let found = script.split("cmd=\"").skip(1).filter_map(|rest| rest.split('"').next());
+        for command in found.filter(|command| !command.is_empty()) {
+            assert!(script.contains(&format!("\n        {command})\n")), "{command}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_documentation_quotes_what_is_printed() {
+        let page = include_str!("../../docs/plugin.md");
+        let (_, operation) = page.split_once("`resize.yaml`:\n\n```yaml\n").unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("resize.yaml");
+        std::fs::write(&file, operation.split_once("```").unwrap().0).unwrap();
+        for (line, file) in [
+            ("lint tests/data/lint", ""),
+            ("graph -f resize.yaml", &*file.display().to_string()),
+        ] {
+            let run = if file.is_empty() {
+                line
+            } else {
+                &line.replace("resize.yaml", file)
+            };
+            let printed = fixtures::said(&fixtures::server(), run).await.out;
+            assert!(
+                page.contains(&format!("$ {NAME} {line}\n{printed}```\n")),
+                "{line}:\n{printed}"
+            );
+        }
+    }
+
+    async fn script(shell: &str) -> String {
+        let server = fixtures::server();
+        fixtures::said(&server, &format!("completion {shell}")).await.out
     }
 }

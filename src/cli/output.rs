@@ -4,6 +4,8 @@ use std::io::{IsTerminal, Write};
 
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
+use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 /// What went well.
 pub const GOOD: Style = AnsiColor::Green.on_default();
@@ -30,7 +32,7 @@ pub fn paint(style: Style, text: &str) -> String {
 
 /// Standard output.
 pub struct Output {
-    stream: AutoStream<std::io::Stdout>,
+    stream: AutoStream<Box<dyn Write>>,
     terminal: bool,
     /// How many lines [`Output::redraw`] drew, which the next call draws over.
     drawn: usize,
@@ -39,9 +41,21 @@ pub struct Output {
 impl Output {
     /// Standard output; without colours where it is no terminal, or `NO_COLOR` is set.
     pub fn new() -> Self {
+        let stdout = std::io::stdout();
+        let choice = AutoStream::choice(&stdout);
         Self {
-            stream: AutoStream::auto(std::io::stdout()),
-            terminal: std::io::stdout().is_terminal(),
+            terminal: stdout.is_terminal(),
+            stream: AutoStream::new(Box::new(stdout), choice),
+            drawn: 0,
+        }
+    }
+
+    /// What a pipe gets.
+    #[cfg(test)]
+    pub fn piped(to: impl Write + 'static) -> Self {
+        Self {
+            stream: AutoStream::never(Box::new(to)),
+            terminal: false,
             drawn: 0,
         }
     }
@@ -115,7 +129,7 @@ impl Default for Output {
 }
 
 /// An object as YAML or JSON, as `-o` says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// JSON.
     Json,
@@ -125,6 +139,14 @@ pub enum Format {
     Name,
     /// A table with more columns.
     Wide,
+}
+
+impl Format {
+    /// What `-o` takes where only these make sense.
+    pub fn among(these: &[Self]) -> impl TypedValueParser<Value = Self> + use<> {
+        let names = these.iter().filter_map(ValueEnum::to_possible_value);
+        PossibleValuesParser::new(names).try_map(|name| Self::from_str(&name, false))
+    }
 }
 
 /// An object in JSON or YAML; without the fields that only the API server reads.

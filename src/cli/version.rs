@@ -31,10 +31,11 @@ pub async fn run(cluster: Result<Cluster, CliError>, out: &mut Output) -> Result
                 "not known: you may not read CustomResourceDefinitions".into()
             }
             Err(error) => {
-                return Err(CliError::Cluster {
-                    what: format!("CustomResourceDefinition {name} can't be read"),
-                    error,
-                });
+                let what = match &error {
+                    kube::Error::Api(_) => format!("CustomResourceDefinition {name} can't be read"),
+                    _ => "the server can't be reached".into(),
+                };
+                return Err(CliError::Cluster { what, error });
             }
         };
         out.print(&format!("{name}: {there}\n"))?;
@@ -44,4 +45,31 @@ pub async fn run(cluster: Result<Cluster, CliError>, out: &mut Output) -> Result
 
 fn schema(crd: &CustomResourceDefinition) -> Option<String> {
     crd.annotations().get(SCHEMA_ANNOTATION).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{said, server};
+    use super::*;
+
+    #[tokio::test]
+    async fn the_programs_own_version_is_known_without_a_cluster() {
+        let own = format!("kubectl-holdfast {}\n", env!("CARGO_PKG_VERSION"));
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config");
+        std::fs::write(
+            &file,
+            "{apiVersion: v1, kind: Config, current-context: a, contexts: [{name: a, context: {cluster: a, user: a}}],
+              clusters: [{name: a, cluster: {server: 'http://127.0.0.1:1'}}], users: [{name: a, user: {}}]}",
+        )
+        .unwrap();
+        for (file, reason) in [
+            (file.display().to_string(), "the server can't be reached: "),
+            (format!("{}.none", file.display()), "no cluster to talk to: "),
+        ] {
+            let said = said(&server(), &format!("version --kubeconfig {file}")).await;
+            assert_eq!((said.code, &said.out), (ExitCode::from(2), &own));
+            assert!(said.err.starts_with(reason), "{}", said.err);
+        }
+    }
 }

@@ -51,9 +51,7 @@ pub async fn until_ended(
         let mut changes = std::pin::pin!(cluster.follow::<CloudOperation>(name));
         while let Some(change) = changes.next().await {
             let Some(operation) = change? else {
-                return Err(CliError::Usage(format!(
-                    "CloudOperation {name} was deleted before it ended"
-                )));
+                return Err(CliError::Deleted(name.into()));
             };
             if get::ended(&operation) {
                 return Ok(operation);

@@ -307,8 +307,10 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
                 .journal
                 .append(operation, next)
                 .await
-                .inspect_err(|_| context.metrics.lost_answer())?
-            {
+                .inspect_err(|error| match error {
+                    JournalError::Ambiguous { .. } => context.metrics.lost_answer(),
+                    JournalError::Refused { message, .. } => context.events.refused(operation, message),
+                })? {
                 Appended::Durable(written) => {
                     context.metrics.written();
                     announce(&status, &written, &context);
@@ -534,7 +536,11 @@ fn announce(before: &OperationStatus, operation: &CloudOperation, context: &Cont
 /// What follows a pass that failed: another, soon.
 pub fn on_error(operation: Arc<Cached>, error: &ReconcileError, _: Arc<Context>) -> Action {
     warn!(namespace = operation.namespace(), name = operation.name_any(), %error, "the pass is made again");
-    Action::requeue(Duration::from_secs(1))
+    Action::requeue(match error {
+        // What is refused once is refused again, until a person changes something.
+        ReconcileError::Journal(JournalError::Refused { .. }) => Duration::from_secs(10),
+        _ => Duration::from_secs(1),
+    })
 }
 
 /// Compiled specs by their digest: many operations run the same workflow, and each is decided on many times.

@@ -69,6 +69,20 @@ impl Events {
         }
     }
 
+    /// Hands in that the API server refuses an operation's status, and why: the status itself can't say it.
+    pub fn refused(&self, operation: &CloudOperation, why: &str) {
+        let event = Event {
+            type_: EventType::Warning,
+            reason: "StatusRefused".into(),
+            note: Some(format!(
+                "nothing is done until the API server accepts its status: {why}"
+            )),
+            action: "Run".into(),
+            secondary: None,
+        };
+        self.hand_in(operation.object_ref(&()), event);
+    }
+
     /// Hands in that a schedule started an operation.
     pub fn started(&self, schedule: &OperationSchedule, operation: &CloudOperation, due: Time) {
         let name = operation.metadata.name.clone().unwrap_or_default();

@@ -448,6 +448,7 @@ fn skew(date: Timestamp, sent: Time, received: Time) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controllers::clock::SystemClock;
 
     fn time(text: &str) -> Time {
         Time::new(text.parse().unwrap())
@@ -472,5 +473,16 @@ mod tests {
             Duration::ZERO,
             "an answer that takes long is no clock that is off"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_that_was_given_up_comes_back_by_no_renewal() {
+        let leadership = Leadership::new(Arc::new(SystemClock));
+        leadership.extend(Duration::from_secs(1_000_000_000));
+        assert!(leadership.is_held());
+        leadership.give_up();
+        leadership.extend(Duration::from_secs(1_000_000_000)); // it was under way
+        assert!(!leadership.is_held());
+        leadership.ended().await;
     }
 }

@@ -1,6 +1,8 @@
 //! Objects that are made to do harm, or by mistake: they stop no other.
 
 use holdfast::api::OperationState;
+use holdfast_apiserver::Fault;
+use k8s_openapi::api::events::v1::Event;
 use serde_json::{Value, json};
 
 use crate::samples::sample;
@@ -32,5 +34,39 @@ async fn an_input_nested_too_deeply_is_invalid_and_holds_up_nothing_else() {
         })
         .await;
     assert_eq!(world.state("calls"), Some(OperationState::Succeeded));
+    world.kill_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_is_refused_is_told_by_an_event_and_written_once_it_is_accepted() {
+    let mut world = World::new(1);
+    world
+        .server
+        .set_faults(|info| match info.subresource == "status" && info.name == "refused" {
+            true => Fault::Fail {
+                code: 422,
+                retry_after: None,
+            },
+            false => Fault::None,
+        });
+    world.apply(&named("refused")).await;
+    world.apply(&named("calls")).await;
+    world.start();
+    world.until("the other one ends", |world| world.finished("calls")).await;
+    let told = |event: &Event| {
+        let of = event.regarding.as_ref().and_then(|regarding| regarding.name.as_deref());
+        let note = event.note.as_deref().unwrap_or_default();
+        of == Some("refused")
+            && event.reason.as_deref() == Some("StatusRefused")
+            && note.starts_with("nothing is done until the API server accepts its status: ")
+    };
+    world
+        .until("it is told", |world| world.server.list::<Event>().iter().any(told))
+        .await;
+    assert_eq!(world.writes_of("refused"), 0);
+    world.server.clear_faults();
+    world.until("it ends", |world| world.finished("refused")).await;
+    assert_eq!(world.state("refused"), Some(OperationState::Succeeded));
+    world.check();
     world.kill_all().await;
 }

@@ -174,6 +174,53 @@ async fn a_lease_that_can_not_be_written_is_tried_at_a_pace() {
     world.kill_all().await;
 }
 
+/// A read of the Lease is on its way for long: what it shows may be as young as its answer.
+#[tokio::test(start_paused = true)]
+async fn a_lease_counts_from_the_answer_that_showed_it() {
+    let mut world = World::new(1);
+    let (first, second) = (world.start(), 1);
+    world.until("it leads", |world| leads(world, first)).await;
+    let (cut_off, reads) = (Instant::now() + Duration::from_millis(4400), AtomicUsize::new(0));
+    world.server.set_faults(move |info| {
+        let late = info.verb == Verb::Get && info.user == "operator1";
+        match info.resource == "leases" {
+            true if info.user == "operator0" && Instant::now() >= cut_off => Fault::Hang,
+            true if late && reads.fetch_add(1, Ordering::SeqCst) == 0 => Fault::Delay(Duration::from_millis(4500)),
+            _ => Fault::None,
+        }
+    });
+    assert_eq!(world.start(), second);
+    world.until("the other leads", |world| leads(world, second)).await;
+    let of = |number: usize| {
+        let writes = world.server.writes().into_iter();
+        writes
+            .filter(move |write| write.change.key.resource == "leases" && write.user == format!("operator{number}"))
+            .map(|write| write.time)
+    };
+    let (last, next) = (of(first).max().unwrap(), of(second).min().unwrap());
+    let between = Duration::try_from(next.duration_since(last)).unwrap();
+    assert!((LEASE..2 * LEASE).contains(&between), "{between:?}");
+    world.kill_all().await;
+}
+
+/// Lists that begin a term stay silent: whoever stops the process need not wait for them.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_has_not_begun_yet_ends_when_it_is_asked_to() {
+    for resource in ["operationactions", "namespaces"] {
+        let mut world = World::new(1);
+        world.server.set_faults(move |info| match info.resource == resource {
+            true => Fault::Hang,
+            false => Fault::None,
+        });
+        let first = world.start();
+        world.until("it leads", |world| leads(world, first)).await;
+        let asked = Instant::now();
+        world.stop(first).await;
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        assert!(!leads(&world, first), "the Lease is given back");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_whose_clock_is_off_takes_no_lease_and_holds_up_no_other() {
     for off in [3_600_000, -3_600_000] {

@@ -174,8 +174,7 @@ impl Linter {
         let read = match *kind {
             "OperationTemplate" => serde_json::from_value(document.clone()).map(|template| of_template(&template)),
             "OperationSchedule" => serde_json::from_value(document.clone()).map(|schedule| self.of_schedule(&schedule)),
-            _ => serde_json::from_value(document.clone())
-                .map(|CloudOperation { spec, .. }| self.of_spec(&spec).into_iter().collect()),
+            _ => serde_json::from_value(document.clone()).map(|CloudOperation { spec, .. }| self.of_spec(&spec)),
         };
         let deeper: Vec<InvalidSpec> = match read {
             Ok(deeper) => deeper,
@@ -185,32 +184,32 @@ impl Linter {
             }
             Err(_) => vec![],
         };
-        for InvalidSpec { field, message } in deeper {
-            if problems.iter().all(|(known, _)| *known != field) {
-                problems.push((field, message));
-            }
-        }
+        let new = |wrong: &InvalidSpec| problems.iter().all(|(known, _)| *known != wrong.field);
+        let deeper: Vec<InvalidSpec> = deeper.into_iter().filter(new).collect();
+        problems.extend(
+            deeper
+                .into_iter()
+                .map(|InvalidSpec { field, message }| (field, message)),
+        );
         Some(problems)
     }
 
     /// What keeps an operation from being executed. Of a template that isn't in the files nothing is known.
-    fn of_spec(&self, spec: &CloudOperationSpec) -> Option<InvalidSpec> {
-        match &spec.template_ref {
-            None => Workflow::compile(spec).err(),
-            Some(reference) => {
-                let resolved = engine::resolve(spec, self.templates.get(&reference.name)?);
-                // What is wrong with the template itself is said where it stands.
-                resolved
-                    .invalid
-                    .filter(|invalid| invalid.field.starts_with("spec.input") && invalid.field != "spec.inputSchema")
-            }
-        }
+    fn of_spec(&self, spec: &CloudOperationSpec) -> Vec<InvalidSpec> {
+        let Some(reference) = &spec.template_ref else {
+            return Workflow::compile_all(spec).err().unwrap_or_default();
+        };
+        let template = self.templates.get(&reference.name);
+        let invalid = template.and_then(|template| engine::resolve(spec, template).invalid);
+        // What is wrong with the template itself is said where it stands.
+        let own = invalid.filter(|wrong| wrong.field.starts_with("spec.input") && wrong.field != "spec.inputSchema");
+        own.into_iter().collect()
     }
 
     fn of_schedule(&self, schedule: &OperationSchedule) -> Vec<InvalidSpec> {
         let spec = &schedule.spec;
         let calendar = Calendar::parse(&spec.schedule, spec.time_zone.as_deref()).err();
-        let operation = self.of_spec(&spec.operation.spec);
+        let operation = self.of_spec(&spec.operation.spec).into_iter();
         let operation = operation.map(|InvalidSpec { field, message }| InvalidSpec {
             field: format!("spec.operation.{field}"),
             message,
@@ -229,7 +228,7 @@ fn of_template(template: &OperationTemplate) -> Vec<InvalidSpec> {
     let schema = resolved.invalid.filter(|invalid| invalid.field == "spec.inputSchema");
     schema
         .into_iter()
-        .chain(Workflow::compile(&resolved.spec).err())
+        .chain(Workflow::compile_all(&resolved.spec).err().into_iter().flatten())
         .collect()
 }
 
@@ -293,8 +292,53 @@ mod tests {
 22: spec.steps[1].http.url: there is no step named \"lost\"; there are first, second
 31: spec.steps: these steps wait for each other, or for one that does: a, b (see needs, and what their expressions read)
 41: metadata: a name is needed, or a generateName
+55: spec.steps[0].set.a: invalid expression at line 1, column 7: expected identifier after '.' (in: input.)
+57: spec.steps[0].set.c: \"inputs\" is not defined here; there are input, steps, operation, step
+59: spec.steps[1].forEach: invalid expression at line 1, column 6: expected ']' (in: [1, 2)
+60: spec.steps[1].when: there is no step named \"lost\"; there are make, each, group, inner, child
+60: spec.steps[1].when: there is no step named \"made\"; there are make, each, group, inner, child
+61: spec.steps[1].http.success: invalid expression at line 1, column 15: mismatched input '=' expecting <EOF> (in: result.status =)
+62: spec.steps[1].output.y: \"results\" is not defined here; there are input, steps, operation, item, index, step, result
+64: spec.steps[1].compensate.http.url: steps can only be read by name, as steps.<name>: what a step reads must be known before it starts
+68: spec.steps[2].steps[0].assert: invalid expression at line 1, column 23: mismatched input '<EOF>' expecting expression (in: steps.make.output.a ==)
+73: spec.steps[2].steps[1].operation.spec.steps[0].set.v: invalid expression: `${` has no matching `}`; write $${ for a literal ${ (in: ${input.)
+73: spec.steps[2].steps[1].operation.spec.steps[0].set.w: there is no step named \"b\"; there are a
+74: spec.output.x: there is no step named \"nothing\"; there are make, each, group, inner, child
 "
         );
+    }
+
+    #[test]
+    fn one_mistake_is_said_once_and_nothing_that_only_follows_from_it() {
+        let linter = Linter::new(std::iter::empty()).unwrap();
+        for (spec, field) in [
+            (
+                "order: Graph, steps: [{name: make, set: {v: 1}}, {name: uses, http: {url: 'http://a/${steps.make.output.v'}, compensate: {http: {url: 'http://a/${steps.make.output.v}'}}}]",
+                "spec.steps[1].http.url",
+            ),
+            (
+                "steps: [{name: each, forEach: '[1', http: {url: 'http://a/${item}'}, compensate: {http: {url: 'http://a/${item}'}}}]",
+                "spec.steps[0].forEach",
+            ),
+            (
+                "steps: [{name: each, forEach: '[1', steps: [{name: a, set: {v: '${item}'}}]}]",
+                "spec.steps[0].forEach",
+            ),
+            (
+                "steps: [{name: group, steps: [{name: a, needs: [a], set: {v: 1}}]}]",
+                "spec.steps[0].steps[0].needs",
+            ),
+            (
+                "steps: [{name: a, set: {v: '${steps.last.output.v}'}}], finally: [{name: last, set: {v: 1}}]",
+                "spec.steps[0]",
+            ),
+        ] {
+            let text = format!(
+                "{{apiVersion: holdfast.dev/v1alpha1, kind: CloudOperation, metadata: {{name: a}}, spec: {{{spec}}}}}"
+            );
+            let fields: Vec<String> = linter.check(&text).1.into_iter().map(|problem| problem.field).collect();
+            assert_eq!(fields, [field], "{spec}");
+        }
     }
 
     #[test]

@@ -33,7 +33,8 @@ const MOST_ITEMS: usize = 20;
 #[derive(Args)]
 #[group(id = "what", required = true, multiple = false)]
 pub struct Which {
-    /// The file, with one CloudOperation, and the template that it runs if that isn't in the cluster; - for standard input.
+    /// The file, with one CloudOperation, and the template that it runs if that isn't in the cluster; or with a template
+    /// alone; - for standard input.
     #[arg(short, long, value_name = "FILE")]
     filename: Option<String>,
     /// A template in the cluster, in place of a file: what an operation of it would do.
@@ -49,26 +50,8 @@ pub struct Plan {
     #[arg(long, value_name = "NAME=VALUE")]
     input: Vec<String>,
     /// In another form.
-    #[arg(short, long, value_enum)]
-    output: Option<Form>,
-}
-
-/// A form for programs.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Form {
-    /// JSON.
-    Json,
-    /// YAML.
-    Yaml,
-}
-
-impl From<Form> for Format {
-    fn from(form: Form) -> Self {
-        match form {
-            Form::Json => Self::Json,
-            Form::Yaml => Self::Yaml,
-        }
-    }
+    #[arg(short, long, value_parser = Format::among(&[Format::Json, Format::Yaml]))]
+    output: Option<Format>,
 }
 
 impl Plan {
@@ -92,9 +75,9 @@ impl Plan {
             }
             spec = resolved.spec;
         }
-        let workflow = match Workflow::compile(&spec) {
+        let workflow = match Workflow::compile_all(&spec) {
             Ok(workflow) => workflow,
-            Err(wrong) => return self.invalid(out, &[wrong]),
+            Err(wrong) => return self.invalid(out, &wrong),
         };
         let metadata = &operation.metadata;
         let identity = Identity {
@@ -136,7 +119,7 @@ impl Plan {
                 if let (Value::Object(plan), Ok(Value::Object(walked))) = (&mut plan, serde_json::to_value(&walked)) {
                     plan.extend(walked);
                 }
-                out.print(&machine(&plan, form.into())?)?;
+                out.print(&machine(&plan, form)?)?;
             }
         }
         let bad = all(&walked).any(|step| matches!(step.action, What::Refused | What::Fails));
@@ -147,13 +130,19 @@ impl Plan {
         if let Some(form) = self.output {
             let problem = |wrong: &InvalidSpec| json!({"field": wrong.field, "message": wrong.message});
             let wrong: Vec<Value> = wrong.iter().map(problem).collect();
-            out.print(&machine(&json!({"invalid": wrong}), form.into())?)?;
+            out.print(&machine(&json!({"invalid": wrong}), form)?)?;
             return Ok(ExitCode::from(1));
         }
         for InvalidSpec { field, message } in wrong {
             out.print(&format!("{} {}: {message}\n", paint(BAD, "✗"), paint(BOLD, field)))?;
         }
-        anstream::eprintln!("It would end as InvalidSpec, before anything is done.");
+        let input = |wrong: &InvalidSpec| wrong.field == "spec.input" || wrong.field.starts_with("spec.input.");
+        let hint = if wrong.iter().any(input) {
+            " Input is given by --input NAME=VALUE."
+        } else {
+            ""
+        };
+        anstream::eprintln!("It would end as InvalidSpec, before anything is done.{hint}");
         Ok(ExitCode::from(1))
     }
 
@@ -177,7 +166,7 @@ impl Plan {
     /// The operation, and the templates beside it.
     fn read(&self) -> Result<(Value, Vec<Value>), CliError> {
         let (mut operation, beside) = match (&self.what.filename, &self.what.template) {
-            (Some(file), _) => files::operation_and_templates(file)?,
+            (Some(file), _) => files::operation_or_template(file)?,
             (None, template) => (of_template(template.as_deref().unwrap_or_default(), None), vec![]),
         };
         values::set_input(&mut operation, &self.input)?;
@@ -375,4 +364,39 @@ fn line(step: &Planned, depth: usize) -> Row {
         None => {}
     }
     Row::new(depth, (symbol, style), &step.name, word, one_line(&detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{said, server};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_template_alone_is_planned_with_its_defaults_and_the_input_that_is_given() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("template.yaml");
+        let template = "{apiVersion: holdfast.dev/v1alpha1, kind: OperationTemplate, metadata: {name: t}, spec: {
+            inputSchema: {type: object, required: [group], properties: {size: {type: integer, default: 3}}},
+            steps: [{name: fits, assert: input.size > 2}], output: {group: '${input.group}'}}}";
+        std::fs::write(&path, template).unwrap();
+        let plan = format!("plan -f {}", path.display());
+        let missing = said(&server(), &plan).await;
+        assert_eq!(missing.code, ExitCode::from(1));
+        assert_eq!(missing.out, "✗ spec.input.group: the template requires it\n");
+        let planned = said(&server(), &format!("{plan} --input group=web")).await;
+        assert_eq!(planned.code, ExitCode::SUCCESS, "{}", planned.err);
+        let (head, rest) = planned.out.split_once("✓ fits  holds").unwrap();
+        assert_eq!(
+            head,
+            "t- in namespace prod: a plan, nothing was changed\ninput: {\"group\":\"web\",\"size\":3}\n"
+        );
+        assert!(rest.contains("output: {\"group\":\"web\"}"), "{rest}");
+
+        std::fs::write(&path, template.replace("name: t", "name: t, namespace: other")).unwrap();
+        let elsewhere = said(&server(), &plan).await;
+        assert_eq!(
+            elsewhere.err,
+            "what is in the file is for namespace other, and this is prod: give -n other"
+        );
+    }
 }

@@ -72,13 +72,13 @@ pub(super) fn check_group(own: &str, step: &Step, spec: &CloudOperationSpec) -> 
 const MAX_STEPS: usize = 200;
 
 /// Checks what a child is to run.
-pub(super) fn check_child(own: &str, step: &Step) -> Result<(), InvalidSpec> {
+pub(super) fn check_child(own: &str, step: &Step) -> Result<(), Vec<InvalidSpec>> {
     let Some(spec) = step.operation.as_ref().and_then(|child| child.spec.as_ref()) else {
         return Ok(());
     };
     let field = format!("{own}.operation.spec");
     let spec: CloudOperationSpec =
-        serde_json::from_value(Value::Object(spec.clone())).map_err(|error| InvalidSpec::new(&field, error))?;
+        serde_json::from_value(Value::Object(spec.clone())).map_err(|error| vec![InvalidSpec::new(&field, error)])?;
     for (given, name, why) in [
         (
             spec.ttl_seconds_after_finished.is_some(),
@@ -98,16 +98,17 @@ pub(super) fn check_child(own: &str, step: &Step) -> Result<(), InvalidSpec> {
         ),
     ] {
         if given {
-            return Err(InvalidSpec::new(
+            return Err(vec![InvalidSpec::new(
                 format!("{field}.{name}"),
                 format!("can't be given here: {why}"),
-            ));
+            )]);
         }
     }
-    Workflow::compile(&spec)
-        .map(|_| ())
-        .map_err(|InvalidSpec { field: inner, message }| {
-            let inner = inner.strip_prefix("spec").unwrap_or(&inner);
-            InvalidSpec::new(format!("{field}{inner}"), message)
-        })
+    let within = |InvalidSpec { field: inner, message }: InvalidSpec| {
+        let inner = inner.strip_prefix("spec").unwrap_or(&inner);
+        InvalidSpec::new(format!("{field}{inner}"), message)
+    };
+    Workflow::compile_all(&spec)
+        .map(drop)
+        .map_err(|invalid| invalid.into_iter().map(within).collect())
 }

@@ -13,45 +13,46 @@ use crate::engine::expression::{self, Expression, References};
 pub(super) const STEP_SCOPE: &[&str] = &["input", "steps", "operation"];
 
 impl Compiler<'_> {
-    pub(super) fn known_step(&self, field: &str, name: &str) -> Result<usize, InvalidSpec> {
-        self.index.get(name).copied().ok_or_else(|| {
+    pub(super) fn known_step(&self, field: &str, name: &str) -> Option<usize> {
+        let known = self.index.get(name).copied();
+        if known.is_none() {
             let names: Vec<&str> = self.places.iter().map(|place| place.step.name.as_str()).collect();
-            InvalidSpec::new(
-                field,
-                format!("there is no step named {name:?}; there are {}", names.join(", ")),
-            )
-        })
+            let names = names.join(", ");
+            self.refuse(field, format!("there is no step named {name:?}; there are {names}"));
+        }
+        known
     }
 
-    pub(super) fn steps_read(&self, field: &str, found: &References) -> Result<BTreeSet<usize>, InvalidSpec> {
+    pub(super) fn steps_read(&self, field: &str, found: &References) -> BTreeSet<usize> {
         if found.dynamic_steps {
-            return Err(InvalidSpec::new(
+            self.refuse(
                 field,
                 "steps can only be read by name, as steps.<name>: what a step reads must be known before it starts",
-            ));
+            );
+            return BTreeSet::new();
         }
-        found.steps.iter().map(|name| self.known_step(field, name)).collect()
+        let steps = found.steps.iter();
+        steps.filter_map(|name| self.known_step(field, name)).collect()
     }
 
-    fn in_scope(&self, field: &str, found: &References, scope: &[&str]) -> Result<(), InvalidSpec> {
-        match found.roots.iter().find(|root| !scope.contains(&root.as_str())) {
-            None => Ok(()),
-            Some(root) => Err(InvalidSpec::new(
-                field,
-                format!("{root:?} is not defined here; there are {}", scope.join(", ")),
-            )),
+    fn in_scope(&self, field: &str, found: &References, scope: &[&str]) -> bool {
+        let foreign = found.roots.iter().find(|root| !scope.contains(&root.as_str()));
+        if let Some(root) = foreign {
+            let scope = scope.join(", ");
+            self.refuse(field, format!("{root:?} is not defined here; there are {scope}"));
         }
+        foreign.is_none()
     }
 
-    pub(super) fn condition(&self, field: &str, source: &str, scope: &[&str]) -> Result<Expression, InvalidSpec> {
-        let parsed = Expression::parse(source).map_err(|error| InvalidSpec::new(field, error))?;
-        self.in_scope(field, &parsed.references(), scope)?;
-        Ok(parsed)
+    pub(super) fn condition(&self, field: &str, source: &str, scope: &[&str]) -> Option<Expression> {
+        let parsed = Expression::parse(source).map_err(|error| InvalidSpec::new(field, error));
+        self.note(parsed)
+            .filter(|parsed| self.in_scope(field, &parsed.references(), scope))
     }
 
-    /// Checks every template in a value, each under its own field.
-    pub(super) fn templates(&self, field: &str, value: &Value, scope: &[&str]) -> Result<References, InvalidSpec> {
-        let mut all = References::default();
+    /// Checks every template in a value, each under its own field, and answers which steps they read.
+    pub(super) fn templates(&self, field: &str, value: &Value, scope: &[&str]) -> BTreeSet<usize> {
+        let mut read = BTreeSet::new();
         let mut leaves = vec![(field.to_owned(), value)];
         while let Some((field, value)) = leaves.pop() {
             match value {
@@ -64,34 +65,33 @@ impl Compiler<'_> {
                     );
                 }
                 Value::String(_) => {
-                    let found =
-                        expression::references_in(value).map_err(|error| InvalidSpec::new(&field, error.error))?;
-                    self.in_scope(&field, &found, scope)?;
-                    self.steps_read(&field, &found)?;
-                    all.steps.extend(found.steps);
+                    let found = expression::references_in(value);
+                    let found = self.note(found.map_err(|error| InvalidSpec::new(&field, error.error)));
+                    if let Some(found) = found.filter(|found| self.in_scope(&field, found, scope)) {
+                        read.extend(self.steps_read(&field, &found));
+                    }
                 }
                 _ => {}
             }
         }
-        Ok(all)
+        read
     }
 
     /// Checks the request's templates, and its condition fields apart from them.
-    pub(super) fn request(&self, field: &str, request: &Value, may_read: &[&str]) -> Result<References, InvalidSpec> {
+    pub(super) fn request(&self, field: &str, request: &Value, may_read: &[&str]) -> BTreeSet<usize> {
         let (templates, conditions) = split_conditions(request);
         let mut scope = may_read.to_vec();
         scope.push("step");
-        let mut found = self.templates(field, &templates, &scope)?;
+        let mut read = self.templates(field, &templates, &scope);
         for (path, root, source) in conditions {
             let field = join(field, &path.join("."));
             let mut scope = may_read.to_vec();
             scope.push(root);
-            let references = self.condition(&field, &source, &scope)?.references();
-            found
-                .steps
-                .extend(self.steps_read(&field, &references).map(|_| references.steps)?);
+            if let Some(condition) = self.condition(&field, &source, &scope) {
+                read.extend(self.steps_read(&field, &condition.references()));
+            }
         }
-        Ok(found)
+        read
     }
 }
 
