@@ -7,6 +7,8 @@ mod conditions;
 mod expressions;
 mod names;
 mod order;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
