@@ -115,6 +115,7 @@ impl Bench {
             maybe_done: false,
             undoes: false,
             sensitive: false,
+            writes_secret: false,
             scope: Scope::default(),
             kubernetes: self.clients.as_service_account(&self.namespace, account),
             claim: Arc::new(Leads),

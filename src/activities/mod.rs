@@ -218,6 +218,8 @@ pub struct AttemptContext {
     pub undoes: bool,
     /// True if nothing of the answer may be recorded (`sensitive`).
     pub sensitive: bool,
+    /// True if a part of the result goes into a Secret (`outputSecret`): no expression's error may quote the result then.
+    pub writes_secret: bool,
     /// What the step's expressions may read, beside the result.
     pub scope: Scope,
     /// Kubernetes, as the operation's service account.
@@ -240,7 +242,7 @@ pub enum Aim {
 impl AttemptContext {
     /// What is said of an expression of this field that failed on a result: its error may quote a value.
     pub(crate) fn evaluation_failed(&self, field: &str, error: &str) -> String {
-        match self.sensitive {
+        match self.sensitive || self.writes_secret {
             true => format!("{field}: it could not be evaluated"),
             false => format!("{field}: {error}"),
         }

@@ -91,6 +91,7 @@ pub fn context_on(kubernetes: kube::Client, step: &str) -> AttemptContext {
         maybe_done: false,
         undoes: false,
         sensitive: false,
+        writes_secret: false,
         scope: Scope::default(),
         kubernetes,
         claim: Arc::new(Leads(AtomicBool::new(true))),

@@ -58,6 +58,12 @@ pub struct OperationStatus {
     #[schemars(schema_with = "atomic::<StepStatus>")]
     pub steps: Vec<StepStatus>,
 
+    /// Steps that a person let run again under a new key although an attempt under the one before may have had its effect:
+    /// where what was done is undone, they are, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "atomic::<String>")]
+    pub maybe_done_before: Vec<String>,
+
     /// Signals and approvals that arrived and that no step has taken yet, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "atomic::<Received>")]

@@ -323,7 +323,8 @@ pub struct Signal {
     #[schemars(length(min = 1, max = 63))]
     pub name: Option<String>,
 
-    /// The JSON schema of its payload: a signal that doesn't conform is rejected as it arrives.
+    /// The JSON schema of its payload: a signal that conforms to that of no step that may still take it is rejected as it
+    /// arrives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]
     pub schema: Option<Map<String, Value>>,

@@ -408,6 +408,7 @@ impl Executor {
             maybe_done: entry.is_some_and(|s| s.maybe_done) || (flow.spec.local == Some(true) && flow.undo.is_none()),
             undoes: engine::undoes(spec) && flow.undo.is_none(),
             sensitive: flow.spec.sensitive == Some(true),
+            writes_secret: flow.spec.output_secret.is_some(),
             scope,
             kubernetes: self
                 .activities

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::fixtures::{Case, busy, case, external, no_answer, refused};
 use super::transitions::{TRANSITIONS, coverage};
-use super::workflow::split_item;
+use super::workflow::{split_item, wholes};
 use super::*;
 use crate::api::{Cancel, CancelMode, HistoryEvent, OperationState, OperationStatus, StepState, StepStatus, StepType};
 
@@ -321,6 +321,17 @@ impl Watched {
                 prop_assert_eq!(&*by, &self.case.runner, "one attempt of {} in two processes", work.step);
             }
         }
+        // Nothing goes on in what has ended.
+        let ended = |name| after.steps.iter().any(|s| s.name == name && s.state.is_closed());
+        let is_main = |name: &str| self.workflow.step(name).is_some_and(|flow| flow.role == Role::Main);
+        let open = after.steps.iter().filter(|step| !step.state.is_closed());
+        for step in open.filter(|step| is_main(&step.name)) {
+            prop_assert!(
+                !wholes(&step.name).any(ended),
+                "{} goes on in what has ended",
+                step.name
+            );
+        }
         // What is closed stays as it is, but for a person; numbers only grow; the end is the end; the status stays small.
         let acted = after
             .history
@@ -376,9 +387,14 @@ impl Watched {
 
     /// A callback about a step that asks for them, whatever became of its attempt.
     fn callback(&self, which: prop::sample::Index, how: u8) -> Option<AttemptResult> {
-        let asks = |step: &&StepStatus| {
-            let step = self.case.spec.steps.iter().find(|s| s.name == split_item(&step.name).0);
-            step.is_some_and(|step| step.is_async())
+        let asks = |entry: &&StepStatus| {
+            let step = self
+                .case
+                .spec
+                .steps
+                .iter()
+                .find(|s| s.name == split_item(&entry.name).0);
+            entry.items.is_none() && step.is_some_and(|step| step.is_async()) // a list calls nobody
         };
         let steps: Vec<_> = self.case.status.steps.iter().filter(asks).collect();
         let step = (!steps.is_empty()).then(|| steps[which.index(steps.len())])?;

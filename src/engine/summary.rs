@@ -153,7 +153,7 @@ fn urgency(step: &StepStatus) -> u8 {
         StepState::Undecided => 0,
         StepState::BackingOff => 1,
         StepState::Waiting if step.step_type == StepType::Approval => 2,
-        StepState::Cancelling => 3,
+        StepState::Cancelling if step.step_type != StepType::Steps => 3,
         StepState::Running => 4,
         _ if step.items.is_some() || step.step_type == StepType::Steps => 6, // what is in it tells more
         _ => 5,

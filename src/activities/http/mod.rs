@@ -78,6 +78,7 @@ impl HttpActivity {
             accepted: is_async.then(|| accepted(&context.key)),
             scope: context.scope.clone(),
             sensitive: context.sensitive,
+            writes_secret: context.writes_secret,
             maybe_done: context.maybe_done,
             masker: secrets.masker,
         };

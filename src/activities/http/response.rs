@@ -31,6 +31,8 @@ pub(super) struct Call {
     pub(super) scope: Scope,
     /// True if nothing of the answer may be quoted.
     pub(super) sensitive: bool,
+    /// True if a part of the answer goes into a Secret: of a good one, nothing may be quoted.
+    pub(super) writes_secret: bool,
     /// True if an earlier attempt may have had its effect.
     pub(super) maybe_done: bool,
     /// Masks the secrets that were sent.
@@ -128,7 +130,7 @@ impl Call {
     /// The other side did its work and its answer can't be judged: definite, as another attempt would be answered the
     /// same, but its effect is there.
     fn not_evaluated(&self, answer: &WireResponse, success: &Expression, error: &ExpressionError) -> AttemptFailure {
-        let problem = if self.sensitive {
+        let problem = if self.sensitive || self.writes_secret {
             "it could not be evaluated".to_owned()
         } else {
             self.masker.text(&error.to_string()).into_owned()
@@ -165,6 +167,9 @@ impl Call {
         }
         if let Some(note) = note {
             message = format!("{message}; {}", self.masker.text(note));
+        }
+        if self.writes_secret && answer.status.is_success() {
+            return message;
         }
         // A body that was cut isn't quoted: a secret may have been cut with it, which no mask would find.
         let excerpt = masked.get("body").map(excerpt).filter(|excerpt| !excerpt.is_empty());

@@ -144,6 +144,7 @@ impl Rehearse for Rehearsal {
             maybe_done: false,
             undoes: false,
             sensitive,
+            writes_secret: false,
             scope: Scope::default(),
             kubernetes: self.client.clone(),
             claim: Arc::new(Always),

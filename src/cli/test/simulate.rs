@@ -314,6 +314,7 @@ impl Run<'_> {
             maybe_done: entry.is_some_and(|step| step.maybe_done),
             undoes: false,
             sensitive: flow.spec.sensitive == Some(true),
+            writes_secret: flow.spec.output_secret.is_some(),
             scope,
             kubernetes: nobody(),
             claim: Arc::new(Always),

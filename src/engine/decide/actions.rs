@@ -114,9 +114,10 @@ impl Pass<'_> {
 
     fn receive_signal(&mut self, workflow: &Workflow, signal: &SendSignal) -> Verdict {
         let SendSignal { name, payload } = signal;
-        let mut waits = workflow.steps.iter().filter(|flow| flow.signal() == Some(name));
+        let waits = workflow.steps.iter().filter(|flow| flow.signal() == Some(name));
         self.is_active(waits.clone().any(|flow| flow.role == Role::Finally))?;
-        let Some(flow) = waits.next() else {
+        let mut takers: Vec<&WorkflowStep> = waits.collect();
+        if takers.is_empty() {
             let known: Vec<&str> = workflow.steps.iter().filter_map(WorkflowStep::signal).collect();
             return Err(match known.as_slice() {
                 [] => "no step waits for a signal".into(),
@@ -125,26 +126,34 @@ impl Pass<'_> {
                     known.join(", ")
                 ),
             });
-        };
+        }
         let payload = payload.clone().unwrap_or_default();
         if depth(payload.values()) > MAX_DEPTH {
             return Err(format!("its payload is nested more than {MAX_DEPTH} levels deep"));
         }
-        if let Some(schema) = &flow.schema
-            && let Some(error) = schema.iter_errors(&Value::Object(payload.clone())).next()
-        {
-            let field = error.instance_path().to_string().replace('/', ".");
-            return Err(format!(
-                "payload{field} doesn't conform to {}.signal.schema: {error}",
-                flow.field
-            ));
+        // Each of those that may still take it has a schema of its own.
+        if takers.iter().any(|flow| self.may_take_signal(workflow, flow)) {
+            takers.retain(|flow| self.may_take_signal(workflow, flow));
+        }
+        let refusals: Vec<String> = takers.iter().filter_map(|flow| flow.refuses_signal(&payload)).collect();
+        if refusals.len() == takers.len() {
+            return Err(refusals.join("; "));
         }
         self.receive(Received {
             signal: Some(name.clone()),
             payload,
             ..Received::default()
         })?;
-        Ok(format!("signal {name} was received"))
+        Ok(match refusals.first() {
+            None => format!("signal {name} was received"),
+            Some(why) => format!("signal {name} was received, but not every step that waits for it may take it: {why}"),
+        })
+    }
+
+    /// True if a step waits for a signal, or may come to.
+    fn may_take_signal(&self, workflow: &Workflow, flow: &WorkflowStep) -> bool {
+        let has_ended = |flow: &WorkflowStep| self.entry(&flow.name).is_some_and(|entry| entry.state.is_closed());
+        !has_ended(flow) && !workflow.group(flow).is_some_and(has_ended)
     }
 
     fn receive_word(&mut self, workflow: &Workflow, action: &Action, word: &Decide, approved: bool) -> Verdict {
@@ -239,7 +248,9 @@ impl Pass<'_> {
             };
             let name = step.name.clone();
             let found = self.status.received.iter().position(|received| match flow.step_type {
-                StepType::Signal => received.signal.as_deref() == flow.signal(),
+                StepType::Signal => {
+                    received.signal.as_deref() == flow.signal() && flow.refuses_signal(&received.payload).is_none()
+                }
                 StepType::Approval => received.step.as_ref() == Some(&name),
                 _ => false,
             });

@@ -269,11 +269,13 @@ impl Pass<'_> {
     /// person wants another; else from its beginning, under the new epoch.
     fn run_again(&mut self, workflow: &Workflow, name: &str, new_key: bool, keys: &mut Keys) {
         let Ok(i) = self.position(name) else { return };
-        let step = &mut self.status.steps[i];
-        if step.items.is_some() || is_group(step) {
+        let step = &self.status.steps[i];
+        // A group that has none of its steps failed before it began: whether it is to run at all is asked again.
+        if step.items.is_some() || (is_group(step) && self.members_of(name).next().is_some()) {
             self.run_parts_again(workflow, name, new_key, keys);
             return self.reopen_around(workflow, name, keys);
         }
+        let step = &mut self.status.steps[i];
         let attempts = matches!(
             step.step_type,
             StepType::Http | StepType::Kubernetes | StepType::Job | StepType::Operation
@@ -300,7 +302,8 @@ impl Pass<'_> {
             if attempts {
                 keys.new.push(name.to_owned());
             }
-            self.status.steps.remove(i);
+            let step = self.status.steps.remove(i);
+            self.remember_done(&step);
             if let (list, Some(index)) = split_item(name)
                 && let Some(list) = self.status.steps.iter_mut().find(|step| step.name == list)
                 && let Some(items) = &mut list.items
@@ -333,10 +336,15 @@ impl Pass<'_> {
     /// Lets the lists and groups go on that a step is in, with what was ended in them.
     fn reopen_around(&mut self, workflow: &Workflow, name: &str, keys: &mut Keys) {
         for whole in wholes(name) {
-            if self.wait_again(workflow, whole) {
-                let ended = self.parts_of(whole, |step| step.state == StepState::Cancelled);
-                self.run_ended_again(workflow, &ended, keys);
-            }
+            self.go_on(workflow, whole, keys);
+        }
+    }
+
+    /// Lets a list or a group go on, if it had ended otherwise than well, and what was ended in it run again.
+    fn go_on(&mut self, workflow: &Workflow, whole: &str, keys: &mut Keys) {
+        if self.wait_again(workflow, whole) {
+            let ended = self.parts_of(whole, |step| step.state == StepState::Cancelled);
+            self.run_ended_again(workflow, &ended, keys);
         }
     }
 
@@ -369,7 +377,18 @@ impl Pass<'_> {
                 entry.is_none_or(|entry| !entry.state.is_closed() || ended(entry))
                     && self.whole_fails(workflow, whole).is_none()
             };
-            if self.entry(name).is_some_and(ended) && wholes(name).all(goes_on) {
+            let Some(entry) = self
+                .entry(name)
+                .filter(|entry| ended(entry) && wholes(name).all(goes_on))
+            else {
+                continue;
+            };
+            let bears = (entry.items.is_some() || is_group(entry)) && self.whole_fails(workflow, name).is_none();
+            if bears {
+                // Nobody asked for what failed in it, and it goes on without that.
+                self.go_on(workflow, name, keys);
+                self.reopen_around(workflow, name, keys);
+            } else {
                 self.run_again(workflow, name, false, keys);
             }
         }
@@ -438,15 +457,17 @@ impl Pass<'_> {
         self.may_reopen(workflow)?;
         // The group of a step that is reset runs again with those of its steps that are left.
         let group = flow.group;
-        let is_cut = |step: &StepStatus| {
-            workflow.step(&step.name).is_some_and(|flow| {
+        let is_cut = |step: &str| {
+            workflow.step(step).is_some_and(|flow| {
                 let is_group = group.is_some_and(|group| workflow.steps[group].name == flow.name);
                 let follows = flow.group == Some(own) || flow.ancestors.contains(&own);
                 flow.role == Role::Finally || flow.name == name || is_group || follows
             })
         };
         let under_way = |step: &&StepStatus| {
-            is_cut(step) && (step.state == StepState::Running || step.external.is_some()) && !step.state.is_closed()
+            is_cut(&step.name)
+                && (step.state == StepState::Running || step.external.is_some())
+                && !step.state.is_closed()
         };
         if let Some(step) = self.status.steps.iter().find(under_way) {
             return Err(format!(
@@ -455,8 +476,10 @@ impl Pass<'_> {
             ));
         }
         let before = self.status.clone();
-        let cut = self.status.steps.iter().filter(|step| is_cut(step)).count();
-        self.status.steps.retain(|step| !is_cut(step));
+        let cut = self.status.steps.iter().filter(|step| is_cut(&step.name)).count();
+        let left = self.done_of(workflow, is_cut);
+        self.status.steps.retain(|step| !is_cut(&step.name));
+        self.status.maybe_done_before.retain(|step| !is_cut(step));
         self.status.epoch += 1;
         // A word that was given for what is no more doesn't count.
         self.status.received.retain(|received| received.step.is_none());
@@ -465,6 +488,11 @@ impl Pass<'_> {
             self.status = before;
             return Err(why);
         }
-        Ok(format!("back to step {name}: {cut} steps run again"))
+        let mut message = format!("back to step {name}: {cut} steps run again");
+        if !left.is_empty() {
+            let left = left.join(", ");
+            message = format!("{message}; what was done of {left} until now stays, and no later failure undoes it");
+        }
+        Ok(message)
     }
 }

@@ -106,10 +106,13 @@ impl Pass<'_> {
     }
 
     fn expire_step(&mut self, i: usize, message: &str) {
+        let step = &self.status.steps[i];
+        let open_group = is_group(step) && self.is_open_within(&step.name);
         let step = &mut self.status.steps[i];
         // What goes on at the other side may have done a part of it.
         step.maybe_done |= step.state == StepState::Running || step.external.is_some();
-        if step.step_type.goes_on_by_itself() && step.items.is_none() && step.state != StepState::Undecided {
+        let goes_on = step.step_type.goes_on_by_itself() && step.items.is_none() && step.state != StepState::Undecided;
+        if goes_on || open_group {
             step.failure = Some(Failure {
                 reason: TIMED_OUT.into(),
                 message: shorten(message, MAX_MESSAGE),
@@ -132,28 +135,48 @@ impl Pass<'_> {
                 .is_some_and(|f| f.step.is_none() && (f.reason == TIMED_OUT || f.reason == CANCELLED))
     }
 
-    /// Once the operation is going to end: ends what only waits; and, on a cancel or timeout, what is under way.
+    /// True if something in a list or a group has not ended.
+    fn is_open_within(&self, whole: &str) -> bool {
+        let within = |step: &&StepStatus| wholes(&step.name).any(|around| around == whole);
+        self.status
+            .steps
+            .iter()
+            .filter(within)
+            .any(|step| !step.state.is_closed())
+    }
+
+    /// Once the operation, or a group, is going to end: ends what only waits; and, on a cancel or timeout, what is under
+    /// way.
     pub(super) fn wind_down(&mut self) {
         // Lists and groups after what is in them.
         let depth = |i: &usize| self.status.steps[*i].name.matches(['/', '[']).count();
         let mut inside_out: Vec<usize> = (0..self.status.steps.len()).collect();
         inside_out.sort_by_key(|i| std::cmp::Reverse(depth(i)));
+        let mut a_group_ended = false;
         for i in inside_out {
             let Some(flow) = self.flow(&self.status.steps[i].name) else {
                 continue;
             };
             let step = &self.status.steps[i];
             let name = &step.name;
+            if is_group(step) && step.state == StepState::Cancelling {
+                if !self.is_open_within(name) {
+                    let message = step.failure.as_ref().map(|failure| failure.message.clone());
+                    self.time_out(i, &message.unwrap_or_default());
+                    a_group_ended = true;
+                }
+                continue;
+            }
             let now = matches!(flow.role, Role::Undo(_)) || (flow.role == Role::Main && self.ending_now());
+            let now_or_with_group = now || self.group_is_stopped(name);
+            // What is followed is known, however it was found: it is stopped.
+            let followed = step.step_type.goes_on_by_itself() && step.state == StepState::Waiting;
             let unknown = step.maybe_done || step.state == StepState::Running || step.awaits_callback();
-            if !self.ends(flow, name) || (unknown && self.must_end_first(step)) {
+            if !self.ends(flow, name) || (unknown && !followed && self.must_end_first(step)) {
                 continue;
             }
             if is_open_list(step) || (is_group(step) && step.state == StepState::Waiting) {
-                let prefixes = [format!("{name}["), format!("{name}/")];
-                let within = |s: &&StepStatus| prefixes.iter().any(|prefix| s.name.starts_with(prefix));
-                let open = self.status.steps.iter().filter(within).any(|s| !s.state.is_closed());
-                if !open {
+                if !self.is_open_within(name) {
                     let message = match is_group(step) {
                         true => "before all of its steps were done",
                         false => "before all of its items were done",
@@ -168,13 +191,13 @@ impl Pass<'_> {
             let mine = step.runner.as_deref() == Some(self.inputs.runner);
             let stop = match step.state {
                 StepState::Running if job => now && !mine, // a call of ours that starts it is short: it ends first
-                StepState::Waiting if job => now,
+                StepState::Waiting if job => now_or_with_group,
                 StepState::BackingOff if job => step.maybe_done,
                 _ => false,
             };
             let cancel = match step.state {
                 StepState::Running => now && !job,
-                StepState::Waiting if accepted => now,
+                StepState::Waiting if accepted => now_or_with_group,
                 StepState::Waiting => !job,
                 StepState::BackingOff => !stop,
                 StepState::Undecided => true,
@@ -199,6 +222,9 @@ impl Pass<'_> {
                 step.message = Some(message.to_owned()).filter(|m| !m.is_empty());
                 self.advance(i, StepEvent::Cancel, HistoryEvent::StepCancelled, message);
             }
+        }
+        if a_group_ended {
+            self.wind_down(); // with it, the operation may end
         }
     }
 
@@ -293,6 +319,7 @@ impl Pass<'_> {
         if self.status.compacted.is_none() {
             self.status.compacted = Some(true);
             self.status.steps.clear();
+            self.status.maybe_done_before.clear();
             self.status.history.clear();
         }
         false

@@ -1,7 +1,8 @@
 //! `steps` in a step: a group that runs as one.
 //!
 //! A group has an entry of its own, which waits as long as its steps are under way; with `forEach`, each item has. A step in
-//! a group that fails for good fails the group; what that means for the operation, the group says.
+//! a group that fails for good fails the group; what that means for the operation, the group says. A group whose time is up is
+//! `Cancelling` until nothing in it is under way: nothing that follows runs beside what it started.
 
 use super::*;
 
@@ -82,6 +83,14 @@ impl Pass<'_> {
         self.failed_member(group).is_some()
     }
 
+    /// True if a step is in a group whose time is up: what it started is stopped, and then the group ends.
+    pub(super) fn group_is_stopped(&self, name: &str) -> bool {
+        wholes(name).any(|whole| {
+            self.entry(whole)
+                .is_some_and(|entry| entry.state == StepState::Cancelling)
+        })
+    }
+
     /// True if what waits of a step, by its path in the journal, is to end: with the operation, its list or its group.
     pub(super) fn ends(&self, flow: &WorkflowStep, name: &str) -> bool {
         match flow.role {
@@ -94,7 +103,7 @@ impl Pass<'_> {
         let of_group = group_name(step).is_some_and(|group| {
             let closed = self.entry(group).is_some_and(|entry| entry.state.is_closed());
             let of_group = self.flow(group).is_some_and(|flow| self.ends(flow, group));
-            closed || of_group || self.group_fails(group)
+            closed || of_group || self.group_fails(group) || self.group_is_stopped(name)
         });
         self.status.failure.is_some() || of_list || of_group
     }

@@ -156,7 +156,7 @@ impl Pass<'_> {
         let mut outputs = Map::new();
         let mut done = vec![];
         // What a person skipped was not done: without its entry it would be undone.
-        let was_skipped = |step: &StepStatus| step.state == StepState::Skipped && !step.maybe_done;
+        let was_skipped = |step: &StepStatus| step.state == StepState::Skipped && !may_be_done(step);
         self.status.steps.retain_mut(|step| match split_item(&step.name) {
             (name, Some(index)) if name == list && step.state.satisfies() && !was_skipped(step) => {
                 if let Some(output) = step.output.take() {

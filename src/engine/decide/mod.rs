@@ -27,6 +27,7 @@ use serde_json::{Map, Value, json};
 use self::groups::{is_group, is_part};
 use self::intents::{retry_event, satisfies};
 use self::lists::is_open_list;
+use self::undo::may_be_done;
 use super::expression::{self, Expression, Scope};
 use super::history::{self, MAX_MESSAGE, shorten};
 use super::outcome::{AttemptFailure, Effect, RetryAdvice};
@@ -385,7 +386,9 @@ impl<'a> Pass<'a> {
                         let waits = step.step_type == StepType::Kubernetes && step.items.is_none();
                         waits.then_some(WorkKind::Attempt)
                     }
-                    (StepState::Cancelling, external) => due.then(|| WorkKind::Stop(external.clone())),
+                    (StepState::Cancelling, external) => {
+                        (due && !is_group(step)).then(|| WorkKind::Stop(external.clone()))
+                    }
                     _ => None,
                 };
                 if let Some(kind) = kind {

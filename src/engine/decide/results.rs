@@ -276,7 +276,7 @@ impl Pass<'_> {
 
     /// True if a failure of this step is the operation's: neither the step nor the group that it is in goes on, and no
     /// list has room for it.
-    fn fails_all(&self, flow: &WorkflowStep, name: &str) -> bool {
+    pub(super) fn fails_all(&self, flow: &WorkflowStep, name: &str) -> bool {
         let group = self.inputs.workflow.ok().and_then(|workflow| workflow.group(flow));
         let goes_on = |flow: &WorkflowStep| flow.spec.on_failure == Some(OnFailure::Continue);
         !goes_on(flow) && !group.is_some_and(goes_on) && !name.contains('[')
@@ -334,6 +334,9 @@ impl Pass<'_> {
             if event == StepEvent::Stop {
                 step.message = None; // what it waited for; from now on, why it can't be stopped
             }
+        }
+        if state == StepState::Succeeded {
+            self.status.maybe_done_before.retain(|step| *step != name); // it is undone for that
         }
         if state.is_closed() || state == StepState::Undecided {
             // Words that were given for what is over don't count for what may run again.

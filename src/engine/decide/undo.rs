@@ -27,11 +27,23 @@ impl Pass<'_> {
 
     /// True if an attempt of this step has to end before the step can be undone: what overtakes it would undo nothing.
     pub(super) fn must_end_first(&self, step: &StepStatus) -> bool {
+        (self.compensates() || self.group_will_fail(&step.name)) && self.says_how_it_is_undone(&step.name)
+    }
+
+    /// True if a step has a `compensate`, or its group.
+    pub(super) fn says_how_it_is_undone(&self, name: &str) -> bool {
         let undone = |flow: &WorkflowStep| {
             let group = self.inputs.workflow.ok().and_then(|workflow| workflow.group(flow));
             flow.undo.is_some() || group.is_some_and(|group| group.undo.is_some())
         };
-        self.compensates() && self.flow(&step.name).is_some_and(undone)
+        self.flow(name).is_some_and(undone)
+    }
+
+    /// True if a step is in a group whose end, once what is in it has ended, makes the operation undo what it did.
+    fn group_will_fail(&self, name: &str) -> bool {
+        undoes(self.inputs.spec)
+            && self.group_is_stopped(name)
+            && group_name(name).is_some_and(|group| self.flow(group).is_some_and(|flow| self.fails_all(flow, group)))
     }
 
     /// The steps that are still to be undone, the last one to end first.
@@ -43,16 +55,24 @@ impl Pass<'_> {
             .main()
             .filter_map(|(_, flow)| {
                 let undo = &workflow.steps[flow.undo?];
-                let entry = self.entry(&flow.name)?;
-                let done = match &entry.items {
-                    Some(items) => !self.done_items(&flow.name, items).is_empty(),
-                    None => entry.state == StepState::Succeeded || entry.maybe_done,
-                };
-                (done && self.entry(&undo_name(&flow.name)).is_none()).then_some((entry.end_seq, undo))
+                let entry = self.entry(&flow.name);
+                let done = self.was_done(flow);
+                // One that was to run again, and didn't any more, would have come after all others.
+                let end = entry.map_or(Some(i64::MAX), |entry| entry.end_seq);
+                (done && self.entry(&undo_name(&flow.name)).is_none()).then_some((end, undo))
             })
             .collect();
         done.sort_by_key(|(end, _)| std::cmp::Reverse(*end));
         done.into_iter().map(|(_, undo)| undo).collect()
+    }
+
+    /// True if a step was done, or may have been, or a part of it.
+    fn was_done(&self, flow: &WorkflowStep) -> bool {
+        let entry = self.entry(&flow.name);
+        match entry.and_then(|entry| entry.items.as_ref()) {
+            Some(items) => !self.done_items(&flow.name, items).is_empty(),
+            None => entry.is_some_and(may_be_done) || self.may_be_done_before(&flow.name),
+        }
     }
 
     /// Starts to undo the next step, once the one before it is undone.
@@ -102,11 +122,33 @@ impl Pass<'_> {
         let done = |index: &i64| {
             let item = item_name(name, usize::try_from(*index).unwrap_or_default());
             let entry = self.entry(&item);
-            let began = |step: &StepStatus| step.state == StepState::Succeeded || step.maybe_done;
-            let is_done = |entry: &StepStatus| began(entry) || self.members_of(&item).any(began);
-            !list.again.contains(index) && entry.is_none_or(is_done)
+            let is_done = |entry: &StepStatus| may_be_done(entry) || self.members_of(&item).any(may_be_done);
+            self.may_be_done_before(&item) || (!list.again.contains(index) && entry.is_none_or(is_done))
         };
         (0..list.next).filter(done).collect()
+    }
+
+    /// True if a step may have been done under an earlier key; or one that is in it, where it is an item of a list.
+    fn may_be_done_before(&self, name: &str) -> bool {
+        let mut before = self.status.maybe_done_before.iter();
+        before.any(|step| step == name || (split_item(name).1.is_some() && group_name(step) == Some(name)))
+    }
+
+    /// Remembers of a step that runs again under a new key that it may have been done under the one before.
+    pub(super) fn remember_done(&mut self, step: &StepStatus) {
+        let known = self.status.maybe_done_before.contains(&step.name);
+        if !known && may_be_done(step) && self.says_how_it_is_undone(&step.name) {
+            self.status.maybe_done_before.push(step.name.clone());
+        }
+    }
+
+    /// The steps of these that were done, or may have been, and say how they are undone.
+    pub(super) fn done_of(&self, workflow: &Workflow, these: impl Fn(&str) -> bool) -> Vec<String> {
+        let undone = workflow
+            .main()
+            .filter(|(_, flow)| flow.undo.is_some() && these(&flow.name));
+        let done = undone.filter(|(_, flow)| self.was_done(flow));
+        done.map(|(_, flow)| flow.name.clone()).collect()
     }
 
     /// True once nothing is left to be undone.
@@ -124,4 +166,10 @@ impl Pass<'_> {
     pub(super) fn is_undo(&self, name: &str) -> bool {
         self.flow(name).is_some_and(|flow| matches!(flow.role, Role::Undo(_)))
     }
+}
+
+/// True if a step was done, or may have been, or a part of it. What ran by itself and failed may have done anything until then.
+pub(super) fn may_be_done(step: &StepStatus) -> bool {
+    let ran = step.step_type.goes_on_by_itself() && (step.external.is_some() || step.failures > 0);
+    step.state == StepState::Succeeded || step.maybe_done || ran
 }

@@ -449,3 +449,77 @@ fn a_reset_beside_a_step_that_ended_badly_is_rejected() {
     assert_eq!(case.asks(json!({"reset": {"step": "b"}})).0, Applied);
     case.assert_step("b", StepState::Running, 1);
 }
+
+#[test]
+fn what_a_list_bears_stays_as_it_is_when_the_list_goes_on_with_its_operation() {
+    let lists = [
+        (
+            "{name: l, forEach: '[1, 2, 3, 4]', maxParallel: 2, maxFailures: 1, http: {url: 'http://x'}}",
+            "l",
+            ["l[0]", "l[1]", "l[2]", "l[3]"],
+        ),
+        (
+            "{name: l, forEach: '[1, 2, 3, 4]', maxParallel: 2, maxFailures: 1, steps: [{name: a, http: {url: 'http://x'}}]}",
+            "l",
+            ["l[0]/a", "l[1]/a", "l[2]/a", "l[3]/a"],
+        ),
+        (
+            "{name: g, steps: [{name: l, forEach: '[1, 2, 3, 4]', maxParallel: 2, maxFailures: 1, http: {url: 'http://x'}}]}",
+            "g/l",
+            ["g/l[0]", "g/l[1]", "g/l[2]", "g/l[3]"],
+        ),
+    ];
+    for (spec, list, [failed, ended, under_way, never]) in lists {
+        for asked in [
+            json!({"retry": {}}),
+            json!({"retry": {"step": "bad"}}),
+            json!({"skip": {"step": "bad"}}),
+            json!({"reset": {"step": "bad"}}),
+        ] {
+            let mut case = case(&format!(
+                "{{order: Graph, steps: [{{name: bad, http: {{url: 'http://x'}}}}, {spec}]}}"
+            ));
+            case.visit().fail(failed, refused()).fail(ended, no_answer());
+            case.fail("bad", refused()).succeed(under_way, nothing());
+            case.assert_state(Failed).assert_step(list, StepState::Cancelled, 0);
+            assert_eq!(case.asks(asked.clone()).0, Applied, "{asked}: {:?}", case.came_of_it());
+            case.assert_step(list, StepState::Waiting, 0)
+                .assert_step(failed, StepState::Failed, 1)
+                .assert_step(ended, StepState::Running, 2)
+                .assert_step(never, StepState::Running, 1);
+            assert_eq!(started(&case, failed), 1, "nobody asked for it");
+            if asked.get("skip").is_none() {
+                case.succeed("bad", nothing());
+            }
+            case.succeed(ended, nothing()).succeed(never, nothing());
+            case.assert_state(Succeeded).assert_step(list, StepState::Succeeded, 0);
+        }
+        // Who asks for the list asks for what failed in it, too.
+        let mut case = case(&format!(
+            "{{order: Graph, steps: [{{name: bad, onFailure: Continue, http: {{url: 'http://x'}}}}, {{name: worse, http: {{url: 'http://x'}}}}, {spec}]}}"
+        ));
+        case.visit().fail(failed, refused()).fail(ended, no_answer());
+        case.fail("bad", refused()).fail("worse", refused());
+        case.succeed(under_way, nothing());
+        assert_eq!(case.asks(json!({"skip": {"step": "worse"}})).0, Applied);
+        case.fail(ended, refused()).succeed(never, nothing());
+        case.assert_state(Failed);
+        assert_eq!(case.asks(json!({"retry": {"step": list}})).0, Applied);
+        case.assert_step(failed, StepState::Running, 1)
+            .assert_step(ended, StepState::Running, 3);
+    }
+}
+
+#[test]
+fn a_list_that_was_ended_with_more_failures_than_it_bears_runs_them_again() {
+    let mut case = case(
+        "{order: Graph, steps: [{name: bad, http: {url: 'http://x'}}, {name: l, forEach: '[1, 2]', http: {url: 'http://x'}}]}",
+    );
+    case.visit().fail("bad", refused()).fail("l[0]", refused());
+    case.fail("l[1]", no_answer())
+        .assert_state(Failed)
+        .assert_step("l", StepState::Cancelled, 0);
+    assert_eq!(case.asks(json!({"retry": {}})).0, Applied);
+    case.assert_step("l[0]", StepState::Running, 1)
+        .assert_step("l[1]", StepState::Running, 2);
+}

@@ -411,3 +411,202 @@ fn what_cannot_run_is_refused_by_its_field() {
         );
     }
 }
+
+#[test]
+fn what_a_group_started_is_stopped_before_its_timeout_ends_it() {
+    for (what, goes_on) in [
+        ("job: {image: x}", true),
+        ("operation: {templateRef: {name: x}}", true),
+        ("job: {image: x}", false),
+    ] {
+        let policy = if goes_on { "onFailure: Continue" } else { "when: 'true'" };
+        let mut case = case(&format!(
+            "
+steps:
+- name: release
+  {policy}
+  timeouts: {{scheduleToClose: 10m}}
+  steps: [{{name: migrate, {what}}}, {{name: verify, http: {{url: 'http://web'}}}}]
+- {{name: tell, http: {{url: 'http://chat/${{steps.release.state}}'}}}}
+"
+        ));
+        case.visit().accept("release/migrate").later(Duration::from_secs(600));
+        case.assert_step("release", StepState::Cancelling, 0)
+            .assert_step("release/migrate", StepState::Cancelling, 1);
+        assert_eq!(case.work.len(), 1, "nothing follows yet");
+        assert_eq!(case.work[0].kind, WorkKind::Stop(Some(external())));
+        case.answer("release/migrate", AttemptOutcome::StopFailed(busy()));
+        case.assert_step("release", StepState::Cancelling, 0);
+        assert_eq!(case.status.failure, None);
+        case.crash().later(Duration::from_secs(10));
+        case.answer("release/migrate", AttemptOutcome::Stopped)
+            .assert_step("release/migrate", StepState::Cancelled, 2)
+            .assert_step("release", StepState::TimedOut, 0);
+        assert!(case.step("release/migrate").maybe_done);
+        if goes_on {
+            case.assert_step("tell", StepState::Running, 1);
+        } else {
+            case.assert_state(Failed);
+            assert_eq!(
+                case.message(),
+                "step release: TimedOut: timeouts.scheduleToClose passed"
+            );
+            assert_eq!(case.asks(json!({"retry": {}})).0, ActionState::Applied);
+            case.assert_step("release", StepState::Waiting, 0)
+                .assert_step("release/migrate", StepState::Running, 3);
+        }
+    }
+}
+
+#[test]
+fn a_call_that_is_under_way_when_its_group_times_out_ends_first_and_a_callback_is_not_awaited() {
+    let mut case = case(
+        "
+steps:
+- name: release
+  onFailure: Continue
+  order: Graph
+  timeouts: {scheduleToClose: 10m}
+  steps:
+  - {name: deploy, http: {method: POST, url: 'http://x'}}
+  - {name: grow, http: {method: POST, url: 'http://y', async: true}}
+  - {name: items, forEach: '[1, 2]', maxParallel: 1, job: {image: x}}
+- {name: tell, http: {url: 'http://chat'}}
+",
+    );
+    case.visit().accept("release/grow").accept("release/items[0]");
+    case.later(Duration::from_secs(600));
+    case.assert_step("release/grow", StepState::Cancelled, 1)
+        .assert_step("release/deploy", StepState::Running, 1)
+        .assert_step("release/items[0]", StepState::Cancelling, 1);
+    assert!(case.step("release/grow").maybe_done);
+    case.answer("release/items[0]", AttemptOutcome::Stopped);
+    case.assert_step("release/items", StepState::Cancelled, 0)
+        .assert_step("release", StepState::Cancelling, 0);
+    case.succeed("release/deploy", nothing());
+    case.assert_step("release", StepState::TimedOut, 0)
+        .assert_step("tell", StepState::Running, 1);
+    case.succeed("tell", nothing()).assert_state(Succeeded);
+}
+
+#[test]
+fn an_item_that_times_out_is_stopped_before_another_takes_its_place() {
+    let mut case = case(
+        "
+steps:
+- name: regions
+  forEach: '[1, 2]'
+  maxParallel: 1
+  maxFailures: 1
+  timeouts: {scheduleToClose: 10m}
+  steps: [{name: migrate, job: {image: x}}]
+",
+    );
+    case.visit()
+        .accept("regions[0]/migrate")
+        .later(Duration::from_secs(600));
+    case.assert_step("regions[0]/migrate", StepState::Cancelling, 1)
+        .assert_step("regions[0]", StepState::Cancelling, 0);
+    assert_eq!(case.work.len(), 1);
+    case.answer("regions[0]/migrate", AttemptOutcome::Stopped);
+    case.assert_step("regions[0]", StepState::TimedOut, 0)
+        .assert_step("regions[1]/migrate", StepState::Running, 1);
+    case.succeed("regions[1]/migrate", nothing()).assert_state(Succeeded);
+}
+
+#[test]
+fn a_group_that_may_not_fail_is_left_to_a_person_once_its_steps_are_stopped() {
+    let mut case = case(
+        "
+failurePolicy: Pause
+steps: [{name: release, timeouts: {scheduleToClose: 10m}, steps: [{name: migrate, job: {image: x}}]}]
+",
+    );
+    case.visit().accept("release/migrate").later(Duration::from_secs(600));
+    case.assert_step("release", StepState::Cancelling, 0)
+        .assert_step("release/migrate", StepState::Cancelling, 1);
+    assert_eq!(
+        case.asks(json!({"complete": {"step": "release"}})).0,
+        ActionState::Rejected
+    );
+    case.answer("release/migrate", AttemptOutcome::Stopped)
+        .assert_step("release", StepState::Undecided, 0)
+        .assert_state(Stuck);
+    assert_eq!(case.asks(json!({"retry": {}})).0, ActionState::Applied);
+    case.assert_step("release/migrate", StepState::Running, 2);
+    case.succeed("release/migrate", nothing()).assert_state(Succeeded);
+}
+
+#[test]
+fn a_cancel_while_a_group_is_being_stopped_waits_for_it() {
+    let mut case = case(
+        "
+steps: [{name: release, onFailure: Continue, timeouts: {scheduleToClose: 10m}, steps: [{name: migrate, job: {image: x}}]}]
+",
+    );
+    case.visit().accept("release/migrate").later(Duration::from_secs(600));
+    case.spec.cancel = Some(crate::api::Cancel::default());
+    case.visit().assert_step("release", StepState::Cancelling, 0);
+    case.answer("release/migrate", AttemptOutcome::Stopped)
+        .assert_step("release", StepState::TimedOut, 0)
+        .assert_state(Cancelled);
+}
+
+#[test]
+fn an_attempt_of_unknown_outcome_in_a_group_that_timed_out_is_finished_before_it_is_undone() {
+    let mut case = case(
+        "
+failurePolicy: Compensate
+steps:
+- name: release
+  timeouts: {scheduleToClose: 10m}
+  steps: [{name: create, http: {method: POST, url: 'http://a'}, retry: {initialInterval: 1h}, compensate: {http: {url: 'http://undo'}}}]
+",
+    );
+    case.visit()
+        .fail("release/create", no_answer())
+        .later(Duration::from_secs(600));
+    case.assert_step("release/create", StepState::BackingOff, 1);
+    case.later(Duration::from_secs(3600))
+        .assert_step("release/create", StepState::Running, 2);
+    case.succeed("release/create", nothing())
+        .assert_step("release", StepState::TimedOut, 0)
+        .assert_step("release/create:undo", StepState::Running, 1);
+}
+
+#[test]
+fn a_group_whose_when_failed_asks_it_again_before_it_starts() {
+    for (list, when) in [("", "int(input.x) == 1"), ("forEach: '[int(input.x)]', ", "true")] {
+        for policy in ["Stop", "Pause"] {
+            let mut case = case(&format!(
+                "
+failurePolicy: {policy}
+input: {{x: none}}
+steps: [{{name: release, {list}when: '{when}', steps: [{{name: deploy, http: {{url: 'http://deploy'}}}}]}}]
+"
+            ));
+            case.visit();
+            let ended = if policy == "Stop" {
+                StepState::Failed
+            } else {
+                StepState::Undecided
+            };
+            case.assert_step("release", ended, 0);
+            for asked in [json!({"retry": {}}), json!({"retry": {"step": "release"}})] {
+                assert_eq!(case.asks(asked).0, ActionState::Applied);
+                case.assert_step("release", ended, 0);
+                assert_eq!(case.status.steps.len(), 1, "its steps are not started");
+            }
+            // As if what it reads had changed.
+            case.spec.input.insert("x".into(), json!("1"));
+            case.status.spec_digest = Some(spec_digest(&case.spec));
+            assert_eq!(case.asks(json!({"retry": {}})).0, ActionState::Applied);
+            let deploy = if list.is_empty() {
+                "release/deploy"
+            } else {
+                "release[0]/deploy"
+            };
+            case.succeed(deploy, nothing()).assert_state(Succeeded);
+        }
+    }
+}

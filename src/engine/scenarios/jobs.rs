@@ -208,3 +208,20 @@ fn a_job_whose_output_cannot_be_recorded_did_its_work_all_the_same() {
     case.asks(json!({"retry": {"step": "migrate"}}));
     assert_eq!(case.step("migrate").epoch, 0, "its key stays");
 }
+
+#[test]
+fn a_job_whose_creation_was_lost_once_is_stopped_as_any_other_before_it_is_undone() {
+    let mut case = case(
+        "
+failurePolicy: Compensate
+timeout: 1h
+steps: [{name: migrate, job: {image: x}, compensate: {http: {url: 'http://undo'}}}]
+",
+    );
+    case.visit().crash().visit().accept("migrate");
+    assert!(case.step("migrate").maybe_done);
+    case.later(3600 * SECOND)
+        .assert_step("migrate", StepState::Cancelling, 2);
+    case.answer("migrate", AttemptOutcome::Stopped)
+        .assert_step("migrate:undo", StepState::Running, 1);
+}

@@ -577,3 +577,77 @@ fn a_word_that_was_given_for_what_is_over_does_not_count_when_it_runs_again() {
         case.assert_state(Succeeded);
     }
 }
+
+#[test]
+fn a_signal_is_taken_by_a_step_to_whose_schema_it_conforms() {
+    let of = |order: &str| {
+        case(&format!(
+            "
+order: {order}
+steps:
+- {{name: first, signal: {{name: go, schema: {{type: object, required: [size], properties: {{size: {{type: integer}}}}}}}}}}
+- {{name: second, signal: {{name: go, schema: {{type: object, required: [zone]}}}}}}
+"
+        ))
+    };
+    let size = json!({"signal": {"name": "go", "payload": {"size": 3}}});
+    let zone = json!({"signal": {"name": "go", "payload": {"zone": "a"}}});
+
+    // The one that conforms to what comes later waits for that.
+    let mut sequence = of("Sequence");
+    let (state, message) = sequence.visit().asks(zone.clone());
+    assert_eq!(state, Applied);
+    assert!(message.contains("spec.steps[0].signal.schema"), "{message}");
+    sequence.assert_step("first", StepState::Waiting, 0);
+    assert_eq!(sequence.asks(size.clone()).0, Applied);
+    sequence.assert_state(Succeeded);
+    assert_eq!(sequence.step("first").output, json!({"size": 3}).as_object().cloned());
+    assert_eq!(
+        sequence.step("second").output,
+        json!({"zone": "a"}).as_object().cloned()
+    );
+
+    // What no step that is left can take is rejected by the schema of what is left.
+    let mut rest = of("Sequence");
+    assert_eq!(rest.visit().asks(size.clone()).0, Applied);
+    let (state, message) = rest.asks(size.clone());
+    assert_eq!(state, Rejected);
+    assert!(message.contains("spec.steps[1].signal.schema"), "{message}");
+    rest.assert_step("second", StepState::Waiting, 0);
+    assert!(rest.status.received.is_empty());
+
+    let mut graph = of("Graph");
+    assert_eq!(graph.visit().asks(zone).0, Applied);
+    graph
+        .assert_step("first", StepState::Waiting, 0)
+        .assert_step("second", StepState::Succeeded, 0);
+    let (state, message) = graph.asks(json!({"signal": {"name": "go", "payload": {"zone": "b"}}}));
+    assert_eq!(state, Rejected);
+    assert!(message.contains("spec.steps[0].signal.schema"), "{message}");
+    assert_eq!(graph.asks(size).0, Applied);
+    graph.assert_state(Succeeded);
+
+    let mut neither = of("Sequence");
+    let (state, message) = neither.visit().asks(json!({"signal": {"name": "go", "payload": {}}}));
+    assert_eq!(state, Rejected);
+    assert!(
+        message.contains("spec.steps[0].signal.schema") && message.contains("spec.steps[1].signal.schema"),
+        "{message}"
+    );
+}
+
+#[test]
+fn each_item_takes_a_signal_that_conforms() {
+    let mut case =
+        case("steps: [{name: l, forEach: '[1, 2]', signal: {name: go, schema: {type: object, required: [n]}}}]");
+    case.visit();
+    assert_eq!(case.asks(json!({"signal": {"name": "go"}})).0, Rejected);
+    for n in [1, 2] {
+        assert_eq!(
+            case.asks(json!({"signal": {"name": "go", "payload": {"n": n}}})).0,
+            Applied
+        );
+    }
+    case.assert_state(Succeeded);
+    assert_eq!(case.asks(json!({"signal": {"name": "go"}})).0, Rejected);
+}

@@ -351,3 +351,168 @@ steps:
         .succeed("deploy:undo[0]", nothing())
         .assert_state(Failed);
 }
+
+#[test]
+fn a_job_or_an_operation_that_ran_and_failed_is_undone_and_one_that_was_never_created_is_not() {
+    let failed = || AttemptFailure::retryable("JobFailed", "exit code 3");
+    for what in ["job: {image: x}", "operation: {templateRef: {name: x}}"] {
+        for (around, path, undo) in [
+            ("{STEP, UNDO}", "m", "m:undo"),
+            ("{STEP, UNDO, forEach: '[1]'}", "m[0]", "m:undo[0]"),
+            ("{name: g, steps: [{STEP, UNDO}]}", "g/m", "g/m:undo"),
+            (
+                "{name: g, forEach: '[1]', UNDO, steps: [{STEP}]}",
+                "g[0]/m",
+                "g:undo[0]",
+            ),
+        ] {
+            let spec = |most: i64| {
+                let step = format!("name: m, retry: {{maximumAttempts: {most}}}, {what}");
+                let steps = around.replace("STEP", &step);
+                let steps = steps.replace("UNDO", "compensate: {http: {url: 'http://undo'}}");
+                format!(
+                    "{{failurePolicy: Compensate, order: Graph, steps: [{steps}, {{name: other, http: {{url: 'http://x'}}}}]}}"
+                )
+            };
+            // For good.
+            let mut last = case(&spec(1));
+            last.visit().accept(path).succeed("other", nothing());
+            last.fail(path, failed()).assert_state(Compensating);
+            last.succeed(undo, nothing()).assert_state(Failed);
+            // At first, and then it could not be created again.
+            let mut refused_then = case(&spec(2));
+            refused_then.visit().accept(path).succeed("other", nothing());
+            refused_then.fail(path, failed()).later(10 * SECOND);
+            refused_then.fail(path, refused()).assert_state(Compensating);
+            refused_then.succeed(undo, nothing()).assert_state(Failed);
+            // It would have been tried again, but another step failed: nothing is tried again for that.
+            let mut ended = case(&spec(9));
+            ended.visit().accept(path).fail(path, failed());
+            ended
+                .fail("other", refused())
+                .assert_step(path, StepState::Cancelled, 1);
+            ended.succeed(undo, nothing()).assert_state(Failed);
+            // Never created.
+            let mut never = case(&spec(1));
+            never.visit().succeed("other", nothing()).fail(path, busy());
+            never.assert_state(Failed);
+            assert!(!never.events().iter().any(|event| event.contains(":undo")));
+        }
+    }
+}
+
+#[test]
+fn a_job_that_a_person_skipped_after_it_ran_is_undone() {
+    let mut case = case(
+        "
+failurePolicy: Compensate
+steps:
+- {name: l, forEach: '[1, 2]', maxParallel: 1, maxFailures: 1, job: {image: x}, retry: {maximumAttempts: 1}, compensate: {http: {url: 'http://undo'}}}
+- {name: check, http: {url: 'http://x'}}
+",
+    );
+    case.visit()
+        .accept("l[0]")
+        .fail("l[0]", AttemptFailure::retryable("JobFailed", "exit code 3"));
+    case.asks(json!({"skip": {"step": "l[0]"}}));
+    case.fail("l[1]", refused()).fail("check", refused());
+    case.assert_step("l:undo[0]", StepState::Running, 1);
+    case.succeed("l:undo[0]", nothing()).assert_state(Failed);
+}
+
+#[test]
+fn what_may_have_been_done_under_an_earlier_key_is_undone() {
+    let call = "name: m, idempotent: false, http: {method: POST, url: 'http://x'}";
+    let undo = "compensate: {http: {url: 'http://undo'}}";
+    for (step, path, undone) in [
+        (format!("{{{call}, {undo}}}"), "m", "m:undo"),
+        (format!("{{{call}, {undo}, forEach: '[1]'}}"), "m[0]", "m:undo[0]"),
+        (format!("{{name: g, steps: [{{{call}, {undo}}}]}}"), "g/m", "g/m:undo"),
+        (
+            format!("{{name: g, forEach: '[1]', {undo}, steps: [{{{call}}}]}}"),
+            "g[0]/m",
+            "g:undo[0]",
+        ),
+    ] {
+        let again = || {
+            let mut case = case(&format!(
+                "{{failurePolicy: Compensate, steps: [{step}, {{name: check, http: {{url: 'http://y'}}}}]}}"
+            ));
+            case.visit().fail(path, no_answer()).assert_state(Stuck);
+            case
+        };
+        let new_key = json!({"retry": {"step": path, "newKey": true}});
+
+        let mut refused_then = again();
+        refused_then.asks(new_key.clone());
+        refused_then.assert_step(path, StepState::Running, 1);
+        assert!(!refused_then.step(path).maybe_done, "of the new key nothing is unknown");
+        assert_eq!(refused_then.status.maybe_done_before, [path]);
+        refused_then.fail(path, refused()).assert_state(Compensating);
+        refused_then.succeed(undone, nothing()).assert_state(Failed);
+
+        // Once it has succeeded, it is undone for that.
+        let mut succeeded = again();
+        succeeded.asks(new_key.clone());
+        succeeded.succeed(path, nothing());
+        assert!(succeeded.status.maybe_done_before.is_empty());
+        succeeded
+            .fail("check", refused())
+            .succeed(undone, nothing())
+            .assert_state(Failed);
+
+        // It could not even begin again.
+        let mut held = again();
+        held.spec.suspend = Some(true);
+        held.asks(new_key);
+        assert!(held.status.steps.iter().all(|entry| entry.name != path));
+        held.spec.cancel = Some(Cancel {
+            mode: Some(CancelMode::Compensate),
+            reason: None,
+        });
+        held.spec.suspend = None;
+        held.visit().succeed(undone, nothing()).assert_state(Cancelled);
+    }
+}
+
+#[test]
+fn a_job_that_failed_and_could_not_be_created_again_under_a_new_key_is_undone() {
+    let mut case = case(
+        "steps: [{name: m, job: {image: x}, retry: {maximumAttempts: 1}, compensate: {http: {url: 'http://undo'}}}]",
+    );
+    case.visit()
+        .accept("m")
+        .fail("m", AttemptFailure::retryable("JobFailed", "exit code 3"))
+        .assert_state(Failed);
+    assert_eq!(case.asks(json!({"retry": {}})).1, "m runs again, under a new key");
+    case.spec.cancel = Some(Cancel {
+        mode: Some(CancelMode::Compensate),
+        reason: None,
+    });
+    case.visit().fail("m", refused());
+    case.assert_step("m:undo", StepState::Running, 1);
+}
+
+#[test]
+fn a_reset_says_what_it_leaves_as_it_is() {
+    let mut case = case(&SAGA.replace("failurePolicy: Compensate", ""));
+    case.visit()
+        .succeed("a", json!({"id": "x"}))
+        .succeed("b", nothing())
+        .succeed("c", nothing())
+        .fail("d", refused());
+    let (state, message) = case.asks(json!({"reset": {"step": "b"}}));
+    assert_eq!(
+        (state, &*message),
+        (
+            crate::api::ActionState::Applied,
+            "back to step b: 3 steps run again; what was done of c until now stays, and no later failure undoes it"
+        )
+    );
+    case.spec.cancel = Some(Cancel {
+        mode: Some(CancelMode::Compensate),
+        reason: None,
+    });
+    case.visit().succeed("a:undo", nothing()).assert_state(Cancelled);
+    assert!(!case.events().iter().any(|event| event.contains("c:undo")));
+}

@@ -95,6 +95,17 @@ impl WorkflowStep {
         let signal = self.spec.signal.as_ref()?;
         Some(signal.name.as_deref().unwrap_or(&self.spec.name))
     }
+
+    /// Why a payload can't be that of its signal, if it can't.
+    pub fn refuses_signal(&self, payload: &Map<String, Value>) -> Option<String> {
+        let payload = Value::Object(payload.clone());
+        let error = self.schema.as_ref()?.iter_errors(&payload).next()?;
+        let field = error.instance_path().to_string().replace('/', ".");
+        Some(format!(
+            "payload{field} doesn't conform to {}.signal.schema: {error}",
+            self.field
+        ))
+    }
 }
 
 /// Why a spec can't be executed.

@@ -233,6 +233,30 @@ async fn a_sensitive_step_says_nothing_of_the_answer_but_its_status() {
 }
 
 #[tokio::test]
+async fn of_an_answer_that_goes_into_a_secret_nothing_is_quoted() {
+    let json = [("content-type", "application/json")];
+    let server = Server::answering(move |seen| match seen.uri.as_str() {
+        "/done" => answer(200, &json, r#"{"token": "hunter2"}"#),
+        _ => answer(422, &json, r#"{"message": "frozen"}"#),
+    })
+    .await;
+    for (path, success, quoted) in [
+        ("/done", "int(result.body.token) > 0", None),
+        ("/done", "result.body.token == ''", None),
+        ("/no", "result.status == 200", Some("frozen")),
+    ] {
+        let mut attempt = Attempt::first();
+        attempt.context.writes_secret = true;
+        let message = attempt
+            .failure(json!({"url": server.url(path), "success": success}))
+            .await
+            .message;
+        assert!(!message.contains("hunter2"), "{message}");
+        assert!(quoted.is_none_or(|quoted| message.contains(quoted)), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn the_result_has_status_headers_and_body() {
     let server = Server::answering(|seen| match seen.uri.as_str() {
         "/text" => answer(200, &[("x-a", "1"), ("X-A", "2"), ("content-type", "text/plain")], "{}"),

@@ -128,6 +128,7 @@ impl Attempt {
             maybe_done: false,
             undoes: false,
             sensitive: false,
+            writes_secret: false,
             scope: Scope::default(),
             kubernetes: cluster.client(),
             claim: Arc::new(Leader(true)),
