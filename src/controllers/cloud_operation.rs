@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kube::api::{DeleteParams, Preconditions};
 use kube::runtime::controller::Action;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -480,12 +480,15 @@ pub(super) async fn resolve(
 /// Which operation, as the engine needs to know it.
 pub fn identity(operation: &CloudOperation) -> Identity {
     let meta = &operation.metadata;
+    let owners = operation.owner_references();
+    let is_part = owners.iter().any(|owner| owner.kind == CloudOperation::kind(&()));
     Identity {
         namespace: operation.namespace().unwrap_or_default(),
         name: operation.name_any(),
         uid: operation.uid().unwrap_or_default(),
         generation: meta.generation,
-        disposable: meta.generate_name.is_some() || meta.owner_references.as_ref().is_some_and(|o| !o.is_empty()),
+        // What another operation waits for stays until that one is gone: its outcome may not be recorded there yet.
+        disposable: !is_part && (meta.generate_name.is_some() || !owners.is_empty()),
         restored: operation.labels().contains_key(RESTORED_LABEL),
         created: meta.creation_timestamp.as_ref().map(|time| Time::new(time.0)),
         creator: operation.annotations().get(CREATED_BY_ANNOTATION).cloned(),
@@ -578,5 +581,29 @@ impl Workflows {
         }
         compiled.insert(digest.to_owned(), fresh.clone());
         fresh
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_another_operation_waits_for_is_not_disposable() {
+        let disposable = |metadata: serde_json::Value| {
+            let operation = json!({"metadata": metadata, "spec": {"steps": []}});
+            identity(&serde_json::from_value(operation).unwrap()).disposable
+        };
+        let owner = |kind: &str| json!([{"apiVersion": "v1", "kind": kind, "name": "o", "uid": "u"}]);
+        assert!(!disposable(json!({"name": "a"})));
+        assert!(disposable(json!({"name": "a", "generateName": "a"})));
+        assert!(disposable(
+            json!({"name": "a", "ownerReferences": owner("OperationSchedule")})
+        ));
+        assert!(!disposable(
+            json!({"name": "a", "ownerReferences": owner("CloudOperation")})
+        ));
     }
 }

@@ -139,6 +139,9 @@ impl Pass<'_> {
         if refusals.len() == takers.len() {
             return Err(refusals.join("; "));
         }
+        // What it is taken as: the output of a step.
+        self.fits(&payload)
+            .map_err(|why| why.replacen("its output", "its payload", 1))?;
         self.receive(Received {
             signal: Some(name.clone()),
             payload,
@@ -226,7 +229,7 @@ impl Pass<'_> {
 
     fn receive(&mut self, received: Received) -> Result<(), String> {
         self.status.received.push(received);
-        let size = serde_json::to_string(&self.status.received).map_or(usize::MAX, |text| text.len());
+        let size = json_size(&self.status.received);
         if self.status.received.len() > MAX_RECEIVED || size > MAX_RECEIVED_SIZE {
             self.status.received.pop();
             return Err(format!(

@@ -469,6 +469,12 @@ fn an_output_that_has_no_room_is_told_to_who_gives_it() {
         assert_eq!(state, Rejected);
         assert!(message.contains("a step's may have 16384"), "{message}");
     }
+    let (state, message) = case.asks(json!({"signal": {"name": "go", "payload": large}}));
+    assert_eq!(state, Rejected);
+    assert!(
+        message.starts_with("its payload has 20011 bytes: a step's may have 16384"),
+        "{message}"
+    );
     case.assert_step("go", StepState::Waiting, 0);
     assert_eq!(
         case.asks(json!({"complete": {"step": "go", "output": {"n": 1}}})).0,

@@ -13,8 +13,12 @@ use super::order::{resolve_ancestors, resolve_members};
 use super::{InvalidSpec, Role, Workflow, WorkflowStep};
 use crate::api::{CloudOperationSpec, Order, Step, StepType};
 use crate::engine::expression;
-use crate::engine::request::{MAX_DEPTH, depth};
+use crate::engine::request::{MAX_DEPTH, depth, json_size};
 use crate::engine::retry::RetryPolicy;
+
+/// How large an operation's input may be, and all that it says, as JSON, in bytes.
+const MAX_INPUT: usize = 128 * 1024;
+const MAX_SPEC: usize = 512 * 1024;
 
 impl Workflow {
     /// Compiles a spec.
@@ -35,6 +39,16 @@ impl Workflow {
         if depth(std::iter::once(&to_value(spec))) > MAX_DEPTH {
             let message = format!("it is nested more than {MAX_DEPTH} levels deep");
             return Err(alone(InvalidSpec::new("spec", message)));
+        }
+        // With its status, an operation has room among what a cluster's store takes as one object.
+        for (field, size, most) in [
+            ("spec.input", json_size(&spec.input), MAX_INPUT),
+            ("spec", json_size(spec), MAX_SPEC),
+        ] {
+            if size > most {
+                let message = format!("it has {size} bytes as JSON: {most} at most; refer to what is large by name");
+                return Err(alone(InvalidSpec::new(field, message)));
+            }
         }
         if spec.steps.is_empty() {
             let message = "there is nothing to do: at least one step is needed";

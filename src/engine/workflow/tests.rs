@@ -1,10 +1,34 @@
 //! What compiling comes to, whatever it is given.
 
 use proptest::strategy::Strategy;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Workflow;
 use crate::api::CloudOperationSpec;
+
+#[test]
+fn what_is_too_large_is_refused_by_its_field() {
+    let refusal = |fields: Value| {
+        let mut spec = json!({"steps": [{"name": "a", "set": {"v": 1}}]});
+        spec.as_object_mut()
+            .unwrap()
+            .extend(fields.as_object().cloned().unwrap());
+        let spec = serde_json::from_value(spec).unwrap();
+        Workflow::compile(&spec)
+            .err()
+            .map(|invalid| (invalid.field, invalid.message))
+    };
+    let text = |size: usize| "x".repeat(size);
+    assert_eq!(refusal(json!({"input": {"text": text(100_000)}})), None);
+    let (field, message) = refusal(json!({"input": {"text": text(131_072)}})).unwrap();
+    assert_eq!(field, "spec.input");
+    assert!(
+        message.starts_with("it has 131083 bytes as JSON: 131072 at most"),
+        "{message}"
+    );
+    let (field, _) = refusal(json!({"steps": [{"name": "a", "set": {"v": text(600_000)}}]})).unwrap();
+    assert_eq!(field, "spec");
+}
 
 /// Whatever is wrong with a spec is said, all of it, and nothing else happens: parts of the samples, in wrong places.
 #[test]
