@@ -3,6 +3,7 @@
 //! Dependencies point one way: [`controllers`] → [`engine`], [`activities`] → [`api`]. The engine is pure: it decides,
 //! the controllers and activities act. [`cli`] is for people, and is no part of the operator.
 #![forbid(unsafe_code)]
+#![deny(clippy::expect_used, clippy::unwrap_used)]
 
 pub mod activities;
 pub mod api;

@@ -1,5 +1,6 @@
 //! The `holdfast` command: the operator, and what it is installed with.
 #![forbid(unsafe_code)]
+#![deny(clippy::expect_used, clippy::unwrap_used)]
 
 mod reference;
 

@@ -97,10 +97,14 @@ impl Default for Wire {
     }
 }
 
+#[expect(
+    clippy::expect_used,
+    reason = "fails only for a provider without cipher suites for TLS 1.2 and 1.3"
+)]
 fn tls(roots: RootCertStore) -> ClientConfig {
     ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .expect("ring has what TLS 1.2 and 1.3 need") // fails only for a provider without cipher suites for them
+        .expect("ring has what TLS 1.2 and 1.3 need")
         .with_root_certificates(roots)
         .with_no_client_auth()
 }
