@@ -31,9 +31,10 @@ e2e: ## Run the end-to-end tests on a real control plane
 bench: ## Measure against what the API server itself can write; the table is in docs/performance.md
 	@e2e/bench
 
-check: ## Check formatting, lints, licences of dependencies, and that generated files are current
+check: ## Check formatting, lints, the local cluster's own code, licences of dependencies, and that generated files are current
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cd e2e/cluster && go vet ./local ./nodeinit && go test ./local ./nodeinit
 	@.ci/deny
 	@.ci/drift
 

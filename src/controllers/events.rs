@@ -193,3 +193,33 @@ fn event(entry: &HistoryEntry, state: Option<OperationState>) -> Option<Event> {
         secondary: None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn failures_waits_and_ends_are_told_each_in_its_own_word() {
+        let told = |of: &str, state: OperationState| {
+            let entry = json!({
+                "seq": 1, "time": "2026-11-24T03:00:00.000Z", "type": of, "step": "a", "attempt": 2, "message": "why",
+            });
+            let event = event(&serde_json::from_value(entry).unwrap(), Some(state))?;
+            assert_eq!(event.note.as_deref(), Some("step a, attempt 2: why"));
+            Some((format!("{:?}", event.type_), event.reason))
+        };
+        for (of, state, type_, reason) in [
+            ("AttemptFailed", OperationState::BackingOff, "Warning", "AttemptFailed"),
+            ("StepFailed", OperationState::Running, "Warning", "StepFailed"),
+            ("StepWaiting", OperationState::Waiting, "Normal", "StepWaiting"),
+            ("Finished", OperationState::Succeeded, "Normal", "Succeeded"),
+            ("Finished", OperationState::Failed, "Warning", "Failed"),
+            ("Finished", OperationState::Cancelled, "Warning", "Cancelled"),
+        ] {
+            assert_eq!(told(of, state), Some((type_.to_owned(), reason.to_owned())));
+        }
+        assert_eq!(told("AttemptStarted", OperationState::Running), None, "each is a write");
+    }
+}

@@ -171,3 +171,99 @@ fn refusal(error: &kube::Error) -> Option<(String, String)> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use holdfast_apiserver::Fault;
+    use kube::api::DeleteParams;
+
+    use super::*;
+    use crate::activities::testing::Bench;
+
+    /// What is read of `prod/deploy`.
+    fn seen(bench: &Bench) -> CloudOperation {
+        bench.server.get("prod", "deploy").unwrap()
+    }
+
+    async fn append(bench: &Bench, process: &str, from: &CloudOperation) -> Result<Appended, JournalError> {
+        let status = OperationStatus {
+            progress: Some(process.into()),
+            ..OperationStatus::default()
+        };
+        let journal = Journal::new(bench.server.client("operator"), process);
+        journal.append(from, status).await
+    }
+
+    fn written_by(operation: &CloudOperation) -> Option<&str> {
+        operation.status.as_ref()?.write_id.as_deref()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_own_write_is_recognised_whatever_was_answered() {
+        for fault in [
+            Fault::None,
+            Fault::LoseAnswer,
+            Fault::Repeat,
+            Fault::FailAfterwards { code: 504 },
+        ] {
+            let bench = Bench::new();
+            let (from, said) = (seen(&bench), format!("{fault:?}"));
+            bench.server.set_faults(move |info| match info.subresource.as_str() {
+                "status" => fault.clone(),
+                _ => Fault::None,
+            });
+            let Ok(Appended::Durable(written)) = append(&bench, "me", &from).await else {
+                panic!("{said}");
+            };
+            assert_eq!(written_by(&written), Some("me/1"), "{said}");
+            assert_eq!(*written, seen(&bench), "{said}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_written_is_told_from_what_was() {
+        let bench = Bench::new();
+        let from = seen(&bench);
+        append(&bench, "another", &from).await.unwrap();
+        let Ok(Appended::Superseded(found)) = append(&bench, "me", &from).await else {
+            panic!("it was computed from an older version");
+        };
+        assert_eq!(written_by(&found), Some("another/1"));
+
+        bench.server.set_faults(|info| match info.subresource.as_str() {
+            "status" => Fault::RefuseConnection,
+            _ => Fault::None,
+        });
+        let Ok(Appended::Superseded(found)) = append(&bench, "me", &seen(&bench)).await else {
+            panic!("it did not arrive");
+        };
+        assert_eq!(written_by(&found), Some("another/1"));
+
+        bench.server.set_faults(|_| Fault::RefuseConnection);
+        let unknown = append(&bench, "me", &found).await;
+        assert!(matches!(unknown, Err(JournalError::Ambiguous { .. })), "{unknown:?}");
+
+        bench.server.set_faults(|_| Fault::Fail {
+            code: 422,
+            retry_after: None,
+        });
+        let refused = append(&bench, "me", &found).await;
+        assert!(matches!(refused, Err(JournalError::Refused { .. })), "{refused:?}");
+        bench.server.clear_faults();
+
+        let operations: Api<CloudOperation> = Api::namespaced(bench.server.client("bob"), "prod");
+        operations.delete("deploy", &DeleteParams::default()).await.unwrap();
+        assert!(matches!(append(&bench, "me", &found).await, Ok(Appended::Gone)));
+        let mut again = found.clone();
+        again.metadata = kube::api::ObjectMeta {
+            name: found.metadata.name.clone(),
+            namespace: found.metadata.namespace.clone(),
+            ..kube::api::ObjectMeta::default()
+        };
+        bench.server.put(&*again);
+        assert!(
+            matches!(append(&bench, "me", &found).await, Ok(Appended::Gone)),
+            "another has its name"
+        );
+    }
+}

@@ -149,6 +149,39 @@ async fn a_childs_failure_is_the_steps_with_its_words() {
     world.kill_all().await;
 }
 
+/// Somebody cancels the child alone, or its own time passes: the step failed, and says which.
+#[tokio::test(start_paused = true)]
+async fn a_childs_cancel_and_timeout_are_the_steps() {
+    for (timeout, state) in [(None, "Cancelled"), (Some("30s"), "TimedOut")] {
+        let mut world = World::new(1);
+        world.start();
+        let mut manifest = parent(None, &json!([{"name": "nap", "wait": {"duration": "2m"}}]));
+        if let Some(timeout) = timeout {
+            manifest["spec"]["steps"][0]["operation"]["spec"]["timeout"] = json!(timeout);
+        }
+        world.apply(&manifest).await;
+        world
+            .until("the child waits", |world| {
+                child_state(world) == Some(OperationState::Waiting)
+            })
+            .await;
+        if timeout.is_none() {
+            let api: Api<CloudOperation> = Api::namespaced(world.server.client("user"), NAMESPACE);
+            let cancel = Patch::Merge(json!({"spec": {"cancel": {"reason": "not tonight"}}}));
+            let name = child(&world).unwrap().name_any();
+            api.patch(&name, &PatchParams::default(), &cancel).await.unwrap();
+        }
+        world.until("the parent ends", |world| world.finished("parent")).await;
+        assert_eq!(child_state(&world).unwrap().to_string(), state);
+        assert_eq!(world.state("parent"), Some(OperationState::Failed));
+        let step = &world.operation("parent").status.unwrap().steps[0];
+        assert_eq!(step.state, StepState::Failed);
+        assert_eq!(step.failure.as_ref().unwrap().reason, state);
+        world.check();
+        world.kill_all().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_child_may_not_be_is_an_invalid_spec() {
     for (spec, field) in [

@@ -174,6 +174,37 @@ async fn a_lease_that_can_not_be_written_is_tried_at_a_pace() {
     world.kill_all().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_asked_to_stop_waits_for_so_long_and_leaves_the_rest_to_the_next() {
+    let mut world = World::new(1);
+    let first = world.start();
+    let mut manifest = sample("slow").manifest;
+    manifest["spec"]["steps"][0]["http"]["url"] = json!("http://inventory.prod/slow/55000");
+    world.apply(&manifest).await;
+    world
+        .until("the call is under way", |world| world.service.calls() == 1)
+        .await;
+    let asked = Instant::now();
+    world.stop(first).await;
+    let took = asked.elapsed();
+    assert!(
+        (Duration::from_secs(25)..Duration::from_secs(27)).contains(&took),
+        "{took:?}"
+    );
+    assert!(!leads(&world, first), "the Lease is given back");
+    world.start();
+    world.until("the operation ends", |world| world.finished("slow")).await;
+    assert_eq!(world.state("slow"), Some(OperationState::Succeeded));
+    assert!(events(&world, "slow").contains(&HistoryEvent::AttemptLost));
+    assert_eq!(
+        world.service.answered(first),
+        0,
+        "a process that ended waits for no answer"
+    );
+    world.check();
+    world.kill_all().await;
+}
+
 /// A read of the Lease is on its way for long: what it shows may be as young as its answer.
 #[tokio::test(start_paused = true)]
 async fn a_lease_counts_from_the_answer_that_showed_it() {

@@ -80,7 +80,11 @@ async fn kubectl_shows_finds_and_explains_operations() {
             .split_once("Events:")
             .map(|(_, events)| events.to_owned())
             .unwrap_or_default();
-        if events.contains("StepFailed") && events.contains("Failed") && events.contains("422") {
+        let tells = |type_: &str, reason: &str| {
+            let words = |line: &str| line.split_whitespace().take(2).eq([type_, reason]);
+            events.lines().any(words)
+        };
+        if tells("Warning", "StepFailed") && tells("Warning", "Failed") && events.contains("422") {
             break;
         }
         assert!(started.elapsed() < PATIENCE, "{described}");

@@ -14,8 +14,8 @@ use super::{Result, say};
 pub const OPERATIONS: usize = 10_000;
 /// For how long they are observed.
 pub const SPAN: Duration = Duration::from_secs(60);
-/// How long they may take to settle.
-const PATIENCE: Duration = Duration::from_secs(240);
+/// How long they may take to settle: the Events that tell of them are written four a second.
+const PATIENCE: Duration = Duration::from_secs(480);
 /// After so long without a request, they have.
 const QUIET: Duration = Duration::from_secs(8);
 

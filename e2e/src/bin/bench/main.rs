@@ -48,10 +48,10 @@ const LISTS: Length = Length {
     operations: 2,
     span: Duration::ZERO,
 };
-/// For how long operations are run at once, in a round.
+/// For how long operations are run at once, in a round: as long as the raw rates that they are compared with.
 const AT_ONCE: Length = Length {
     operations: 0,
-    span: Duration::from_secs(8),
+    span: Duration::from_secs(20),
 };
 /// What is compared is measured in turns: a shared machine is not the same a minute later.
 const ROUNDS: usize = 3;
