@@ -401,8 +401,9 @@ async fn kustomize_installs_twice_and_removes_everything() {
 
     let operator = cluster.operator().await;
     cluster.two_operations().await;
-    // When all is deleted while an operation goes on
-    cluster.kubectl(&["delete", "-k", &config, "--timeout=120s"]).await;
+    // When all is deleted while an operation goes on. On a machine with several clusters the API server's own finalizer of a
+    // definition was seen to take more than two minutes: what it tries again, it tries ever later.
+    cluster.kubectl(&["delete", "-k", &config, "--timeout=300s"]).await;
     // Then nothing is left
     let left = cluster.try_kubectl(&["get", "cops"], "").await;
     assert!(!left.ok, "{}", left.out);
