@@ -401,9 +401,22 @@ async fn kustomize_installs_twice_and_removes_everything() {
 
     let operator = cluster.operator().await;
     cluster.two_operations().await;
-    // When all is deleted while an operation goes on. On a machine with several clusters the API server's own finalizer of a
-    // definition was seen to take more than two minutes: what it tries again, it tries ever later.
-    cluster.kubectl(&["delete", "-k", &config, "--timeout=300s"]).await;
+    // When all is deleted while an operation goes on. The API server's own finalizer of a definition was once seen to take more
+    // than two minutes, beside other clusters: where it does, its condition says why.
+    let deleted = cluster
+        .try_kubectl(&["delete", "-k", &config, "--timeout=300s"], "")
+        .await;
+    if !deleted.ok {
+        let crds = cluster
+            .kubectl(&[
+                "get",
+                "crds",
+                "-o",
+                "jsonpath={range .items[*]}{.metadata.name}: {.status.conditions}{'\\n'}{end}",
+            ])
+            .await;
+        panic!("{}{}\n{crds}", deleted.out, deleted.err);
+    }
     // Then nothing is left
     let left = cluster.try_kubectl(&["get", "cops"], "").await;
     assert!(!left.ok, "{}", left.out);

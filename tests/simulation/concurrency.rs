@@ -455,6 +455,14 @@ async fn what_is_held_or_suspended_holds_up_nobody() {
     world.kill_all().await;
 }
 
+/// Waits until both have run, in this order.
+async fn one_after_the_other(mut world: World, order: [&str; 2]) {
+    all_end(&world, &order).await;
+    assert_eq!(under_way(&world), (1, order.map(str::to_owned).to_vec()));
+    world.check();
+    world.kill_all().await;
+}
+
 /// An operation `a` that took its key and was suspended before it started, and its operator, that died in between.
 async fn suspended_with_its_key() -> World {
     let mut world = World::new(1);
@@ -482,10 +490,7 @@ async fn one_that_took_its_key_and_was_suspended_before_it_started_holds_up_nobo
         .await;
     assert_eq!(world.state("a"), Some(OperationState::Suspended));
     patch(&world, "a", json!({"spec": {"suspend": false}})).await;
-    all_end(&world, &["a", "b"]).await;
-    assert_eq!(under_way(&world), (1, ["b", "a"].map(str::to_owned).to_vec()));
-    world.check();
-    world.kill_all().await;
+    one_after_the_other(world, ["b", "a"]).await;
 }
 
 /// A leader is cut off while it takes the key of one that is suspended for another; that write arrives much later.
@@ -513,10 +518,7 @@ async fn a_late_write_takes_out_nobody_who_was_let_go_on_meanwhile() {
     sleep(Duration::from_secs(40)).await;
     let lock = &world.server.list::<OperationLock>()[0];
     assert_eq!(lock.spec.holders[0].name, "a", "it runs: {:?}", world.state("a"));
-    all_end(&world, &["a", "b"]).await;
-    assert_eq!(under_way(&world), (1, ["a", "b"].map(str::to_owned).to_vec()));
-    world.check();
-    world.kill_all().await;
+    one_after_the_other(world, ["a", "b"]).await;
 }
 
 #[tokio::test(start_paused = true)]
