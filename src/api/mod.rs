@@ -227,9 +227,9 @@ fn forget_changes(schema: &mut JSONSchemaProps) {
     }
 }
 
-/// Makes the rules of what can't be changed rules on what is new. The API server evaluates the rules of a whole object
-/// each time that its status is written, where they are a quarter of the cost. The fields that can be changed have no
-/// rules. Entries of a list are known again only where they have keys.
+/// Makes the rules of what can't be changed rules on what is new: else the API server evaluates those of a whole object each
+/// time that its status is written. The fields that can be changed have no rules. Entries of a list are known again only
+/// where they have keys.
 fn asked_once(schema: &mut JSONSchemaProps) {
     for rule in schema.x_kubernetes_validations.iter_mut().flatten() {
         if !rule.rule.contains("oldSelf") {
