@@ -49,7 +49,7 @@ pub fn summarise(
         "Reconciling",
         truth(!finished),
         if finished { "Finished" } else { &reason },
-        "",
+        if finished { "" } else { &message }, // what a tool that gives up waiting shows
     );
     set(
         "Stalled",

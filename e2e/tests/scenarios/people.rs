@@ -1,7 +1,7 @@
 //! What people and their tools see: kubectl's views, conditions, Events, health, metrics and log lines.
 
 use holdfast::api::{CloudOperation, OperationState};
-use holdfast_e2e::world::{PATIENCE, World, condition, step};
+use holdfast_e2e::world::{PATIENCE, World, condition, message_of, step};
 use serde_json::Value;
 
 #[tokio::test]
@@ -118,6 +118,20 @@ async fn kstatus_is_told_the_truth() {
     world.run("fails", "steps: [{name: a, assert: 1 == 2}]").await;
     let failed = world.ends("fails", OperationState::Failed).await;
     assert_eq!(look(&failed), ["True", "False", "False", "True"]);
+    for (operation, kind) in [
+        (&running, "Reconciling"),
+        (&waiting, "Reconciling"),
+        (&failed, "Stalled"),
+    ] {
+        let conditions = &operation.status.as_ref().unwrap().conditions;
+        let told = conditions.iter().find(|condition| condition.type_ == kind).unwrap();
+        assert!(!told.message.is_empty(), "{kind}");
+        assert_eq!(
+            told.message,
+            message_of(operation),
+            "{kind}: what tools show is what kubectl does"
+        );
+    }
     for operation in [running, waiting, succeeded, failed] {
         let status = operation.status.unwrap();
         assert_eq!(status.observed_generation, Some(1));

@@ -8,13 +8,21 @@ fn three_calls_in_a_row_cost_four_writes() {
     case.visit().assert_step("describe", StepState::Running, 1);
     case.succeed("describe", json!({"size": 3}))
         .assert_step("resize", StepState::Running, 1);
+    let under_way = "step resize: attempt 1 is under way";
+    for (condition, value) in [("Succeeded", "Unknown"), ("Reconciling", "True")] {
+        assert_eq!(
+            case.condition(condition),
+            (value.into(), under_way.into()),
+            "{condition}"
+        );
+    }
     case.succeed("resize", nothing());
     case.succeed("check", nothing()).assert_state(Succeeded);
     assert_eq!(case.writes, 4);
     assert_eq!(case.status.progress.as_deref(), Some("3/3"));
     assert_eq!(case.condition("Finished").0, "True");
     assert_eq!(case.condition("Succeeded").0, "True");
-    assert_eq!(case.condition("Reconciling").0, "False");
+    assert_eq!(case.condition("Reconciling"), ("False".into(), String::new()));
     assert_eq!(case.condition("Stalled").0, "False");
     assert_eq!(
         case.events(),
