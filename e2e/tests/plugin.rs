@@ -1,8 +1,9 @@
 //! `kubectl holdfast`, as a user runs it.
 
-use holdfast::api::OperationState;
+use holdfast::api::{OperationHistory, OperationState};
 use holdfast_e2e::kubectl::{Printed, run};
 use holdfast_e2e::operator::built;
+use holdfast_e2e::terminal::Terminal;
 use holdfast_e2e::world::{World, message_of, state_of};
 use serde_json::Value;
 
@@ -360,6 +361,87 @@ async fn what_is_rejected_fails_and_a_reset_asks_anew() {
         world.operations().list(&Default::default()).await.unwrap().items.len(),
         2
     );
+}
+
+#[tokio::test]
+async fn a_history_that_went_into_objects_is_shown_as_one() {
+    let world = World::new("plugin-history").await;
+    let _operator = world.operator();
+    world
+        .run(
+            "long",
+            "steps: [{name: each, forEach: lists.range(350), assert: item >= 0}]",
+        )
+        .await;
+    world.ends("long", OperationState::Succeeded).await;
+    let spilled = world
+        .until("long", "in more than one object", |operation| {
+            operation
+                .status
+                .as_ref()
+                .is_some_and(|status| status.history_spilled >= 200)
+        })
+        .await;
+    let last = spilled.status.unwrap().seq;
+    let objects = world.api::<OperationHistory>().list(&Default::default()).await.unwrap();
+    assert!(objects.items.len() >= 2, "{} objects", objects.items.len());
+
+    let all: Vec<Value> = serde_json::from_str(&prints(&world, &["history", "long", "-o", "json"]).await).unwrap();
+    let numbers: Vec<i64> = all.iter().map(|entry| entry["seq"].as_i64().unwrap()).collect();
+    assert_eq!(numbers, (1..=last).collect::<Vec<_>>(), "each once, in order");
+    assert_eq!(
+        (&all[0]["type"], &all[all.len() - 1]["type"]),
+        (&"Started".into(), &"Finished".into())
+    );
+    let table = prints(&world, &["history", "long"]).await;
+    let rows: Vec<&str> = table.lines().collect();
+    assert_eq!(rows.len(), all.len() + 1, "with its heading");
+    contains(rows[1], &["Started"]);
+    contains(rows[rows.len() - 1], &["Finished"]);
+}
+
+#[tokio::test]
+async fn on_a_terminal_a_watch_draws_over_itself_and_ends_with_the_operation() {
+    if !cfg!(target_os = "linux") {
+        return holdfast_e2e::skipped("script is another program elsewhere");
+    }
+    let world = World::new("plugin-watch").await;
+    let _operator = world.operator();
+    world
+        .run(
+            "rolls",
+            r"
+            steps:
+            - {name: plan, set: {size: 3}}
+            - {name: slow, http: {method: POST, url: INVENTORY/gate/slow}}
+            - {name: next, http: {method: POST, url: INVENTORY/gate/next}}
+            ",
+        )
+        .await;
+    let watch = ["get", "rolls", "-w", "-n", &world.namespace];
+    let terminal = Terminal::run(&built("kubectl-holdfast"), &watch);
+    let first = ["rolls  Running  1/3", "✓ plan", "● slow", "○ next"];
+    let first = terminal.until_shows(&first).await;
+    world.inventory.open("slow");
+    let second = ["rolls  Running  2/3", "✓ plan", "✓ slow", "● next"];
+    let second = terminal.until_shows(&second).await;
+    world.inventory.open("next");
+    let (code, last) = terminal.ends().await;
+    assert_eq!(code, Some(0), "{last}");
+    contains(&last, &["rolls  Succeeded  3/3", "✓ plan", "✓ slow", "✓ next"]);
+    for screen in [first, second, last] {
+        let begin = |with: &[&str]| {
+            screen
+                .lines()
+                .filter(|line| with.iter().any(|part| line.starts_with(part)))
+                .count()
+        };
+        assert_eq!(
+            (begin(&["rolls "]), begin(&["✓ ", "● ", "○ "])),
+            (1, 3),
+            "nothing is left of what was drawn before:\n{screen}"
+        );
+    }
 }
 
 #[tokio::test]
