@@ -14,6 +14,13 @@
 #   NAME      which one of several (default: holdfast)
 #   NODE=1    local: with a node, so that pods run; needs root
 #
+# Nothing can be loaded into a current cluster: push the image that the tests' Jobs run to a registry that it pulls from, and
+# name it in HOLDFAST_TASK_IMAGE. Without it, the tests that need it say that they are skipped. To make it (skopeo, or
+# whatever pushes an archive of an OCI image layout, does the rest):
+#   cargo build -p holdfast-e2e --bin task
+#   e2e/cluster/run image task.tar registry.example.com/task:e2e target/debug/task:/task
+#   skopeo copy oci-archive:task.tar docker://registry.example.com/task:e2e
+#
 # Only results go to stdout: KUBECONFIG=$(e2e/cluster.sh up).
 set -euo pipefail
 
@@ -80,7 +87,7 @@ current_up() {
 }
 current_kubeconfig() { saved_kubeconfig; }
 current_kubectl() { KUBECONFIG=$(saved_kubeconfig) kubectl "$@"; }
-current_load_image() { fail "CLUSTER=current: push the image to a registry that the cluster pulls from"; }
+current_load_image() { fail "CLUSTER=current: push the image to a registry that the cluster pulls from (the head of cluster.sh says how)"; }
 current_down() {
   rm -f "$kubeconfig"
   echo "The cluster of the current context stays as it is; uninstall Holdfast by helm or kubectl." >&2

@@ -23,12 +23,18 @@ pub fn program() -> String {
     std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".into())
 }
 
-/// Runs kubectl on the cluster of `KUBECONFIG`, with what is given on its standard input.
+/// Runs kubectl on the cluster of `KUBECONFIG`, with what is given on its standard input: manifests, as YAML or JSON.
 ///
 /// # Panics
 /// If it can't be run.
 pub async fn kubectl_with(input: &str, arguments: &[&str]) -> Printed {
-    run(&program(), input, arguments).await
+    // The machine's own kubectl may be an older one, which takes all that begins with a brace for JSON.
+    let begin = if input.trim_start().starts_with('{') {
+        "---\n"
+    } else {
+        ""
+    };
+    run(&program(), &format!("{begin}{input}"), arguments).await
 }
 
 /// Runs kubectl on the cluster of `KUBECONFIG`.

@@ -265,7 +265,8 @@ struct Cluster {
 impl Cluster {
     /// None where clusters aren't ours to make: with `CLUSTER=kind` and `CLUSTER=current`.
     async fn up(name: &str) -> Option<Self> {
-        if std::env::var("CLUSTER").is_ok_and(|cluster| cluster != "local") {
+        if holdfast_e2e::cluster() != "local" {
+            holdfast_e2e::skipped("it makes a local cluster of its own");
             return None;
         }
         let name = format!("{name}-{}", std::process::id());
@@ -497,9 +498,8 @@ const IMAGE: &str = "localhost/holdfast:e2e";
 
 /// The operator's image, on the nodes of the shared cluster. False where there are none that take one.
 async fn image() -> bool {
-    let takes_images = ["local", "kind"].contains(&std::env::var("CLUSTER").as_deref().unwrap_or("local"));
-    if !takes_images || std::env::var("NODE").as_deref() != Ok("1") {
-        eprintln!("not run: there is no node that takes the image");
+    if holdfast_e2e::cluster() == "current" || std::env::var("NODE").as_deref() != Ok("1") {
+        holdfast_e2e::skipped("there is no node that takes the image");
         return false;
     }
     holdfast_e2e::image::load(IMAGE, &binary(), "/holdfast").await;

@@ -8,9 +8,9 @@ use kube::api::ListParams;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 
-/// Runs an operation whose steps' `IMAGE` is the tests' own.
-async fn run(world: &World, name: &str, spec: &str) {
-    world.run(name, &spec.replace("IMAGE", image::task().await)).await;
+/// Runs an operation whose steps' `IMAGE` is this one.
+async fn run(world: &World, image: &str, name: &str, spec: &str) {
+    world.run(name, &spec.replace("IMAGE", image)).await;
 }
 
 async fn jobs(world: &World, of: &str) -> Vec<Job> {
@@ -20,6 +20,7 @@ async fn jobs(world: &World, of: &str) -> Vec<Job> {
 
 #[tokio::test]
 async fn what_a_container_writes_is_the_steps_output() {
+    let Some(image) = image::task().await else { return };
     let world = World::new("job-output").await;
     let _operator = world.operator();
     world
@@ -27,6 +28,7 @@ async fn what_a_container_writes_is_the_steps_output() {
         .await;
     run(
         &world,
+        image,
         "outputs",
         r#"
         order: Graph
@@ -90,10 +92,12 @@ async fn what_a_container_writes_is_the_steps_output() {
 
 #[tokio::test]
 async fn a_failed_job_says_why_and_is_retried_under_another_name() {
+    let Some(image) = image::task().await else { return };
     let world = World::new("job-failure").await;
     let _operator = world.operator();
     run(
         &world,
+        image,
         "fails",
         r#"
         serviceAccountName: runner
@@ -106,6 +110,7 @@ async fn a_failed_job_says_why_and_is_retried_under_another_name() {
     .await;
     run(
         &world,
+        image,
         "cut",
         "{serviceAccountName: runner, steps: [{name: a, job: {image: IMAGE, command: [/task, fill, '5000']}}]}",
     )
@@ -140,6 +145,7 @@ async fn a_failed_job_says_why_and_is_retried_under_another_name() {
 
 #[tokio::test]
 async fn a_job_that_can_not_start_says_why_and_is_stopped_by_cancel() {
+    let Some(image) = image::task().await else { return };
     let world = World::new("job-cancel").await;
     let _operator = world.operator();
     world
@@ -150,12 +156,14 @@ async fn a_job_that_can_not_start_says_why_and_is_stopped_by_cancel() {
         .await;
     run(
         &world,
+        image,
         "sleeps",
         "{serviceAccountName: runner, steps: [{name: a, job: {image: IMAGE, command: [/task, sleep, '3600']}}]}",
     )
     .await;
     run(
         &world,
+        image,
         "expires",
         "{serviceAccountName: runner, steps: [{name: a, job: {image: IMAGE, command: [/task, sleep, '3600']}, timeouts: {scheduleToClose: 5s}}]}",
     )
@@ -181,16 +189,19 @@ async fn a_job_that_can_not_start_says_why_and_is_stopped_by_cancel() {
 
 #[tokio::test]
 async fn a_job_goes_on_while_the_operator_is_gone_and_is_never_started_again() {
+    let Some(image) = image::task().await else { return };
     let world = World::new("job-crash").await;
     let first = world.operator();
     run(
         &world,
+        image,
         "survives",
         r#"{serviceAccountName: runner, steps: [{name: a, job: {image: IMAGE, command: [/task, sleep, "8", write, '{"done": true}']}}]}"#,
     )
     .await;
     run(
         &world,
+        image,
         "vanishes",
         "{serviceAccountName: runner, steps: [{name: a, job: {image: IMAGE, command: [/task, sleep, '3600']}}]}",
     )
