@@ -68,6 +68,66 @@ async fn objects_are_applied_created_patched_read_and_deleted() {
 }
 
 #[tokio::test]
+async fn another_namespaces_objects_are_read_changed_and_evicted_where_the_account_may() {
+    let world = World::new("kube-here").await;
+    let other = World::new("kube-there").await;
+    let _operator = world.operator();
+    let runner = format!("--serviceaccount={}:runner", world.namespace);
+    other
+        .prints(&["create", "rolebinding", "theirs", "--clusterrole=edit", &runner])
+        .await;
+    // A Pod that no node takes: evicted, it is gone at once.
+    other
+        .apply(
+            r#"
+{apiVersion: v1, kind: ConfigMap, metadata: {name: first, labels: {app: web}}, data: {size: "3"}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: idle}
+spec: {nodeSelector: {holdfast.dev/none: "true"}, containers: [{name: main, image: localhost/nobody:1}]}
+"#,
+        )
+        .await;
+    // One of the same name here must not be taken for it.
+    world
+        .apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: first, labels: {app: web}}, data: {size: '1'}}")
+        .await;
+    world
+        .run(
+            "reaches",
+            &r#"
+            serviceAccountName: runner
+            input: {there: THERE}
+            steps:
+            - name: read
+              kubernetes: {get: {resource: {apiVersion: v1, kind: ConfigMap, name: first, namespace: "${input.there}"}}}
+              output: {size: "${result.data.size}"}
+            - name: make
+              kubernetes: {apply: {manifest: {apiVersion: v1, kind: ConfigMap, metadata: {name: second, namespace: "${input.there}", labels: {app: web}}}}}
+            - name: list
+              kubernetes: {list: {apiVersion: v1, kind: ConfigMap, namespace: "${input.there}", labelSelector: app=web}}
+              output: {names: "${result.items.map(o, o.metadata.namespace + '/' + o.metadata.name)}"}
+            - name: evict
+              kubernetes: {evict: {pod: idle, namespace: "${input.there}"}}
+            - name: gone
+              kubernetes: {wait: {resource: {apiVersion: v1, kind: Pod, name: idle, namespace: "${input.there}"}, for: Deleted}}
+            "#
+            .replace("THERE", &other.namespace),
+        )
+        .await;
+    let ended = world.ends("reaches", OperationState::Succeeded).await;
+    assert_eq!(output(&ended, "read"), json!({"size": "3"}));
+    let there = |name: &str| format!("{}/{name}", other.namespace);
+    assert_eq!(
+        output(&ended, "list"),
+        json!({"names": [there("first"), there("second")]})
+    );
+    assert!(other.api::<Pod>().get_opt("idle").await.unwrap().is_none());
+    assert!(world.api::<ConfigMap>().get_opt("second").await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn what_exists_and_what_others_own_is_not_taken_over_unasked() {
     let world = World::new("kube-others").await;
     let _operator = world.operator();
