@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use holdfast::api::{CloudOperation, OperationState};
+use holdfast::api::{ActionState, CloudOperation, OperationState};
 use holdfast_e2e::kubectl::{Printed, kubectl_with, project, run};
-use holdfast_e2e::world::{World, message_of, state_of};
+use holdfast_e2e::world::{PATIENCE, World, message_of, state_of};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -171,6 +171,26 @@ async fn after_a_persons_delete_the_start_deadline_decides() {
     );
 }
 
+/// Writes a chart of these templates, and answers where. `INVENTORY` in them is the service's address.
+fn chart_of(directory: &Path, world: &World, values: &str, templates: &[(&str, &str)]) -> String {
+    let chart = [
+        ("Chart.yaml", "{apiVersion: v2, name: app, version: 1.0.0}"),
+        ("values.yaml", values),
+    ];
+    std::fs::create_dir(directory.join("templates")).unwrap();
+    for (file, text) in chart.iter().chain(templates) {
+        let text = text.replace("INVENTORY", &world.inventory.url(""));
+        std::fs::write(directory.join(file), text).unwrap();
+    }
+    directory.display().to_string()
+}
+
+async fn helm(world: &World, arguments: &[&str]) -> Printed {
+    let mut all = vec!["--namespace", &world.namespace];
+    all.extend(arguments);
+    run(&project("e2e/helm/run"), "", &all).await
+}
+
 /// A chart of two operations, named by the release's revision. One is kept when its revision is over.
 fn chart(directory: &Path, world: &World) -> String {
     let template = r#"
@@ -198,19 +218,152 @@ metadata: {name: hook, annotations: {helm.sh/hook: post-upgrade}}
 spec: {steps: [{name: pause, wait: {duration: 1h}}]}
 {{- end }}
 "#;
-    std::fs::create_dir(directory.join("templates")).unwrap();
-    for (file, text) in [
-        ("Chart.yaml", "{apiVersion: v2, name: app, version: 1.0.0}"),
-        ("values.yaml", "{check: 1 == 1, hook: false}"),
-        ("templates/hook.yaml", hook),
-        (
-            "templates/operations.yaml",
-            &*template.replace("INVENTORY", &world.inventory.url("")),
-        ),
-    ] {
-        std::fs::write(directory.join(file), text).unwrap();
+    let templates = [("templates/hook.yaml", hook), ("templates/operations.yaml", template)];
+    chart_of(directory, world, "{check: 1 == 1, hook: false}", &templates)
+}
+
+#[tokio::test]
+async fn helm_gives_up_the_operation_goes_on_and_a_persons_retry_makes_no_difference_to_git() {
+    let world = World::new("gitops-retry").await;
+    let _operator = world.operator();
+    let spec = |first: &str| {
+        format!(
+            "{{serviceAccountName: runner, steps: [{first}{{name: read, kubernetes: {{get: {{resource: {{apiVersion: v1, kind: ConfigMap, name: late}}}}}}}}]}}"
+        )
+    };
+    let slow = spec("{name: call, http: {method: POST, url: INVENTORY/gate/slow}}, ");
+    let template = format!(
+        "{{apiVersion: holdfast.dev/v1alpha1, kind: CloudOperation, metadata: {{name: charted}}, spec: {slow}}}"
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let chart = chart_of(directory.path(), &world, "{}", &[("templates/charted.yaml", &template)]);
+    let by_hand = world.manifest("applied", &spec(""));
+    let upgrade = async |timeout: &str| {
+        let line = ["upgrade", "--install", "app", &chart, "--wait", "--timeout", timeout];
+        helm(&world, &line).await
+    };
+
+    // Helm's time is over, the operation's is not.
+    let waited = upgrade("5s").await;
+    assert!(
+        !waited.ok && waited.err.contains("deadline exceeded"),
+        "{}{}",
+        waited.out,
+        waited.err
+    );
+    world.until_called("/gate/slow").await;
+    let goes_on = world.operations().get("charted").await.unwrap();
+    assert_eq!(state_of(&goes_on), Some(OperationState::Running));
+    world.inventory.open("slow");
+    // It fails, as one does that is applied by hand; both are retried once the cause is gone.
+    applied(&world, &by_hand).await;
+    for name in ["charted", "applied"] {
+        world.ends(name, OperationState::Failed).await;
     }
-    directory.display().to_string()
+    world.prints(&["create", "configmap", "late"]).await;
+    let mut before = vec![];
+    for name in ["charted", "applied"] {
+        assert_eq!(world.asked(name, "retry: {}").await.0, ActionState::Applied);
+        before.push(world.ends(name, OperationState::Succeeded).await.metadata);
+    }
+
+    let again = upgrade("100s").await;
+    assert!(again.ok, "{}", again.err);
+    assert!(applied(&world, &by_hand).await.contains("unchanged"));
+    let difference = as_git(&world, "diff", &by_hand).await;
+    assert!(difference.ok && difference.out.is_empty(), "{}", difference.out);
+    for before in before {
+        let name = before.name.unwrap();
+        let after = world.operations().get(&name).await.unwrap();
+        assert_eq!(state_of(&after), Some(OperationState::Succeeded), "{name}");
+        assert_eq!(
+            (after.metadata.uid, after.metadata.generation),
+            (before.uid, before.generation),
+            "{name} is the same object, unchanged"
+        );
+    }
+    assert_eq!(world.inventory.requests("/gate/slow").len(), 1, "nothing ran again");
+}
+
+/// Argo CD is not here; what it asks of the API server is.
+#[tokio::test]
+async fn argo_cds_hooks_run_for_each_sync_and_what_it_prunes_stops_at_once() {
+    let world = World::new("gitops-argo").await;
+    let _operator = world.operator();
+    // The hook is the page's own.
+    let page = std::fs::read_to_string(project("docs/gitops.md")).unwrap();
+    let mut examples = page.split("```").filter_map(|block| block.strip_prefix("yaml"));
+    let example = examples.find(|example| example.contains("argocd.argoproj.io/hook"));
+    let example: Value = serde_yaml::from_str(example.unwrap()).unwrap();
+    let mut hook = world.manifest("", CALL);
+    hook["metadata"] = example["metadata"].clone();
+    hook["spec"]["ttlSecondsAfterFinished"] = example["spec"]["ttlSecondsAfterFinished"].clone();
+    // Argo CD makes a name of it by itself, of commit, phase and time, and leaves generateName where it is.
+    for sync in 1..=2 {
+        let name = format!("migrate-5f0c1ab-presync-{sync}");
+        hook["metadata"]["name"] = name.clone().into();
+        applied(&world, &hook).await;
+        world.ends(&name, OperationState::Succeeded).await;
+        assert!(applied(&world, &hook).await.contains("unchanged"));
+    }
+    assert_eq!(world.inventory.effects("/called").len(), 2, "one each");
+    let delete = json!({"spec": {"ttlSecondsAfterFinished": 0}}).to_string();
+    for sync in 1..=2 {
+        let name = format!("migrate-5f0c1ab-presync-{sync}");
+        world.patch(&name, &delete).await;
+        world.until_gone::<CloudOperation>(&name).await;
+    }
+
+    // What is pruned is deleted: nothing of it goes on, and nothing is undone.
+    let mut kept = world.manifest("kept", CALL);
+    let mut pruned = world.manifest(
+        "pruned",
+        r#"
+        failurePolicy: Compensate
+        steps:
+        - {name: done, http: {method: POST, url: INVENTORY/done}, compensate: {http: {method: DELETE, url: INVENTORY/done}}}
+        - {name: slow, http: {method: POST, url: INVENTORY/gate/slow}}
+        - {name: after, http: {method: POST, url: INVENTORY/after}}
+        "#,
+    );
+    for manifest in [&mut kept, &mut pruned] {
+        manifest["metadata"]["labels"] = json!({"app": "web"});
+        applied(&world, manifest).await;
+    }
+    world.until_called("/gate/slow").await;
+    let kinds = "--prune-allowlist=holdfast.dev/v1alpha1/CloudOperation";
+    let synced = kubectl_with(
+        &kept.to_string(),
+        &[
+            "-n",
+            &world.namespace,
+            "apply",
+            "--prune",
+            "-l",
+            "app=web",
+            kinds,
+            "-f",
+            "-",
+        ],
+    )
+    .await;
+    assert!(
+        synced.ok && synced.out.contains("pruned"),
+        "{}{}",
+        synced.out,
+        synced.err
+    );
+    world.until_gone::<CloudOperation>("pruned").await;
+    let started = Instant::now();
+    while !world.inventory.abandoned().contains(&"/gate/slow".to_owned()) {
+        assert!(started.elapsed() < PATIENCE, "the call goes on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Nothing more comes of it while another one runs from its begin to its end.
+    world.run("later", CALL).await;
+    world.ends("later", OperationState::Succeeded).await;
+    assert!(world.inventory.requests("/after").is_empty());
+    assert_eq!(world.inventory.requests("/done").len(), 1, "nothing is undone");
 }
 
 #[tokio::test]
@@ -218,11 +371,7 @@ async fn helm_waits_for_the_operations_of_each_revision() {
     let world = World::new("gitops-helm").await;
     let directory = tempfile::tempdir().unwrap();
     let chart = chart(directory.path(), &world);
-    let helm = async |arguments: &[&str]| {
-        let mut all = vec!["--namespace", &world.namespace];
-        all.extend(arguments);
-        run(&project("e2e/helm/run"), "", &all).await
-    };
+    let helm = async |arguments: &[&str]| helm(&world, arguments).await;
     let state = async |name: &str| state_of(&world.operations().get(name).await.unwrap());
     let upgrade = |set: &'static str| {
         [
