@@ -8,7 +8,8 @@
 //! - `ANY /bytes/{n}`: an answer of so many bytes.
 //! - `ANY /slow/{ms}/...`: has its effect, then answers so much later.
 //! - `ANY /gate/{name}`: has its effect, then answers once the test opens the gate.
-//! - `POST /later/{what}`: takes work, answers 202, and calls back when the test says so ([`Inventory::call_back`]).
+//! - `POST /later/{what}`: takes work, answers 202, and calls back when the test says so ([`Inventory::call_back`]). With
+//!   `?gate=name` it answers once the test opens that gate.
 //! - `ANY /silent?times=n`: has its effect, then closes the connection without an answer, the first n times a key.
 //! - `ANY /...`: what `Authorization` said.
 //! - `GET /effects`: every effect, in order: `[{"key", "path", "body", "headers"}]`. One a key, however often it was sent.
@@ -361,15 +362,35 @@ async fn gate(
         shared: shared.clone(),
         path: Some(uri.path().to_owned()),
     };
-    while !lock(&shared).open.contains(&name) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    opened(&shared, &name).await;
     unanswered.path = None;
     axum_json(&json!({"ok": true}))
 }
 
-async fn later(State(shared): State<Shared>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> StatusCode {
+/// Waits until the test has opened a gate.
+async fn opened(shared: &Shared, gate: &str) {
+    while !lock(shared).open.contains(gate) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[derive(Deserialize)]
+struct Gate {
+    gate: Option<String>,
+}
+
+async fn later(
+    State(shared): State<Shared>,
+    Query(Gate { gate }): Query<Gate>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> StatusCode {
     note(&shared, &method, &uri, &headers, &body);
+    if let Some(gate) = gate {
+        opened(&shared, &gate).await;
+    }
     StatusCode::ACCEPTED
 }
 

@@ -23,25 +23,21 @@ fn told(operation: &CloudOperation) -> Vec<(HistoryEvent, String, String)> {
 
 /// Lets somebody do all that an editor of this namespace may, and waits until the API server knows.
 async fn make_editor(world: &World, user: &str) {
+    make_editors(world, &format!("--user={user}"), &[&format!("--as={user}")]).await;
+}
+
+/// Lets these do all that editors of this namespace may, and waits until the API server knows it of one of them.
+async fn make_editors(world: &World, these: &str, one: &[&str]) {
+    let name = these.rsplit('=').next().unwrap();
     world
-        .prints(&[
-            "create",
-            "rolebinding",
-            user,
-            "--clusterrole=holdfast-edit",
-            &format!("--user={user}"),
-        ])
+        .prints(&["create", "rolebinding", name, "--clusterrole=holdfast-edit", these])
         .await;
     let started = std::time::Instant::now();
-    let who = format!("--as={user}");
-    while !world
-        .kubectl(&["auth", "can-i", "create", "operationactions.holdfast.dev", &who])
-        .await
-        .ok
-    {
+    let may = [&["auth", "can-i", "create", "operationactions.holdfast.dev"], one].concat();
+    while !world.kubectl(&may).await.ok {
         assert!(
             started.elapsed() < holdfast_e2e::world::PATIENCE,
-            "{user} gets no rights"
+            "{these} gets no rights"
         );
     }
 }
@@ -160,6 +156,87 @@ async fn signals_and_approvals_move_an_operation_on_and_tell_who_gave_them() {
     world.prints(&["delete", "cop", "resize"]).await;
     world.until_gone::<OperationAction>(&early).await;
     world.until_gone::<OperationAction>(&approved).await;
+}
+
+#[tokio::test]
+async fn whoever_is_in_a_group_that_may_approve_may() {
+    let world = World::new("actions-group").await;
+    let _operator = world.operator();
+    let carol = ["--as=carol", "--as-group=sre"];
+    make_editors(&world, "--group=sre", &carol).await;
+    world
+        .run(
+            "asks",
+            "steps: [{name: review, approval: {users: [alice], groups: [oncall, sre]}}]",
+        )
+        .await;
+    world.until_state("asks", OperationState::AwaitingApproval).await;
+    let alone = world.ask_as(&["--as=carol"], "asks", "approve: {step: review}").await;
+    assert!(
+        !alone.ok && alone.err.contains("carol"),
+        "without her group she may nothing: {}{}",
+        alone.out,
+        alone.err
+    );
+    let given = world.ask_as(&carol, "asks", "approve: {step: review}").await;
+    assert!(given.ok, "{}", given.err);
+    let (state, message) = world.came_of(given.out.trim().rsplit('/').next().unwrap()).await;
+    assert_eq!((state, message.as_str()), (Applied, "step review was approved"));
+    let ended = world.ends("asks", OperationState::Succeeded).await;
+    assert_eq!(output(&ended, "review"), json!({"by": "carol"}));
+    assert!(
+        told(&ended)[0].1.starts_with("carol (groups: sre"),
+        "{:?}",
+        told(&ended)
+    );
+}
+
+#[tokio::test]
+async fn what_nobody_says_in_time_is_the_signals_default_or_a_timeout() {
+    let world = World::new("actions-late").await;
+    let _operator = world.operator();
+    let words = [
+        ("defaulted", "signal: {name: go, default: {size: 3}}"),
+        ("silent", "signal: {name: go}"),
+        ("unapproved", "approval: {message: 'may it?'}"),
+    ];
+    for (name, word) in words {
+        let call =
+            format!("http: {{method: POST, url: 'INVENTORY/{name}', body: '${{steps.word.?output.orValue(null)}}'}}");
+        world
+            .run(
+                name,
+                &format!("steps: [{{name: word, {word}, timeouts: {{scheduleToClose: 1s}}}}, {{name: call, {call}}}]"),
+            )
+            .await;
+    }
+    let ended = world.ends("defaulted", OperationState::Succeeded).await;
+    assert_eq!(output(&ended, "word"), json!({"size": 3}));
+    assert_eq!(world.inventory.requests("/defaulted")[0].body, json!({"size": 3}));
+    for name in ["silent", "unapproved"] {
+        let ended = world.ends(name, OperationState::Failed).await;
+        assert_eq!(step(&ended, "word").state, StepState::TimedOut, "{name}");
+        assert_eq!(
+            message_of(&ended),
+            "step word: TimedOut: timeouts.scheduleToClose passed",
+            "{name}"
+        );
+        assert!(world.inventory.requests(&format!("/{name}")).is_empty());
+        let word = step(&ended, "word");
+        let took = word.end_time.unwrap().since(word.start_time);
+        assert!(took >= std::time::Duration::from_secs(1), "{name}: {took:?}");
+    }
+    for (name, word) in [
+        ("silent", "signal: {name: go}"),
+        ("unapproved", "approve: {step: word}"),
+    ] {
+        let (state, message) = world.asked(name, word).await;
+        assert_eq!(
+            (state, message.as_str()),
+            (Rejected, "the operation has ended: Failed"),
+            "{name}: it comes too late"
+        );
+    }
 }
 
 #[tokio::test]
@@ -320,6 +397,59 @@ async fn what_is_stuck_is_completed_failed_skipped_or_retried_by_a_person() {
         assert_eq!(sent.len(), if name == "retried" { 2 } else { 1 }, "{name}");
         assert!(sent.iter().all(|request| request.key == sent[0].key), "{name}: one key");
     }
+}
+
+#[tokio::test]
+async fn a_retry_keeps_the_key_of_an_unknown_outcome_unless_it_says_new_key() {
+    let world = World::new("actions-new-key").await;
+    let _operator = world.operator();
+    // Of each key the first request has its effect and no answer.
+    world
+        .run(
+            "pays",
+            r#"
+            failurePolicy: Compensate
+            steps:
+            - name: pay
+              idempotent: false
+              http: {method: POST, url: "INVENTORY/silent?times=1"}
+              compensate: {http: {method: DELETE, url: INVENTORY/paid}}
+            - {name: check, assert: "false"}
+            "#,
+        )
+        .await;
+    world.until_state("pays", OperationState::Stuck).await;
+    assert_eq!(
+        world.asked("pays", "retry: {step: pay, newKey: true}").await,
+        (Applied, "pay runs again, under a new key".into())
+    );
+    let again = world
+        .until("pays", "stuck again", |operation| {
+            let pay = step(operation, "pay");
+            pay.epoch == 1 && pay.state == StepState::Undecided
+        })
+        .await;
+    assert_eq!(again.status.unwrap().maybe_done_before, ["pay"]);
+    assert_eq!(
+        world.asked("pays", "retry: {step: pay}").await,
+        (Applied, "pay runs again, under the same key".into())
+    );
+    let ended = world.ends("pays", OperationState::Failed).await;
+    let keys: Vec<String> = world
+        .inventory
+        .requests("/silent")
+        .into_iter()
+        .map(|request| request.key)
+        .collect();
+    assert_eq!(keys.len(), 3);
+    assert_ne!(keys[0], keys[1], "a new key");
+    assert_eq!(keys[1], keys[2], "the same key");
+    assert_eq!(
+        world.inventory.requests("/paid").len(),
+        1,
+        "had twice, it is undone once"
+    );
+    assert!(message_of(&ended).ends_with("; undone: pay"), "{}", message_of(&ended));
 }
 
 #[tokio::test]

@@ -138,6 +138,73 @@ async fn a_callback_finds_the_leader_by_any_replica_and_survives_its_death() {
 }
 
 #[tokio::test]
+async fn a_failure_that_may_pass_is_tried_again_and_a_callback_may_come_before_the_202() {
+    let world = World::new("callbacks-order").await;
+    let replicas = Replicas::start().await;
+    let _operator = replicas.operator(&world).await;
+    world
+        .run(
+            "grow",
+            r#"
+            retry: {initialInterval: 50ms}
+            steps:
+            - name: busy
+              http: {method: POST, url: INVENTORY/later/busy, async: true}
+            - name: early
+              http: {method: POST, url: "INVENTORY/later/early?gate=early", async: true}
+              output: {size: "${result.body.size}"}
+            - {name: after, http: {method: POST, url: INVENTORY/after, body: {size: "${steps.early.output.size}"}}}
+            "#,
+        )
+        .await;
+    world
+        .until("grow", "waiting for the first callback", |operation| {
+            find_step(operation, "busy").is_some_and(|step| step.state == StepState::Waiting)
+        })
+        .await;
+    let failure = json!({"reason": "OutOfCapacity", "message": "no machines", "retryable": true});
+    let (status, body) = world.inventory.call_back("/later/busy", "fail", &failure).await;
+    assert_eq!((status, body), (200, json!({"state": "BackingOff"})));
+    let again = world
+        .until("grow", "asked again", |operation| {
+            let step = step(operation, "busy");
+            step.attempt == 2 && step.state == StepState::Waiting
+        })
+        .await;
+    let busy = step(&again, "busy");
+    assert_eq!(
+        (busy.epoch, busy.failures, busy.maybe_done),
+        (0, 1, false),
+        "it was not done"
+    );
+    let failed = again.status.as_ref().unwrap().history.iter();
+    let failed: Vec<_> = failed.filter_map(|entry| entry.message.as_deref()).collect();
+    assert!(
+        failed
+            .iter()
+            .any(|message| message.contains("OutOfCapacity: no machines")),
+        "{failed:?}"
+    );
+    let requests = world.inventory.requests("/later/busy");
+    assert_eq!(requests.len(), 2);
+    assert_eq!(requests[0].key, requests[1].key, "one key");
+    world.inventory.call_back("/later/busy", "complete", &json!({})).await;
+
+    // The request of the next one is not answered yet.
+    world.until_called("/later/early").await;
+    let done = json!({"size": 12});
+    let (status, body) = world.inventory.call_back("/later/early", "complete", &done).await;
+    assert_eq!((status, body), (200, json!({"state": "Succeeded"})));
+    world.until_called("/after").await;
+    world.inventory.open("early");
+    let ended = world.ends("grow", OperationState::Succeeded).await;
+    assert_eq!(output(&ended, "early"), done);
+    assert_eq!(step(&ended, "early").attempt, 1);
+    assert_eq!(world.inventory.requests("/later/early").len(), 1);
+    assert_eq!(world.inventory.requests("/after")[0].body, done);
+}
+
+#[tokio::test]
 async fn silence_is_noticed_and_asked_about_under_the_same_key() {
     let world = World::new("callbacks-silence").await;
     let replicas = Replicas::start().await;

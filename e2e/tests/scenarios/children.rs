@@ -1,7 +1,7 @@
 //! Operations of operations on the real API server: created once whatever dies, and ended with their parent as it says.
 
-use holdfast::api::{CloudOperation, OperationState};
-use holdfast_e2e::world::{World, message_of, output, state_of};
+use holdfast::api::{CloudOperation, OperationState, StepState};
+use holdfast_e2e::world::{World, find_step, message_of, output, state_of, step};
 use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::json;
@@ -146,4 +146,57 @@ async fn what_becomes_of_a_child_when_its_parent_is_cancelled_is_what_the_parent
         let parent = world.ends(&name, OperationState::Cancelled).await;
         assert!(message_of(&parent).contains("enough"), "{}", message_of(&parent));
     }
+}
+
+#[tokio::test]
+async fn how_a_child_ends_is_how_its_step_ends() {
+    let world = world("children-end").await;
+    let _operator = world.operator();
+    world
+        .run(
+            "parent",
+            r#"
+            serviceAccountName: runner
+            order: Graph
+            steps:
+            - {name: cancelled, onFailure: Continue, operation: {spec: {steps: [{name: nap, wait: {duration: 1h}}]}}}
+            - {name: late, onFailure: Continue, operation: {spec: {timeout: 1s, steps: [{name: nap, wait: {duration: 1h}}]}}}
+            - name: fails
+              needs: [cancelled, late]
+              operation: {spec: {steps: [{name: check, assert: 1 == 2}]}}
+            "#,
+        )
+        .await;
+    let waiting = world
+        .until("parent", "waiting for its child", |operation| {
+            find_step(operation, "cancelled").is_some_and(|step| step.external.is_some())
+        })
+        .await;
+    let child = step(&waiting, "cancelled").external.clone().unwrap().name;
+    world
+        .patch(&child, r#"{"spec": {"cancel": {"reason": "wrong zone"}}}"#)
+        .await;
+    let ended = world.ends("parent", OperationState::Failed).await;
+    for (name, reason, says) in [
+        ("cancelled", "Cancelled", "wrong zone"),
+        ("late", "TimedOut", "spec.timeout (1s) passed"),
+        ("fails", "Failed", "1 == 2 is false"),
+    ] {
+        let step = step(&ended, name);
+        let failure = step.failure.clone().unwrap();
+        assert_eq!((step.state, failure.reason.as_str()), (StepState::Failed, reason));
+        let child = step.external.clone().unwrap().name;
+        assert!(
+            failure.message.starts_with(&format!("CloudOperation {child} ended: ")) && failure.message.contains(says),
+            "{name}: {}",
+            failure.message
+        );
+        assert_eq!(step.attempt, 1, "{name}: it is not run again");
+    }
+    assert!(
+        message_of(&ended).starts_with("step fails: Failed: CloudOperation parent-fails-"),
+        "{}",
+        message_of(&ended)
+    );
+    assert_eq!(children(&world, "parent").await.len(), 3);
 }

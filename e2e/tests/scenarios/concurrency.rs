@@ -107,6 +107,38 @@ async fn who_waits_is_queued_and_kubectl_shows_who_holds_the_key() {
 }
 
 #[tokio::test]
+async fn as_many_run_at_once_as_max_says() {
+    let world = World::new("concurrency-max").await;
+    let _operator = world.operator();
+    for name in ["a", "b", "c"] {
+        world
+            .run(
+                name,
+                &format!("{{concurrency: {{key: \"'deploy'\", max: 2}}, steps: [{{name: call, http: {{method: POST, url: INVENTORY/gate/{name}}}}}]}}"),
+            )
+            .await;
+    }
+    world.until_called("/gate/a").await;
+    world.until_called("/gate/b").await;
+    world.until_state("c", OperationState::Queued).await;
+    let locks = world.api::<OperationLock>().list(&ListParams::default()).await.unwrap();
+    let holders = locks.iter().flat_map(|lock| &lock.spec.holders);
+    let mut holders: Vec<_> = holders.map(|holder| holder.name.as_str()).collect();
+    holders.sort_unstable();
+    assert_eq!(holders, ["a", "b"]);
+
+    world.inventory.open("a");
+    world.ends("a", OperationState::Succeeded).await;
+    world.until_called("/gate/c").await;
+    let b = world.operations().get("b").await.unwrap();
+    assert_eq!(state_of(&b), Some(OperationState::Running), "c runs beside it");
+    for name in ["b", "c"] {
+        world.inventory.open(name);
+        world.ends(name, OperationState::Succeeded).await;
+    }
+}
+
+#[tokio::test]
 async fn a_namespace_runs_as_many_as_its_annotation_says() {
     let world = World::new("concurrency-namespace").await;
     let annotation = |value: &str| {

@@ -53,6 +53,67 @@ async fn what_was_done_is_undone_the_last_first_by_what_it_answered() {
 }
 
 #[tokio::test]
+async fn lists_and_groups_are_undone_item_by_item_and_step_by_step_the_last_first() {
+    let world = World::new("saga-lists").await;
+    let _operator = world.operator();
+    // Of the last item of the last list only a part is done.
+    world
+        .run(
+            "move",
+            r#"
+            failurePolicy: Compensate
+            steps:
+            - name: zone
+              forEach: "['a', 'b', 'c']"
+              maxParallel: 1
+              http: {method: POST, url: "INVENTORY/zone/${item}"}
+              compensate: {http: {method: DELETE, url: "INVENTORY/zone/${item}"}}
+            - name: release
+              steps:
+              - {name: build, http: {method: POST, url: INVENTORY/release/build}, compensate: {http: {method: DELETE, url: INVENTORY/release/build}}}
+              - {name: tell, http: {method: POST, url: INVENTORY/release/tell}}
+              - {name: ship, http: {method: POST, url: INVENTORY/release/ship}, compensate: {http: {method: DELETE, url: INVENTORY/release/ship}}}
+            - name: region
+              forEach: "['verify', 'status/422']"
+              maxParallel: 1
+              compensate: {http: {method: DELETE, url: "INVENTORY/region/${string(index)}"}}
+              steps:
+              - {name: deploy, http: {method: POST, url: "INVENTORY/region/${string(index)}"}}
+              - {name: verify, http: {method: POST, url: "INVENTORY/${item}"}}
+            "#,
+        )
+        .await;
+    let ended = world.ends("move", OperationState::Failed).await;
+    assert_eq!(
+        calls(&world),
+        [
+            "POST /zone/a",
+            "POST /zone/b",
+            "POST /zone/c",
+            "POST /release/build",
+            "POST /release/tell",
+            "POST /release/ship",
+            "POST /region/0",
+            "POST /verify",
+            "POST /region/1",
+            "POST /status/422",
+            "DELETE /region/1",
+            "DELETE /region/0",
+            "DELETE /release/ship",
+            "DELETE /release/build",
+            "DELETE /zone/c",
+            "DELETE /zone/b",
+            "DELETE /zone/a",
+        ]
+    );
+    assert!(
+        message_of(&ended).ends_with("; undone: region, release/ship, release/build, zone"),
+        "{}",
+        message_of(&ended)
+    );
+}
+
+#[tokio::test]
 async fn an_undo_survives_the_death_of_the_operator() {
     let world = World::new("saga-crash").await;
     let first = world.operator();
