@@ -74,10 +74,11 @@ async fn a_suspended_operation_records_what_runs_and_starts_nothing_until_it_is_
 async fn a_namespaces_label_holds_all_that_is_in_it_with_one_write_each() {
     let world = World::new("control-namespace").await;
     let _operator = world.operator();
+    // Its time comes while it is held: the label is set before, also where kubectl takes long.
     world
         .run(
             "waits",
-            "steps: [{name: pause, wait: {duration: 4s}}, {name: after, http: {url: INVENTORY/after}}]",
+            "steps: [{name: pause, wait: {duration: 15s}}, {name: after, http: {url: INVENTORY/after}}]",
         )
         .await;
     let waiting = world.until_state("waits", OperationState::Waiting).await;
