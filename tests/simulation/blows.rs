@@ -28,24 +28,21 @@ pub enum Blow {
 }
 
 impl Blow {
-    /// Draws one that no other drawing has: of deaths and pauses there are some anyway.
+    /// Draws one; of deaths there are some anyway.
     pub fn draw(dice: &mut Rng) -> Self {
         let soon = |dice: &mut Rng| Duration::from_millis(dice.u64(..20_000));
-        match dice.u8(..6) {
-            0 | 1 => {
+        match dice.u8(..8) {
+            // Not as long as a claim lasts, or longer than a Lease.
+            0 | 1 => Self::Pause(Duration::from_millis(dice.u64(100..40_000))),
+            2 | 3 => {
                 // As much as a leader's clock may be off, more, and an hour.
                 let most = [5_000, 90_000, 3_600_000][dice.usize(..3)];
                 Self::Jump(dice.i64(-most..=most), soon(dice))
             }
-            2 | 3 => Self::Lag(dice.u64(..50), soon(dice), dice.bool()),
-            4 => Self::Drop,
+            4 | 5 => Self::Lag(dice.u64(..50), soon(dice), dice.bool()),
+            6 => Self::Drop,
             _ => Self::Compact,
         }
-    }
-
-    /// Draws how long who leads stands still: not as long as its claim, or longer than its Lease.
-    pub fn draw_pause(dice: &mut Rng) -> Self {
-        Self::Pause(Duration::from_millis(dice.u64(100..40_000)))
     }
 }
 

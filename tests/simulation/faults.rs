@@ -34,7 +34,6 @@ async fn survive(seed: u64) {
             let pause = dice.u64(1..15_000);
             let blow = match dice.u8(..6) {
                 0 | 1 => Blow::Death,
-                2 => Blow::draw_pause(&mut dice),
                 _ => Blow::draw(&mut dice),
             };
             sleep(Duration::from_millis(pause)).await;

@@ -62,18 +62,18 @@ async fn run(seed: u64) -> Vec<String> {
     let begin = Instant::now();
     world.apply(&manifest).await;
     let (mut blows, mut asked) = (plan.blows.into_iter().peekable(), 0);
-    let mut pauses = plan.pauses.into_iter().peekable();
+    let mut amid = plan.amid.into_iter().peekable();
     let mut people = plan.people.into_iter().peekable();
     loop {
         let blow = blows.peek().map_or(STORM, |(at, _)| *at);
         let next = people.peek().map_or(STORM, |(at, _)| *at);
-        let paused = tokio::select! {
+        let at_once = tokio::select! {
             biased;
-            () = world.request(pauses.peek().map_or(usize::MAX, |(at, _)| *at)) => pauses.next(),
+            () = world.request(amid.peek().map_or(usize::MAX, |(at, _)| *at)) => amid.next(),
             () = sleep_until(begin + Duration::from_millis(blow.min(next))) => None,
         };
-        if let Some((_, pause)) = paused {
-            crew.strike(&mut world, pause).await;
+        if let Some((_, blow)) = at_once {
+            crew.strike(&mut world, blow).await;
         } else if let Some((_, blow)) = blows.next_if(|(at, _)| *at < next) {
             crew.strike(&mut world, blow).await;
         } else if let Some((_, deed)) = people.next() {

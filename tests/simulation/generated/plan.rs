@@ -19,8 +19,8 @@ pub struct Plan {
     pub trouble: (u8, u8),
     /// What else goes wrong, and when, in milliseconds from the start.
     pub blows: Vec<(u64, Blow)>,
-    /// At which requests who leads stands still.
-    pub pauses: Vec<(usize, Blow)>,
+    /// And at which requests of operators.
+    pub amid: Vec<(usize, Blow)>,
     pub standby: bool,
     /// The ConfigMaps that are there, for steps that change or delete them.
     pub fixtures: Vec<String>,
@@ -239,12 +239,12 @@ impl Plan {
         }
         people.sort_by_key(|(at, _)| *at);
         let mut blows: Vec<(u64, Blow)> = (0..rng.usize(..4)).map(|_| (rng.u64(..STORM), Blow::Death)).collect();
-        blows.extend((0..rng.usize(..5)).map(|_| (rng.u64(..STORM), Blow::draw(rng))));
+        blows.extend((0..rng.usize(..3)).map(|_| (rng.u64(..STORM), Blow::draw(rng))));
         blows.sort_by_key(|(at, _)| *at);
-        let mut pauses: Vec<(usize, Blow)> = (0..rng.usize(..3))
-            .map(|_| (rng.usize(1..200), Blow::draw_pause(rng)))
+        let mut amid: Vec<(usize, Blow)> = (0..rng.usize(..4))
+            .map(|_| (rng.usize(1..150), Blow::draw(rng)))
             .collect();
-        pauses.sort_by_key(|(at, _)| *at);
+        amid.sort_by_key(|(at, _)| *at);
         let text = spec.to_string();
         let fixtures = (0..steps.len()).map(|number| format!("fixture-s{number}"));
         let fixtures = fixtures.filter(|name| text.contains(name.as_str()));
@@ -268,7 +268,7 @@ impl Plan {
             people,
             trouble: *pick(rng, &[(0, 0), (5, 5), (15, 10), (25, 20)]),
             blows,
-            pauses,
+            amid,
             fixtures,
             standby: percent(rng, 25),
         }
