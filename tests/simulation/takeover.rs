@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::samples::sample;
-use crate::world::{LEASE, NAMESPACE, World};
+use crate::world::{LEASE, NAMESPACE, World, of_operator};
 
 fn events(world: &World, name: &str) -> Vec<HistoryEvent> {
     world
@@ -105,14 +105,17 @@ async fn a_leader_that_is_cut_off_stops_by_itself_before_another_begins() {
     world.kill_all().await;
 }
 
-/// As by SIGSTOP and SIGCONT. It is stopped wherever it may be in its work, for a little longer than its Lease or until all is done, and
-/// believes in itself until it looks at its clock.
+/// As by SIGSTOP and SIGCONT, in each part of its work: for a little longer than its Lease, or until all is done. It believes in itself until
+/// it looks at its clock.
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_stands_still_beyond_its_lease_does_nothing_more_once_it_goes_on() {
-    for after in [1, 12, 1100, 2600, 9000] {
-        for extra in [0, 9000, 120_000] {
-            stands_still(Duration::from_millis(after), Duration::from_millis(extra)).await;
-        }
+    for number in 0..12 {
+        let extra = [0, 9000, 120_000][number % 3];
+        stands_still(
+            Duration::from_millis(10 + 80 * number as u64),
+            Duration::from_millis(extra),
+        )
+        .await;
     }
 }
 
@@ -128,6 +131,10 @@ fn changes_by(world: &World, operator: &str) -> Vec<RequestInfo> {
 async fn stands_still(after: Duration, extra: Duration) {
     let mut world = World::new(1);
     let names = ["slow", "flaky", "calls", "objects", "job", "parent"];
+    world.server.set_faults(|info| match of_operator(info) {
+        true => Fault::DelayAnswer(Duration::from_millis(50)),
+        false => Fault::None,
+    });
     let first = world.start();
     world.until("it leads", |world| leads(world, first)).await;
     for name in names {
@@ -140,7 +147,7 @@ async fn stands_still(after: Duration, extra: Duration) {
     world.until("the other leads", |world| leads(world, second)).await;
     sleep(extra).await;
     let (sent, changes) = (world.service.sent_by(first), changes_by(&world, "operator0"));
-    assert!(sent > 0 && !changes.is_empty());
+    assert!(!changes.is_empty());
     gate.open();
     for name in names {
         world.until("the operation ends", |world| world.finished(name)).await;
