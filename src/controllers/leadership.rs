@@ -13,8 +13,9 @@
 //! - A process whose clock is more than 5 s off the API server's neither takes the Lease nor keeps it: times in a status
 //!   must make sense to whoever takes over. Every read of the Lease says how far the clock is off, before anything is
 //!   written; so one bad clock keeps no other process from leading.
-//! - A leader's time is the wall clock as it was when it was last found right, and goes on from there by the clock that never jumps. So a
-//!   wall clock that jumps between two renewals ends no deadline, and takes no operation's clock with it.
+//! - A leader's time is the wall clock as it was when it was last found right, and goes on from there by the clock that
+//!   never jumps. So a wall clock that jumps between two renewals ends no deadline, and takes no operation's clock with
+//!   it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! What goes wrong, as a seed says, with processes, their clocks and the API server's cache. What goes wrong with single requests and
-//! calls is drawn for each of them.
+//! What goes wrong, as a seed says, with processes, their clocks and the API server's cache. What goes wrong with
+//! single requests and calls is drawn for each of them.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ pub enum Blow {
     Pause(Duration),
     /// The clock of who leads jumps by so many milliseconds, and back after so long.
     Jump(i64, Duration),
-    /// The API server's cache is so many revisions old, and stays as it is for so long: lists that may be old are, and watches
-    /// tell nothing newer. True if they end, too.
+    /// The API server's cache is so many revisions old, and stays as it is for so long: lists that may be old are, and
+    /// watches tell nothing newer. True if they end, too.
     Lag(u64, Duration, bool),
     /// All watches end.
     Drop,

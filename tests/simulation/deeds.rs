@@ -3,8 +3,9 @@
 //! Each is looked up in what was recorded when its request was sent:
 //!
 //! - Who sent it led.
-//! - A step called for it. An attempt of it was `Running`, in the process that sent it, and what it asks for is this change; what it
-//!   removes is what was recorded as its target. Or the step was `Cancelling`, and what is stopped is what it had created.
+//! - A step called for it. An attempt of it was `Running`, in the process that sent it, and what it asks for is this
+//!   change; what it removes is what was recorded as its target. Or the step was `Cancelling`, and what is stopped is
+//!   what it had created.
 //! - What a step created, it created once; another under the same key only for an attempt that failed for good.
 //!
 //! Local steps are exempt, but for what they remove: their starts may be unwritten.

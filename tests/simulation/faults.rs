@@ -1,6 +1,6 @@
-//! Random faults, from a seed: the API server refuses, conflicts, is late and loses answers, its cache lags behind, watches drop
-//! and expire, the service vanishes, two operators run, die and stand still, and their clocks jump. Whatever happened, once it is over,
-//! every operation ends as it should.
+//! Random faults, from a seed: the API server refuses, conflicts, is late and loses answers, its cache lags behind,
+//! watches drop and expire, the service vanishes, two operators run, die and stand still, and their clocks jump.
+//! Whatever happened, once it is over, every operation ends as it should.
 //!
 //! A seed that fails is told; `HOLDFAST_SEED=n cargo test --test simulation faults` runs it alone,
 //! `HOLDFAST_SEEDS=n` so many.

@@ -1,13 +1,13 @@
 //! An operator that stands still, as after SIGSTOP, and goes on, as after SIGCONT.
 //!
 //! All operators run on the test's one runtime, and some of their tasks are spawned by kube's controller: they can't be
-//! stopped as such. So whatever wakes them is held at a [`Gate`]. Behind it are the operator's main task, in which leadership, the
-//! watches and the controllers are, and every answer that its other tasks wait for: the API server's, the service's, and
-//! those to callbacks that come in.
+//! stopped as such. So whatever wakes them is held at a [`Gate`]. Behind it are the operator's main task, in which
+//! leadership, the watches and the controllers are, and every answer that its other tasks wait for: the API server's,
+//! the service's, and those to callbacks that come in.
 //!
-//! That leaves the timeouts of requests that are under way. They end in the pause, and not right after it: as if the answer had been
-//! slower still. No task of those does more than note it. That nothing is sent in a pause that would change something is
-//! checked (`World::check`), so a pause can't be less than what it says.
+//! That leaves the timeouts of requests that are under way. They end in the pause, and not right after it: as if the
+//! answer had been slower still. No task of those does more than note it. That nothing is sent in a pause that would
+//! change something is checked (`World::check`), so a pause can't be less than what it says.
 //!
 //! No clock stands still: who goes on finds all of them later.
 

@@ -105,8 +105,8 @@ async fn a_leader_that_is_cut_off_stops_by_itself_before_another_begins() {
     world.kill_all().await;
 }
 
-/// As by SIGSTOP and SIGCONT, in each part of its work: for a little longer than its Lease, or until all is done. It believes in itself until
-/// it looks at its clock.
+/// As by SIGSTOP and SIGCONT, in each part of its work: for a little longer than its Lease, or until all is done. It
+/// believes in itself until it looks at its clock.
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_stands_still_beyond_its_lease_does_nothing_more_once_it_goes_on() {
     for number in 0..12 {
@@ -377,7 +377,8 @@ async fn a_clock_that_goes_wrong_while_the_lease_is_taken_gives_it_back() {
     world.kill_all().await;
 }
 
-/// The wall clock jumps between two renewals of the Lease, and before the next one shows that it is wrong something has to be decided.
+/// The wall clock jumps between two renewals of the Lease, and before the next one shows that it is wrong something has
+/// to be decided.
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_jumps_ends_no_deadline_and_takes_no_operations_time_with_it() {
     for by in [3_600_000, -3_600_000] {

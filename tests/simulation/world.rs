@@ -34,8 +34,8 @@ pub const NAMESPACE: &str = "prod";
 /// For how long leadership lasts.
 pub const LEASE: Duration = Duration::from_secs(10);
 
-/// How far a status may be ahead of the API server's clock: what a leader's clock may be off, and the second that the header
-/// `Date`, by which it is compared, cuts off.
+/// How far a status may be ahead of the API server's clock: what a leader's clock may be off, and the second that the
+/// header `Date`, by which it is compared, cuts off.
 const MAX_AHEAD: Duration = Duration::from_secs(6);
 
 /// When every world begins.
@@ -212,8 +212,8 @@ impl World {
         number
     }
 
-    /// SIGSTOP: the operator stands still, until its gate is opened: SIGCONT. It does so in a moment in which all wait: who has asked for
-    /// its claim has sent what it asked for.
+    /// SIGSTOP: the operator stands still, until its gate is opened: SIGCONT. It does so in a moment in which all wait:
+    /// who has asked for its claim has sent what it asked for.
     pub async fn pause(&self, number: usize) -> Gate {
         sleep(Duration::from_millis(1)).await;
         self.gates[number].close();

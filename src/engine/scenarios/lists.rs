@@ -192,8 +192,9 @@ steps:
     bytes / items
 }
 
-/// What is written per item is the items under way and the history's tail. The tail has a hundred entries on average (50 to 150), but for
-/// the first 150 entries 75: with two entries an item, and 200 items, 91. That makes 10 percent at most; longer numbers make some more.
+/// What is written per item is the items under way and the history's tail. The tail has a hundred entries on average
+/// (50 to 150), but for the first 150 entries 75: with two entries an item, and 200 items, 91. That makes 10 percent at
+/// most; longer numbers make some more.
 #[test]
 fn an_item_of_a_long_list_costs_as_many_bytes_as_one_of_a_short_list() {
     let (short, long) = (bytes_per_item(200, None), bytes_per_item(2000, None));

@@ -1,5 +1,5 @@
-//! What must be so at the end of every run: the history, the status, the books of the service and of the cluster, and the answers
-//! to people agree.
+//! What must be so at the end of every run: the history, the status, the books of the service and of the cluster, and
+//! the answers to people agree.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -140,8 +140,8 @@ fn told_by_history(record: &Record, status: &OperationStatus) {
     }
 }
 
-/// The service's book, that of the cluster and the journals agree: the service was called under known keys alone, each for one
-/// thing; an effect has one key, but for what a person had done again; and what succeeded was done.
+/// The service's book, that of the cluster and the journals agree: the service was called under known keys alone, each
+/// for one thing; an effect has one key, but for what a person had done again; and what succeeded was done.
 fn effects(world: &World, records: &HashMap<String, Record>) {
     let mut keys = HashMap::new();
     let (mut again, mut by_hand) = (0, BTreeSet::new());
