@@ -23,7 +23,7 @@ use super::run::of_template;
 use super::table::one_line;
 use super::tree::{Row, rows, wrapped};
 use super::{CliError, NAME, files, values};
-use crate::api::{CloudOperation, OperationLock, OperationTemplate};
+use crate::api::{CloudOperation, OperationLock};
 use crate::engine::{self, Identity, InvalidSpec, Workflow};
 
 /// How many changed fields, and items of a list, are shown in lines; -o json has all.
@@ -228,17 +228,14 @@ async fn holders(cluster: &Cluster, key: &str) -> Result<Vec<String>, CliError> 
 }
 
 async fn template(cluster: &Cluster, name: &str) -> Result<Map<String, Value>, CliError> {
-    let found = cluster.api::<OperationTemplate>().get_opt(name).await;
-    match found.map_err(CliError::cluster(format!("OperationTemplate {name} can't be read")))? {
-        Some(template) => {
-            let spec = serde_json::to_value(template.spec).unwrap_or_default();
-            Ok(spec.as_object().cloned().unwrap_or_default())
-        }
-        None => Err(CliError::Usage(format!(
+    let found = cluster.template(name).await;
+    let found = found.map_err(CliError::cluster(format!("OperationTemplate {name} can't be read")))?;
+    found.ok_or_else(|| {
+        CliError::Usage(format!(
             "there is no OperationTemplate {name} in namespace {}: apply it, or put it into the file, beside the operation",
             cluster.namespace
-        ))),
-    }
+        ))
+    })
 }
 
 /// Every step and item.
