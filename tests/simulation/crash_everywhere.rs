@@ -33,6 +33,7 @@ struct Ending {
     state: OperationState,
     output: Option<Map<String, Value>>,
     effects: BTreeMap<String, usize>,
+    deeds: BTreeMap<String, usize>,
     actions: Vec<(String, Option<ActionState>)>,
 }
 
@@ -129,6 +130,7 @@ async fn run(sample: &Sample, crash: Crash) -> (Ending, Used) {
         state: status.state.unwrap(),
         output: status.output,
         effects: world.service.effects(),
+        deeds: world.deeds(),
         actions: world.came_of_it(),
     };
     let used = Used {
