@@ -16,7 +16,8 @@ pub fn all() {
     what_failed_is_skipped_before_anything_was_undone();
     what_ended_fails_or_asks_at_once_when_it_runs_again();
     what_runs_again_while_its_process_ends_waits_for_the_next();
-    what_timed_out_runs_again();
+    what_ended_runs_again_as_it_did();
+    what_is_most_urgent_is_what_it_says();
 }
 
 #[track_caller]
@@ -106,6 +107,34 @@ fn what_waits_times_out() {
 }
 
 #[test]
+fn what_is_most_urgent_is_what_it_says() {
+    let mut unknown = case(&format!(
+        "{{order: Graph, steps: [{{name: a, {ONCE}}}, {{name: b, {CALL}}}]}}"
+    ));
+    unknown
+        .visit()
+        .fail("a", no_answer())
+        .fail("b", busy())
+        .assert_state(Stuck);
+    applied(&mut unknown, json!({"complete": {"step": "a"}}));
+    unknown.assert_state(BackingOff);
+    let mut asks = case("steps: [{name: a, approval: {message: '?'}}, {name: b, wait: {duration: 1h}}]");
+    asks.visit().assert_state(AwaitingApproval);
+    applied(&mut asks, json!({"approve": {"step": "a"}}));
+    asks.assert_state(Waiting);
+    // The first that is written of a local step is that it failed.
+    let mut local = case(&format!("steps: [{{name: a, local: true, {CALL}}}]"));
+    local.pass_with(&[]);
+    let failed = AttemptResult {
+        step: "a".into(),
+        epoch: 0,
+        attempt: 1,
+        outcome: AttemptOutcome::Failed(busy()),
+    };
+    local.pass_with(&[failed]).assert_state(BackingOff);
+}
+
+#[test]
 fn what_a_person_decides_lets_the_next_step_ask() {
     let mut case = case(&format!(
         "steps: [{{name: a, {ONCE}}}, {{name: b, approval: {{message: '?'}}}}]"
@@ -148,6 +177,11 @@ fn what_failed_is_skipped_before_anything_was_undone() {
         applied(&mut waits, skip.clone());
         waits.assert_state(state);
     }
+
+    let mut goes_on = spec(UNDONE, "");
+    goes_on.visit().fail("b", refused()).assert_state(Compensating);
+    applied(&mut goes_on, skip.clone());
+    goes_on.assert_state(Running);
 
     let mut ends = spec(UNDONE, "");
     ends.visit().fail("b", refused()).assert_state(Compensating);
@@ -220,33 +254,54 @@ fn what_runs_again_while_its_process_ends_waits_for_the_next() {
     }
 }
 
+/// Three that ended, each in another way, and what a person asks of them: that their step runs again.
+fn ended(step: &str) -> [(Case, serde_json::Value); 3] {
+    let one = || case(&format!("{{timeout: 1m, steps: [{{name: a, {step}}}]}}"));
+    let (mut timed_out, mut failed, mut succeeded) = (one(), one(), one());
+    timed_out.visit().later(61 * SECOND).assert_state(TimedOut);
+    if step == CALL {
+        failed.visit().fail("a", refused());
+        succeeded.visit().succeed("a", nothing());
+    } else {
+        applied(failed.visit(), json!({"fail": {"step": "a"}}));
+        applied(succeeded.visit(), json!({"complete": {"step": "a"}}));
+    }
+    failed.assert_state(Failed);
+    succeeded.assert_state(Succeeded);
+    let retry = json!({"retry": {}});
+    [
+        (timed_out, retry.clone()),
+        (failed, retry),
+        (succeeded, json!({"reset": {"step": "a"}})),
+    ]
+}
+
 #[test]
-fn what_timed_out_runs_again() {
-    let one = |step: &str| {
-        let mut case = case(&format!("{{timeout: 1m, steps: [{{name: a, {step}}}]}}"));
-        case.visit().later(61 * SECOND).assert_state(TimedOut);
-        case
-    };
-    let again = json!({"retry": {}});
+fn what_ended_runs_again_as_it_did() {
     for (step, state) in [
         (CALL, Running),
         ("wait: {duration: 1h}", Waiting),
         ("approval: {message: '?'}", AwaitingApproval),
     ] {
-        let mut case = one(step);
-        applied(&mut case, again.clone());
-        case.assert_state(state);
+        for (mut case, again) in ended(step) {
+            applied(&mut case, again);
+            case.assert_state(state);
+        }
     }
-    let mut held = one(CALL);
-    held.spec.suspend = Some(true);
-    applied(&mut held, again.clone());
-    held.assert_state(Suspended);
-    let mut skipped = one(CALL);
-    applied(&mut skipped, json!({"skip": {"step": "a"}}));
-    skipped.assert_state(Succeeded);
+    for (mut case, again) in ended(CALL) {
+        case.spec.suspend = Some(true);
+        applied(&mut case, again);
+        case.assert_state(Suspended);
+    }
+    let [(mut timed_out, _), (mut failed, _), _] = ended(CALL);
+    for case in [&mut timed_out, &mut failed] {
+        applied(case, json!({"skip": {"step": "a"}}));
+        case.assert_state(Succeeded);
+    }
+    // What it asked a person, it asks again.
     let mut asks = case("{timeout: 1m, failurePolicy: Pause, steps: [{name: a, assert: 'false'}]}");
     asks.visit().assert_state(Stuck);
     asks.later(60 * SECOND).assert_state(TimedOut);
-    applied(&mut asks, again);
+    applied(&mut asks, json!({"retry": {}}));
     asks.assert_state(Stuck);
 }

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 
 use super::OperationEvent;
 use super::report::{Taken, Transition, of_operation, transition};
-use crate::api::{ActionState, OperationActionSpec, OperationState, OperationStatus, StepState};
+use crate::api::{ActionState, OperationActionSpec, OperationStatus, StepState};
 use crate::engine::Inputs;
 use crate::engine::schedule::Readiness;
 
