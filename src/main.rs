@@ -5,7 +5,7 @@
 mod reference;
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +81,7 @@ struct OperatorArgs {
     /// The operator's own address: `http` steps may never call it, and other replicas forward callbacks to it. Default:
     /// that of --listen, for the latter.
     #[arg(long, env = "POD_IP")]
-    pod_ip: Option<std::net::IpAddr>,
+    pod_ip: Option<IpAddr>,
     /// How long attempts under way may take to end after SIGTERM.
     #[arg(long, default_value = "25s", value_parser = duration)]
     shutdown_timeout: Duration,
@@ -184,19 +184,25 @@ async fn operate(arguments: OperatorArgs) -> Result<(), CommandError> {
     cluster.read_timeout = Some(READ_TIMEOUT);
     cluster.reset_reader_on_write = true;
     let default_namespace = cluster.default_namespace.clone();
-    let targets = TargetPolicy {
-        cluster_domain: arguments.cluster_domain,
-        allowed: arguments.allow_http,
-        never: never(&cluster.cluster_url, arguments.pod_ip).await,
-    };
-    let client = Client::try_from(cluster)?;
-
-    let health = Arc::new(Health::default());
     let address = arguments.listen;
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| CommandError::Listen { address, error })?;
     let bound = listener.local_addr()?;
+    let targets = TargetPolicy {
+        cluster_domain: arguments.cluster_domain,
+        allowed: arguments.allow_http,
+        never: never(
+            &cluster.cluster_url,
+            arguments.callback_url.as_ref(),
+            arguments.pod_ip,
+            bound,
+        )
+        .await,
+    };
+    let client = Client::try_from(cluster)?;
+
+    let health = Arc::new(Health::default());
     info!(address = %bound, version = env!("CARGO_PKG_VERSION"), "holdfast");
     let lease_namespace = arguments
         .lease_namespace
@@ -246,24 +252,43 @@ async fn operate(arguments: OperatorArgs) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// What `http` steps may never call: the API server, by every address that it has, and this process.
-async fn never(cluster: &http::Uri, pod_ip: Option<std::net::IpAddr>) -> Vec<Never> {
+/// What `http` steps may never call: the API server, at the addresses where it is reached, and this process: its Pod, its
+/// Service, where it listens.
+async fn never(
+    cluster: &http::Uri,
+    callbacks: Option<&url::Url>,
+    pod_ip: Option<IpAddr>,
+    listens: SocketAddr,
+) -> Vec<Never> {
     let host = cluster.host().unwrap_or_default().trim_matches(['[', ']']);
     let port = cluster.port_u16().unwrap_or(443);
-    // A name that doesn't resolve now is no way to the API server either.
-    let addresses = tokio::net::lookup_host((host, port))
-        .await
-        .map(Iterator::collect::<Vec<_>>)
-        .unwrap_or_default();
-    let api_server = addresses.into_iter().map(|address| Never {
+    let api_server = addresses(host, port).await.into_iter().map(|address| Never {
         what: "the API server".into(),
-        address: address.ip(),
+        address,
         port: Some(port),
     });
-    let own = pod_ip.map(|address| Never {
+    // An address outside of the cluster may be that of others, too.
+    let service = callbacks.and_then(url::Url::host_str);
+    let service = match service.filter(|host| host.split('.').nth(2) == Some("svc")) {
+        Some(host) => addresses(host, 443).await,
+        None => vec![],
+    };
+    let listens_at = match listens.ip() {
+        ip if ip.is_unspecified() => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        ip => vec![ip],
+    };
+    let own = pod_ip.into_iter().chain(service).map(|address| (address, None));
+    let own = own.chain(listens_at.into_iter().map(|address| (address, Some(listens.port()))));
+    let own = own.map(|(address, port)| Never {
         what: "the operator".into(),
         address,
-        port: None,
+        port,
     });
     api_server.chain(own).collect()
+}
+
+/// The addresses of a host. A name that doesn't resolve now is no way to it either.
+async fn addresses(host: &str, port: u16) -> Vec<IpAddr> {
+    let found = tokio::net::lookup_host((host, port)).await;
+    found.map_or_else(|_| vec![], |found| found.map(|address| address.ip()).collect())
 }

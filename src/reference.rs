@@ -89,9 +89,13 @@ impl<'a, W: Write> Reference<'a, W> {
             )?;
         }
         self.rules(schema, None)?;
-        // What has no descriptions looks as another does, which comes first.
-        sections.sort_by_key(|section| is_plain(section.schema));
-        for Section { path, schema } in sections {
+        // What is told in fewer words comes after what it repeats.
+        let repeats = |own: &Section<'_>| {
+            let mut others = sections.iter().filter(|other| other.path != own.path);
+            others.any(|other| is_brief(own.schema, other.schema))
+        };
+        let (repeats, first): (Vec<_>, Vec<_>) = sections.iter().cloned().partition(repeats);
+        for Section { path, schema } in first.into_iter().chain(repeats) {
             self.object(&path, schema)?;
         }
         Ok(())
@@ -113,21 +117,17 @@ impl<'a, W: Write> Reference<'a, W> {
         let name = |path: &str| path.rsplit('.').next().map(str::to_owned);
         let same = |other: &&Section<'_>| {
             name(&other.path) == name(&own.path)
-                && shape(other.schema, true) == shape(own.schema, true)
+                && covers(other.schema, own.schema)
+                && shape(other.schema) == shape(own.schema)
                 && messages(own.schema).all(|message| messages(other.schema).any(|known| known == message))
         };
         self.written.iter().find(same).cloned()
     }
 
-    /// The section that has the fields of an object, which are not described again, and maybe more.
+    /// The section that says more of the fields of an object, and maybe has others.
     fn with_fields_of(&self, schema: &JSONSchemaProps) -> Option<Section<'a>> {
-        let plain = shape(schema, false);
-        let has_all = |other: &&Section<'_>| {
-            let other = shape(other.schema, false).properties.unwrap_or_default();
-            let fields = plain.properties.iter().flatten();
-            fields.clone().all(|(name, field)| other.get(name) == Some(field))
-        };
-        self.written.iter().find(has_all).filter(|_| is_plain(schema)).cloned()
+        let mut written = self.written.iter();
+        written.find(|other| is_brief(schema, other.schema)).cloned()
     }
 }
 
@@ -159,36 +159,62 @@ fn messages(schema: &JSONSchemaProps) -> impl Iterator<Item = &str> {
     rules.filter_map(|rule| rule.message.as_deref())
 }
 
-/// True if none of an object's fields is described.
-fn is_plain(schema: &JSONSchemaProps) -> bool {
-    schema
-        .properties
-        .iter()
-        .flatten()
-        .all(|(_, field)| field.description.is_none())
+/// Whether another object has all of an object's fields, and its words for each begin with those of this one.
+fn covers(other: &JSONSchemaProps, own: &JSONSchemaProps) -> bool {
+    fields(own)
+        .all(|(name, own)| field(other, name).is_some_and(|other| shape(other) == shape(own) && says(other, own)))
 }
 
-/// What can be compared of a schema: without rules, and its own description.
-fn shape(schema: &JSONSchemaProps, described: bool) -> JSONSchemaProps {
-    let within = |field: &JSONSchemaProps| JSONSchemaProps {
-        description: field.description.clone().filter(|_| described),
-        ..shape(field, described)
+/// Whether another object has all of an object's fields, and says more of them.
+fn is_brief(own: &JSONSchemaProps, other: &JSONSchemaProps) -> bool {
+    let needs = |schema: &JSONSchemaProps, name: &String| schema.required.iter().flatten().any(|needed| needed == name);
+    let mut fields = fields(own);
+    fields.clone().all(|(name, _)| needs(own, name) == needs(other, name))
+        && covers(other, own)
+        && fields.any(|(name, own)| field(other, name).is_some_and(|other| !says(own, other)))
+}
+
+/// Whether another field's description begins with that of a field, and so on within.
+fn says(other: &JSONSchemaProps, own: &JSONSchemaProps) -> bool {
+    let words = |field: &JSONSchemaProps| field.description.clone().unwrap_or_default();
+    words(other).starts_with(&words(own)) && parts(other).zip(parts(own)).all(|(other, own)| says(other, own))
+}
+
+fn fields(schema: &JSONSchemaProps) -> impl Iterator<Item = (&String, &JSONSchemaProps)> + Clone {
+    schema.properties.iter().flatten()
+}
+
+fn field<'s>(schema: &'s JSONSchemaProps, name: &str) -> Option<&'s JSONSchemaProps> {
+    schema.properties.as_ref()?.get(name)
+}
+
+/// What a schema is made of: fields, entries, values.
+fn parts(schema: &JSONSchemaProps) -> impl Iterator<Item = &JSONSchemaProps> {
+    let items = match &schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(items)) => Some(&**items),
+        _ => None,
     };
+    let values = match &schema.additional_properties {
+        Some(JSONSchemaPropsOrBool::Schema(values)) => Some(&**values),
+        _ => None,
+    };
+    fields(schema).map(|(_, field)| field).chain(items).chain(values)
+}
+
+/// What can be compared of a schema: without rules and descriptions.
+fn shape(schema: &JSONSchemaProps) -> JSONSchemaProps {
     let mut shape = JSONSchemaProps {
         description: None,
         x_kubernetes_validations: None,
         ..schema.clone()
     };
-    shape
-        .properties
-        .iter_mut()
-        .flatten()
-        .for_each(|(_, field)| *field = within(field));
+    let fields = shape.properties.iter_mut().flatten();
+    fields.for_each(|(_, field)| *field = self::shape(field));
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut shape.items {
-        **items = within(items);
+        **items = self::shape(items);
     }
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut shape.additional_properties {
-        **values = within(values);
+        **values = self::shape(values);
     }
     shape
 }

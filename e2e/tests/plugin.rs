@@ -1,6 +1,6 @@
 //! `kubectl holdfast`, as a user runs it.
 
-use holdfast::api::OperationState;
+use holdfast::api::{OperationSchedule, OperationState};
 use holdfast_e2e::kubectl::{Printed, run};
 use holdfast_e2e::operator::built;
 use holdfast_e2e::world::{World, message_of, state_of};
@@ -391,6 +391,52 @@ spec:
         &["✓ make", "\nundo\n✓ make:undo"],
     );
     assert!(!world.kubectl(&["get", "configmap", "made"]).await.ok);
+}
+
+#[tokio::test]
+async fn a_schedule_is_paused_backfilled_and_told_of() {
+    let world = World::new("plugin-schedule").await;
+    let _operator = world.operator();
+    world
+        .apply(
+            r#"
+apiVersion: holdfast.dev/v1alpha1
+kind: OperationSchedule
+metadata: {name: report}
+spec:
+  schedule: "0 3 * * *"
+  operation: {spec: {steps: [{name: report, set: {v: 1}}]}}
+"#,
+        )
+        .await;
+    prints(&world, &["schedule", "pause", "report", "--note", "while we migrate"]).await;
+    let paused = |schedule: &OperationSchedule| {
+        let conditions = schedule.status.iter().flat_map(|status| &status.conditions);
+        conditions.into_iter().any(|condition| condition.reason == "Paused")
+    };
+    let _: OperationSchedule = world.until_object("report", "paused", paused).await;
+    let range = ["--from", "2026-11-01T00:00:00Z", "--to", "2026-11-02T12:00:00Z"];
+    prints(&world, &[&["schedule", "backfill", "report"], &range[..]].concat()).await;
+    let done = |schedule: &OperationSchedule| {
+        let status = schedule.status.as_ref();
+        status.is_some_and(|status| status.active.is_empty() && status.backfills.iter().any(|range| range.done))
+    };
+    let _: OperationSchedule = world.until_object("report", "done with its backfill", done).await;
+    contains(
+        &prints(&world, &["schedule", "describe", "report"]).await,
+        &[
+            ": Paused",
+            "while we migrate",
+            "Backfill: 2026-11-01 00:00:00Z to 2026-11-02 12:00:00Z: 2 started, done",
+            &format!("kubectl holdfast schedule resume report -n {}", world.namespace),
+        ],
+    );
+    prints(&world, &["schedule", "resume", "report"]).await;
+    let _: OperationSchedule = world.until_object("report", "resumed", |it| !paused(it)).await;
+    contains(
+        &prints(&world, &["schedule", "describe", "report"]).await,
+        &[": Scheduled", "Next: in "],
+    );
 }
 
 #[tokio::test]

@@ -104,10 +104,8 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
                 "OperationSchedule" => {
                     let operation = fields.get_mut("spec").and_then(|spec| within(spec, "operation"));
                     if let Some(spec) = operation.and_then(|operation| within(operation, "spec")) {
-                        let description = spec.description.take();
-                        plain(spec); // described in CloudOperation's definition
+                        nested(spec); // described at length in CloudOperation's definition
                         nested_steps(spec);
-                        spec.description = description;
                     }
                 }
                 _ => {}
@@ -139,7 +137,7 @@ fn within<'s>(schema: &'s mut JSONSchemaProps, field: &str) -> Option<&'s mut JS
 }
 
 /// Fills in the schemas of steps in steps, which a derived schema can't have: a `compensate` and the steps of `finally` look
-/// as `steps` do. They are not described again, for the definition's size.
+/// as `steps` do. They are described again in a sentence each, for the definition's size.
 fn nested_steps(spec: &mut JSONSchemaProps) {
     const UNDO: &[&str] = &[
         "http",
@@ -156,7 +154,7 @@ fn nested_steps(spec: &mut JSONSchemaProps) {
         return;
     };
     let mut bare = (**step).clone();
-    plain(&mut bare);
+    nested(&mut bare);
     for ValidationRule { rule, message, .. } in bare.x_kubernetes_validations.iter_mut().flatten() {
         for of_groups in ["has(self.steps), ", " || (has(self.steps) && has(self.forEach))"] {
             *rule = rule.replace(of_groups, "");
@@ -168,25 +166,27 @@ fn nested_steps(spec: &mut JSONSchemaProps) {
     without(&mut bare, &["steps", "order"]);
     let mut member = bare.clone();
     without(&mut bare, &["compensate", "needs"]);
-    let mut undo = JSONSchemaProps {
-        type_: Some("object".into()),
-        properties: bare.properties.clone(),
-        ..JSONSchemaProps::default()
-    };
-    if let Some(fields) = &mut undo.properties {
-        fields.retain(|name, _| UNDO.contains(&name.as_str()));
-    }
-    undo.x_kubernetes_validations = Some(vec![ValidationRule {
+    let mut fields = bare.properties.clone().unwrap_or_default();
+    fields.retain(|name, _| UNDO.contains(&name.as_str()));
+    let one_type = ValidationRule {
         rule: "[has(self.http), has(self.kubernetes), has(self.job)].filter(t, t).size() == 1".into(),
         message: Some("compensate has exactly one of http, kubernetes, job".into()),
         ..ValidationRule::default()
-    }]);
-    if let Some(compensate) = within(&mut member, "compensate") {
-        *compensate = undo.clone();
-    }
-    if let Some(compensate) = within(step, "compensate") {
-        undo.description = compensate.description.take();
-        *compensate = undo;
+    };
+    let undo = JSONSchemaProps {
+        type_: Some("object".into()),
+        properties: Some(fields),
+        x_kubernetes_validations: Some(vec![one_type]),
+        ..JSONSchemaProps::default()
+    };
+    for step in [&mut member, &mut **step] {
+        if let Some(compensate) = within(step, "compensate") {
+            let description = compensate.description.take();
+            *compensate = JSONSchemaProps {
+                description,
+                ..undo.clone()
+            };
+        }
     }
     if let Some(members) = within(step, "steps") {
         members.items = Some(JSONSchemaPropsOrArray::Schema(Box::new(member)));
@@ -208,11 +208,14 @@ fn without(schema: &mut JSONSchemaProps, fields: &[&str]) {
     }
 }
 
-/// Takes descriptions and rules on changes out of a schema, which is in the definition with them already.
-fn plain(schema: &mut JSONSchemaProps) {
-    schema.description = None;
+/// Takes rules on changes out of a schema that is given at length elsewhere, and of descriptions all but the first sentence.
+fn nested(schema: &mut JSONSchemaProps) {
+    if let Some(description) = &mut schema.description {
+        let sentence = description.find(". ").map_or(description.len(), |end| end + 1);
+        description.truncate(sentence);
+    }
     forget_changes(schema);
-    each_within(schema, &mut plain);
+    each_within(schema, &mut nested);
 }
 
 /// Takes the rules on changes out of a schema: what has it may be changed.

@@ -228,13 +228,14 @@ pub(super) fn manifest(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-preserve-unknown-fields": true,
         "required": ["apiVersion", "kind", "metadata"],
         "properties": {
-            "apiVersion": {"type": "string", "minLength": 1},
-            "kind": {"type": "string", "minLength": 1},
+            "apiVersion": {"type": "string", "minLength": 1, "description": "The object's API, such as `apps/v1`."},
+            "kind": {"type": "string", "minLength": 1, "description": "The object's kind, such as `Deployment`."},
             "metadata": {
                 "type": "object",
+                "description": "The object's metadata, with its name.",
                 "x-kubernetes-preserve-unknown-fields": true,
                 "required": ["name"],
-                "properties": {"name": {"type": "string", "minLength": 1}},
+                "properties": {"name": {"type": "string", "minLength": 1, "description": "The object's name."}},
             },
         },
     })
@@ -249,11 +250,13 @@ pub(super) fn pod_template(_: &mut SchemaGenerator) -> Schema {
         "properties": {
             "spec": {
                 "type": "object",
+                "description": "The pod's spec, as in a Job.",
                 "x-kubernetes-preserve-unknown-fields": true,
                 "required": ["containers"],
                 "properties": {
                     "containers": {
                         "type": "array",
+                        "description": "The pod's containers; the first one's termination message is the step's output.",
                         "minItems": 1,
                         "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
                     },

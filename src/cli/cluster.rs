@@ -173,6 +173,15 @@ impl Cluster {
             .map(|pinned| pinned.spec))
     }
 
+    /// The spec of a template as it is now; `None` if there is none.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub async fn template(&self, name: &str) -> Result<Option<Map<String, Value>>, kube::Error> {
+        let found = self.api::<OperationTemplate>().get_opt(name).await?;
+        Ok(found.and_then(|template| serde_json::to_value(template.spec).ok()?.as_object().cloned()))
+    }
+
     /// The operation with the steps of the template that it runs, if it runs one: as it was when the operation started, or
     /// else as it is now. As it is where neither can be read.
     pub async fn whole(&self, mut operation: CloudOperation) -> CloudOperation {
@@ -181,10 +190,7 @@ impl Cluster {
         };
         let template = match self.pinned(&operation).await.unwrap_or_default() {
             Some(pinned) => Some(pinned),
-            None => {
-                let now = self.api::<OperationTemplate>().get(&reference.name).await.ok();
-                now.and_then(|template| serde_json::to_value(template.spec).ok()?.as_object().cloned())
-            }
+            None => self.template(&reference.name).await.ok().flatten(),
         };
         if let Some(template) = template {
             operation.spec = engine::resolve(&operation.spec, &template).spec;

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::cluster::Cluster;
 use super::output::Output;
 use super::{Cli, CliError, Global};
-use crate::api::{CloudOperation, OperationTemplate, StepType};
+use crate::api::{CloudOperation, OperationSchedule, OperationTemplate, StepType};
 use crate::engine::Workflow;
 
 /// How long a cluster is waited for: a shell that hangs is worse than one that completes nothing.
@@ -85,13 +85,13 @@ enum What {
     Approvals,
     Signals,
     Templates,
+    Schedules,
     Namespaces,
 }
 
 /// The words so far, as the command line takes them.
 struct Asked<'a> {
     command: &'a Command,
-    is_root: bool,
     /// Those that are no flags.
     positionals: Vec<&'a str>,
     /// The flag whose value comes next.
@@ -103,7 +103,6 @@ impl<'a> Asked<'a> {
     fn new(root: &'a Command, words: &'a [String]) -> Self {
         let mut asked = Self {
             command: root,
-            is_root: true,
             positionals: vec![],
             pending: None,
             global: Global::default(),
@@ -128,8 +127,8 @@ impl<'a> Asked<'a> {
                 (flag, None) => self.pending = flag,
                 (None, Some(_)) => {}
             }
-        } else if let Some(command) = self.command.find_subcommand(word).filter(|_| self.is_root) {
-            (self.command, self.is_root) = (command, false);
+        } else if let Some(command) = self.command.find_subcommand(word) {
+            self.command = command;
         } else {
             self.positionals.push(word);
         }
@@ -158,7 +157,7 @@ impl<'a> Asked<'a> {
             let flags = flags.filter_map(|flag| Some(told(&format!("--{}", flag.get_long()?), flag.get_help())));
             return Place::Words(flags.collect());
         }
-        if self.is_root {
+        if self.command.has_subcommands() {
             let commands = self.command.get_subcommands().filter(|command| !command.is_hide_set());
             return Place::Words(
                 commands
@@ -184,6 +183,7 @@ impl<'a> Asked<'a> {
             "step" | "from_step" => Place::Cluster(What::Steps),
             "signal" => Place::Cluster(What::Signals),
             "template" => Place::Cluster(What::Templates),
+            "schedule" => Place::Cluster(What::Schedules),
             "namespace" => Place::Cluster(What::Namespaces),
             "context" => Place::Words(contexts(&self.global)),
             "kubeconfig" | "filename" | "files" | "payload_file" | "output_file" => Place::Files,
@@ -196,6 +196,7 @@ impl<'a> Asked<'a> {
         match what {
             What::Operations => names(&cluster.api::<CloudOperation>()).await,
             What::Templates => names(&cluster.api::<OperationTemplate>()).await,
+            What::Schedules => names(&cluster.api::<OperationSchedule>()).await,
             What::Namespaces => names(&Api::<Namespace>::all(cluster.client.clone())).await,
             What::Steps | What::Approvals | What::Signals => {
                 let operation = cluster.operation(self.positionals.first()?).await.ok()?;
@@ -277,6 +278,7 @@ mod tests {
         assert!(words("approve --").contains(&"--comment".to_owned()));
         assert!(words("get -").contains(&"--namespace".to_owned()));
         assert_eq!(words("completion "), ["bash", "elvish", "fish", "powershell", "zsh"]);
+        assert!(words("schedule ").contains(&"backfill".to_owned()));
         assert_eq!(words("plan -o "), ["json", "yaml"]);
         assert_eq!(words("history web -o "), ["json", "yaml", "wide"]);
         assert_eq!(words("get web "), Vec::<String>::new());
@@ -291,6 +293,7 @@ mod tests {
             ("signal web ", What::Signals),
             ("plan --template ", What::Templates),
             ("run --template ", What::Templates),
+            ("schedule pause ", What::Schedules),
         ] {
             assert_eq!(place(line), Place::Cluster(what), "{line}");
         }

@@ -233,6 +233,75 @@ Who may approve: the groups sre; not who created the operation.
     }
 
     #[test]
+    fn a_child_is_where_to_look() {
+        let text = said(
+            "steps: [{name: child, operation: {templateRef: {name: t}}}]",
+            r"
+            state: Waiting
+            progress: 0/1
+            startTime: '2026-11-24T03:00:00.000Z'
+            steps:
+            - {name: child, type: Operation, state: Waiting, startSeq: 2, startTime: '2026-11-24T03:00:00.000Z', message: 'CloudOperation web-child-x is Running', external: {kind: CloudOperation, name: web-child-x, uid: u}}
+            ",
+        );
+        assert!(
+            text.contains(
+                "\
+Step child has been waiting for 5m: CloudOperation web-child-x is Running
+
+What you can do
+
+- Look at what it waits for:
+    kubectl holdfast describe web-child-x --context blue -n prod
+"
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_callback_that_is_awaited_says_what_was_last_heard() {
+        let text = said(
+            "steps: [{name: grow, http: {url: 'http://a/', async: true}}]",
+            r"
+            state: Waiting
+            progress: 0/1
+            startTime: '2026-11-24T03:00:00.000Z'
+            steps:
+            - {name: grow, type: Http, state: Waiting, attempt: 1, startSeq: 2, startTime: '2026-11-24T03:00:00.000Z', message: 'the other side works on it', external: {kind: Callback, name: k, uid: u}, heartbeat: {time: '2026-11-24T03:04:30.000Z', details: {percent: 40}}}
+            ",
+        );
+        assert!(
+            text.contains(
+                "Step grow has been waiting for 5m: the other side works on it; its last heartbeat came 30s ago: {\"percent\":40}"
+            ),
+            "{text}"
+        );
+        for command in ["complete", "fail", "skip"] {
+            assert!(
+                text.contains(&format!("    kubectl holdfast {command} web --step grow --context")),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn who_is_queued_says_who_holds_its_key() {
+        let text = said(
+            "{steps: [{name: a, set: {}}], concurrency: {key: web}}",
+            r"
+            state: Queued
+            conditions: [{type: Succeeded, status: Unknown, reason: Queued, message: 'it waits for the key web, which other holds', lastTransitionTime: '2026-11-24T03:02:00Z'}]
+            ",
+        );
+        assert!(
+            text.contains("It has not started: it waits for the key web, which other holds.")
+                && text.contains("- See who holds which key:\n    kubectl get operationlocks --context blue -n prod\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn one_that_succeeded_needs_nothing() {
         let text = said(
             "steps: [{name: a, set: {}}]",

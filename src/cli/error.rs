@@ -4,10 +4,12 @@
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// The kubeconfig can't be used.
-    #[error("no cluster to talk to: {0}")]
+    #[error(
+        "no cluster to talk to: {0}\nName one by KUBECONFIG, --kubeconfig or --context; kubectl config get-contexts lists those of your kubeconfig"
+    )]
     Kubeconfig(String),
     /// The API server refused, or can't be reached.
-    #[error("{what}: {}", kube_message(error))]
+    #[error("{what}: {}{}", kube_message(error), next_step(error))]
     Cluster {
         /// What was tried.
         what: String,
@@ -44,7 +46,9 @@ pub enum CliError {
         message: String,
     },
     /// The operation that was waited for is gone.
-    #[error("CloudOperation {0} was deleted before it ended")]
+    #[error(
+        "CloudOperation {0} was deleted before it ended: what it had under way was stopped, and nothing undone. Run it anew from its file, if it is to end"
+    )]
     Deleted(String),
     /// It took too long.
     #[error("{0}")]
@@ -74,6 +78,24 @@ impl CliError {
 /// The exit code where `--timeout` passed, as `timeout(1)` has it.
 pub const TIMED_OUT: u8 = 124;
 
+/// What can be done about it, on a line of its own; nothing where what the API server said is all that there is to say.
+fn next_step(error: &kube::Error) -> String {
+    let step = match error {
+        kube::Error::Api(status) => match status.code {
+            401 => "Log in again: the API server doesn't know you",
+            403 => {
+                "Ask who administers the namespace for that right; the roles holdfast-view, holdfast-edit and holdfast-admin have what this command needs"
+            }
+            404 => "If Holdfast is not installed there, or an older version: kubectl holdfast version says what is",
+            409 => "Somebody changed it at the same moment: look at it, and run this once more",
+            429 | 500.. => "Nothing is wrong with what you asked for: run this once more in a moment",
+            _ => return String::new(),
+        },
+        _ => "Is it the right cluster, and up? kubectl cluster-info asks the same one",
+    };
+    format!("\n{step}")
+}
+
 /// What the API server said, without what only programs read.
 fn kube_message(error: &kube::Error) -> String {
     match error {
@@ -90,5 +112,37 @@ fn kube_message(error: &kube::Error) -> String {
             }
             text
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_what_to_do_next() {
+        for (code, said) in [
+            (401, "Log in again"),
+            (403, "the roles holdfast-view, holdfast-edit and holdfast-admin"),
+            (404, "kubectl holdfast version"),
+            (409, "run this once more"),
+            (503, "in a moment"),
+        ] {
+            let mut status = kube::core::Status::failure("no", "");
+            status.code = code;
+            let error = CliError::cluster("CloudOperation web can't be read")(kube::Error::Api(status.boxed()));
+            let (what, next) = error
+                .to_string()
+                .split_once('\n')
+                .map(|(a, b)| (a.to_owned(), b.to_owned()))
+                .unwrap();
+            assert_eq!(what, "CloudOperation web can't be read: no");
+            assert!(next.contains(said), "{code}: {next}");
+        }
+        // What was invalid is said by the API server, field by field.
+        let mut status = kube::core::Status::failure("spec.steps: Required", "Invalid");
+        status.code = 422;
+        let error = CliError::cluster("it can't be created")(kube::Error::Api(status.boxed()));
+        assert_eq!(error.to_string(), "it can't be created: spec.steps: Required");
     }
 }

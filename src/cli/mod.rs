@@ -18,6 +18,7 @@ mod output;
 mod plan;
 mod rerun;
 mod run;
+mod schedule;
 mod table;
 mod test;
 mod times;
@@ -93,6 +94,9 @@ enum Command {
     Run(run::Run),
     /// Creates an operation as one that has ended was, or the rest of it.
     Rerun(rerun::Rerun),
+    /// Looks at a schedule, pauses it, or runs what was due in the past.
+    #[command(subcommand)]
+    Schedule(schedule::Schedule),
     /// Shows what an operation would do, and does nothing.
     Plan(plan::Plan),
     /// Checks files of operations, templates and schedules, without a cluster.
@@ -164,6 +168,7 @@ impl Command {
             Self::Wait(wait) => wait.run(cluster, out).await,
             Self::Run(run) => run.run(cluster, out).await,
             Self::Rerun(rerun) => rerun.run(cluster, out).await,
+            Self::Schedule(schedule) => schedule.run(cluster, out).await,
             Self::Plan(plan) => plan.run(cluster, out).await,
             Self::Graph(graph) => graph.run(cluster, out).await,
             // These need none.

@@ -4,16 +4,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use kube::ResourceExt;
 use kube::api::DynamicObject;
 use kube::core::Request;
+use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, creation};
 use super::output::Output;
 use super::{CliError, files, values, wait};
 use crate::api::{CloudOperation, OperationTemplate};
-use kube::Resource;
+use crate::engine::{self, Workflow};
 
 #[derive(Args)]
 #[group(id = "what", required = true, multiple = false)]
@@ -70,7 +70,7 @@ impl Run {
                 if matches!(found, Ok(None)) {
                     let namespace = &cluster.namespace;
                     return Err(CliError::Usage(format!(
-                        "there is no OperationTemplate {template} in namespace {namespace}, and the operation would wait for it"
+                        "there is no OperationTemplate {template} in namespace {namespace}, and the operation would wait for it. Apply it first; kubectl get operationtemplates lists what is there"
                     )));
                 }
                 of_template(template, self.called.as_deref())
@@ -96,6 +96,7 @@ impl Then {
     /// # Errors
     /// When it is refused, or can't be waited for.
     pub async fn create(&self, cluster: &Cluster, out: &mut Output, operation: &Value) -> Result<ExitCode, CliError> {
+        check(cluster, operation).await?;
         let name = create(cluster, operation).await?.name_any();
         out.print(&format!("cloudoperation.holdfast.dev/{name} created\n"))?;
         if !self.wait {
@@ -116,6 +117,36 @@ pub fn of_template(template: &str, name: Option<&str>) -> Value {
         "metadata": metadata,
         "spec": {"templateRef": {"name": template}},
     })
+}
+
+/// Says what an operation would end as InvalidSpec for, before there is one.
+async fn check(cluster: &Cluster, operation: &Value) -> Result<(), CliError> {
+    // What is no operation at all, the API server says in its own words.
+    let Ok(CloudOperation { metadata, mut spec, .. }) = serde_json::from_value(operation.clone()) else {
+        return Ok(());
+    };
+    let mut wrong = vec![];
+    if let Some(reference) = &spec.template_ref {
+        // Who may not read the template may run it: the operator reads it.
+        let Ok(Some(template)) = cluster.template(&reference.name).await else {
+            return Ok(());
+        };
+        let resolved = engine::resolve(&spec, &template);
+        spec = resolved.spec;
+        wrong.extend(resolved.invalid);
+    }
+    if wrong.is_empty() {
+        wrong.extend(Workflow::compile_all(&spec).err().into_iter().flatten());
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let lines = wrong.iter().map(|wrong| format!("\n  {wrong}"));
+    let name = metadata.name.or(metadata.generate_name).unwrap_or_default();
+    Err(CliError::Usage(format!(
+        "CloudOperation {name} was not created, as it would end as InvalidSpec:{}",
+        lines.collect::<String>()
+    )))
 }
 
 /// Creates the operation as it is written: the API server refuses fields that it doesn't know.
@@ -142,6 +173,7 @@ async fn create(cluster: &Cluster, operation: &Value) -> Result<DynamicObject, C
 mod tests {
     use clap::Parser;
 
+    use super::super::fixtures::{said, server};
     use super::*;
 
     #[derive(Parser)]
@@ -185,5 +217,53 @@ mod tests {
         ] {
             assert!(line(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_would_be_invalid_is_not_created() {
+        let server = server();
+        let template =
+            "{inputSchema: {type: object, required: [group]}, steps: [{name: a, set: {v: '${input.group}'}}]}";
+        server.put(
+            &serde_json::from_value::<OperationTemplate>(json!({
+                "apiVersion": "holdfast.dev/v1alpha1", "kind": "OperationTemplate",
+                "metadata": {"name": "resize", "namespace": "prod"},
+                "spec": serde_yaml::from_str::<Value>(template).unwrap(),
+            }))
+            .unwrap(),
+        );
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("web.yaml");
+        let cycle = "{apiVersion: holdfast.dev/v1alpha1, kind: CloudOperation, metadata: {name: web}, spec: {steps: [
+            {name: a, set: {v: '${input.('}}, {name: b, set: {v: '${steps.c.output}'}}]}}";
+        std::fs::write(&file, cycle).unwrap();
+        for (line, name, fields) in [
+            (
+                "run --template resize".to_owned(),
+                "resize-",
+                ["spec.input.group"].as_slice(),
+            ),
+            (
+                format!("run -f {}", file.display()),
+                "web",
+                &["spec.steps[0].set.v", "spec.steps[1].set.v"],
+            ),
+        ] {
+            let refused = said(&server, &line).await;
+            assert_eq!(refused.code, ExitCode::from(2), "{line}");
+            let (first, lines) = refused.err.split_once('\n').unwrap();
+            assert_eq!(
+                first,
+                format!("CloudOperation {name} was not created, as it would end as InvalidSpec:")
+            );
+            let named: Vec<_> = lines
+                .lines()
+                .map(|line| line.trim().split(": ").next().unwrap())
+                .collect();
+            assert_eq!(named, fields, "{lines}");
+        }
+        assert!(server.list::<CloudOperation>().is_empty());
+        let created = said(&server, "run --template resize --input group=web").await;
+        assert_eq!(created.code, ExitCode::SUCCESS, "{}", created.err);
     }
 }

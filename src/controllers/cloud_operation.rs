@@ -303,30 +303,9 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
         let durable = if next == status {
             current.clone()
         } else {
-            match context
-                .journal
-                .append(operation, next)
-                .await
-                .inspect_err(|error| match error {
-                    JournalError::Ambiguous { .. } => context.metrics.lost_answer(),
-                    JournalError::Refused { message, reason, .. } => {
-                        if context.executor.note_refused(operation, message) {
-                            context.events.refused(operation, reason, message);
-                        }
-                    }
-                })? {
-                Appended::Durable(written) => {
-                    context.metrics.written();
-                    announce(&status, &written, &context);
-                    Arc::from(written)
-                }
+            match record(operation, &status, next, &context).await? {
+                Appended::Durable(written) => Arc::from(written),
                 Appended::Superseded(found) => {
-                    context.metrics.conflict();
-                    debug!(
-                        namespace = found.namespace(),
-                        name = found.name_any(),
-                        "it had changed: deciding anew"
-                    );
                     current = Arc::from(found);
                     context.executor.recorded(current.clone(), 0);
                     continue;
@@ -356,6 +335,38 @@ async fn pass(cached: Arc<Cached>, context: Arc<Context>) -> Result<Action, Reco
         }));
     }
     Err(ReconcileError::Busy(current.name_any()))
+}
+
+/// Writes what was decided on top of the status before it, and tells metrics and Events what came of it.
+async fn record(
+    operation: &CloudOperation,
+    before: &OperationStatus,
+    next: OperationStatus,
+    context: &Context,
+) -> Result<Appended, JournalError> {
+    let appended = context.journal.append(operation, next).await;
+    match &appended {
+        Ok(Appended::Durable(written)) => {
+            context.metrics.written();
+            announce(before, written, context);
+        }
+        Ok(Appended::Superseded(found)) => {
+            context.metrics.conflict();
+            debug!(
+                namespace = found.namespace(),
+                name = found.name_any(),
+                "it had changed: deciding anew"
+            );
+        }
+        Ok(Appended::Gone) => {}
+        Err(JournalError::Ambiguous { .. }) => context.metrics.lost_answer(),
+        Err(JournalError::Refused { message, reason, .. }) => {
+            if context.executor.note_refused(operation, message) {
+                context.events.refused(operation, reason, message);
+            }
+        }
+    }
+    appended
 }
 
 /// What follows an accepted status: actions are told what came of them, who waits for its end is woken, and what has no room

@@ -219,7 +219,8 @@ async fn http_steps_call_what_is_allowed_and_nothing_else() {
             "jsonpath={.clusters[0].cluster.server}",
         ])
         .await;
-    let _operator = world.operator_with(&["--allow-http", "169.254.0.0/16,0.0.0.0/0"]);
+    let operator = world.operator_with(&["--allow-http", "169.254.0.0/16,0.0.0.0/0"]);
+    let itself = format!("http://{}/metrics", operator.address().await);
     for (name, url, says) in [
         (
             "metadata",
@@ -227,6 +228,7 @@ async fn http_steps_call_what_is_allowed_and_nothing_else() {
             "which no step may call",
         ),
         ("api", &*api_server, "the API server, which no step may call"),
+        ("operator", &*itself, "the operator, which no step may call"),
         (
             "loopback",
             &*world.inventory.url("/called"),

@@ -23,7 +23,7 @@ use super::run::of_template;
 use super::table::one_line;
 use super::tree::{Row, rows, wrapped};
 use super::{CliError, NAME, files, values};
-use crate::api::{CloudOperation, OperationLock, OperationTemplate};
+use crate::api::{CloudOperation, OperationLock};
 use crate::engine::{self, Identity, InvalidSpec, Workflow};
 
 /// How many changed fields, and items of a list, are shown in lines; -o json has all.
@@ -94,11 +94,19 @@ impl Plan {
             None => None,
             Some(concurrency) => match engine::concurrency_key(concurrency, &operation.spec.input, &identity) {
                 Err(wrong) => return self.invalid(out, &[wrong]),
-                Ok(key) => Some(Turn {
-                    holders: holders(cluster, &key).await,
-                    max: concurrency.max.unwrap_or(1),
-                    key,
-                }),
+                Ok(key) => {
+                    let (holders, unknown) = match holders(cluster, &key).await {
+                        Ok(holders) => (holders, None),
+                        Err(error) => (vec![], Some(error.to_string())),
+                    };
+                    let max = concurrency.max.unwrap_or(1);
+                    Some(Turn {
+                        key,
+                        max,
+                        holders,
+                        unknown,
+                    })
+                }
             },
         };
         let walked = walk(&workflow, &spec, &identity, &Rehearsal::new(cluster.client.clone())).await;
@@ -203,31 +211,31 @@ struct Turn {
     max: i32,
     /// The operations that hold the key now.
     holders: Vec<String>,
+    /// Why it isn't known who they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown: Option<String>,
 }
 
-/// Who holds a key, as far as it may be read.
-async fn holders(cluster: &Cluster, key: &str) -> Vec<String> {
+/// Who holds a key.
+async fn holders(cluster: &Cluster, key: &str) -> Result<Vec<String>, CliError> {
     let locks = cluster.api::<OperationLock>().list(&ListParams::default()).await;
-    let locks = locks.map(|locks| locks.items).unwrap_or_default();
+    let locks = locks.map_err(CliError::cluster("OperationLocks can't be read"))?.items;
     let of_key = locks.into_iter().filter(|lock| lock.spec.key == key);
-    of_key
+    Ok(of_key
         .flat_map(|lock| lock.spec.holders)
         .map(|holder| holder.name)
-        .collect()
+        .collect())
 }
 
 async fn template(cluster: &Cluster, name: &str) -> Result<Map<String, Value>, CliError> {
-    let found = cluster.api::<OperationTemplate>().get_opt(name).await;
-    match found.map_err(CliError::cluster(format!("OperationTemplate {name} can't be read")))? {
-        Some(template) => {
-            let spec = serde_json::to_value(template.spec).unwrap_or_default();
-            Ok(spec.as_object().cloned().unwrap_or_default())
-        }
-        None => Err(CliError::Usage(format!(
+    let found = cluster.template(name).await;
+    let found = found.map_err(CliError::cluster(format!("OperationTemplate {name} can't be read")))?;
+    found.ok_or_else(|| {
+        CliError::Usage(format!(
             "there is no OperationTemplate {name} in namespace {}: apply it, or put it into the file, beside the operation",
             cluster.namespace
-        ))),
-    }
+        ))
+    })
 }
 
 /// Every step and item.
@@ -257,10 +265,17 @@ fn render(
         let input = Value::Object(input.clone()).to_string();
         text.push_str(&format!("{}\n", wrapped(&input, "input: ", "       ", width)));
     }
-    if let Some(Turn { key, max, holders }) = turn {
-        let held = match holders.as_slice() {
-            [] => String::new(),
-            holders => format!("; held now by {}", holders.join(", ")),
+    if let Some(Turn {
+        key,
+        max,
+        holders,
+        unknown,
+    }) = turn
+    {
+        let held = match (unknown, holders.as_slice()) {
+            (Some(why), _) => format!("; by whom it is held isn't known: {why}"),
+            (None, []) => String::new(),
+            (None, holders) => format!("; held now by {}", holders.join(", ")),
         };
         text.push_str(&format!("concurrency: {key:?}, {max} at a time{held}\n"));
     }
@@ -397,6 +412,33 @@ mod tests {
         assert_eq!(
             elsewhere.err,
             "what is in the file is for namespace other, and this is prod: give -n other"
+        );
+    }
+
+    #[tokio::test]
+    async fn it_says_which_key_it_needs_and_who_holds_it() {
+        let server = server();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("web.yaml");
+        let operation = "{apiVersion: holdfast.dev/v1alpha1, kind: CloudOperation, metadata: {name: web}, spec: {
+            input: {group: web}, concurrency: {key: \"'group-' + input.group\", max: 2}, steps: [{name: a, set: {v: 1}}]}}";
+        std::fs::write(&path, operation).unwrap();
+        let plan = format!("plan -f {}", path.display());
+        let free = said(&server, &plan).await.out;
+        assert!(free.contains("\nconcurrency: \"group-web\", 2 at a time\n"), "{free}");
+        let holder = json!({"name": "other", "uid": "u", "since": "2026-11-24T03:00:00Z"});
+        for (key, holders) in [("group-web", json!([holder])), ("group-api", json!([holder]))] {
+            let lock: OperationLock = serde_json::from_value(json!({
+                "apiVersion": "holdfast.dev/v1alpha1", "kind": "OperationLock",
+                "metadata": {"name": key, "namespace": "prod"}, "spec": {"key": key, "holders": holders},
+            }))
+            .unwrap();
+            server.put(&lock);
+        }
+        let held = said(&server, &plan).await.out;
+        assert!(
+            held.contains("\nconcurrency: \"group-web\", 2 at a time; held now by other\n"),
+            "{held}"
         );
     }
 }
