@@ -3,6 +3,9 @@
 //! A test is a [`World`](world::World): an API server, a service to call that honours idempotency keys, and operators that
 //! start, stand still and die. What must never happen is checked as it happens; see [`service`] and [`deeds`].
 
+#[path = "../report/mod.rs"]
+mod report;
+
 mod actions;
 mod blows;
 mod callbacks;
@@ -28,4 +31,5 @@ mod sniper;
 mod takeover;
 mod templates;
 mod timeouts;
+mod transitions;
 mod world;

@@ -321,7 +321,10 @@ impl Pass<'_> {
     /// Moves a step along and writes it into the history. What the transition table doesn't know is left as it is.
     pub(super) fn advance(&mut self, i: usize, event: StepEvent, entry: HistoryEvent, message: &str) {
         let step = &mut self.status.steps[i];
-        let Some(state) = next(step.state, event) else { return };
+        let state = next(step.state, event);
+        #[cfg(test)]
+        coverage::record("step", step.state, event, state);
+        let Some(state) = state else { return };
         step.state = state;
         let (name, attempt) = (step.name.clone(), step.attempt);
         let seq = history::append(&mut self.status, self.now, entry, Some((&name, attempt)), Some(message));
