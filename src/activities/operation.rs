@@ -211,12 +211,9 @@ pub async fn stop(
             // Another object has its name: then it is gone, as wanted. But the API server also says so where others kept
             // changing it.
             Err(conflict) if conflict.is_conflict() => {
-                return match call(context, Verb::Get, request("GET", target.path(), None)).await {
-                    Ok(found) if found["metadata"]["uid"] == json!(external.uid) => {
-                        Err(conflict.failure(context, Verb::Patch, &target))
-                    }
-                    Err(error) if !error.is_not_found() => Err(error.failure(context, Verb::Get, &target)),
-                    _ => Ok(()),
+                return match created::is_there(context, &target, &external).await? {
+                    true => Err(conflict.failure(context, Verb::Patch, &target)),
+                    false => Ok(()),
                 };
             }
             Err(error) => return Err(error.failure(context, Verb::Patch, &target)),

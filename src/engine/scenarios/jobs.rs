@@ -148,9 +148,6 @@ fn what_a_job_comes_to_while_it_is_stopped_changes_nothing() {
         AttemptOutcome::Succeeded { output: None },
         AttemptOutcome::Failed(AttemptFailure::retryable("JobFailed", "exit code 3")),
         AttemptOutcome::Failed(AttemptFailure::unknown("Vanished", "the Job is gone")),
-        AttemptOutcome::Noted {
-            message: "waiting for Job resize-1 to end".into(),
-        },
     ];
     for late in late {
         let mut case = case("steps: [{name: migrate, job: {image: x}, timeouts: {scheduleToClose: 1m}}]");
@@ -162,6 +159,23 @@ fn what_a_job_comes_to_while_it_is_stopped_changes_nothing() {
             .assert_step("migrate", StepState::TimedOut, 1)
             .assert_state(Failed);
     }
+}
+
+#[test]
+fn one_that_is_being_stopped_says_what_that_waits_for() {
+    let mut case = case("steps: [{name: migrate, job: {image: x}, timeouts: {scheduleToClose: 1m}}]");
+    case.visit().accept("migrate").later(60 * SECOND);
+    let message = "the Pods of Job migrate are still being stopped".into();
+    case.answer("migrate", AttemptOutcome::Noted { message })
+        .assert_step("migrate", StepState::Cancelling, 1);
+    assert_eq!(
+        case.message(),
+        "step migrate is being stopped: the Pods of Job migrate are still being stopped; TimedOut: timeouts.scheduleToClose passed"
+    );
+    assert_eq!(case.work[0].kind, WorkKind::Stop(Some(external())));
+    case.answer("migrate", AttemptOutcome::Stopped)
+        .assert_step("migrate", StepState::TimedOut, 1)
+        .assert_state(Failed);
 }
 
 #[test]
