@@ -163,7 +163,7 @@ impl Activities {
         progress: &Progress,
     ) -> Result<(), AttemptFailure> {
         match step_type {
-            StepType::Operation => operation::stop(context, &self.watches, &read(request)?, external).await,
+            StepType::Operation => operation::stop(context, &self.watches, &read(request)?, external, progress).await,
             _ => job::stop(context, &self.watches, external, progress).await,
         }
     }

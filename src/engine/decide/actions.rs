@@ -97,12 +97,17 @@ impl Pass<'_> {
         } else if let Some(complete) = &spec.complete {
             self.complete(complete)
         } else if let Some(fail) = &spec.fail {
-            let message = fail.message.clone().unwrap_or_else(|| "a person said so".into());
-            let i = match self.position(&fail.step)? {
-                // It can't be stopped: a person may say that it no longer counts.
-                i if self.status.steps[i].state == StepState::Cancelling && self.status.steps[i].message.is_some() => i,
-                _ => self.waiting_step(&fail.step)?,
-            };
+            let mut message = fail.message.clone().unwrap_or_else(|| "a person said so".into());
+            let i = self.position(&fail.step)?;
+            let step = &self.status.steps[i];
+            // It can't be stopped, or doesn't end: a person may say that it no longer counts.
+            if step.state == StepState::Cancelling && step.message.is_some() {
+                let started = step.external.as_ref().map(|it| format!("{} {}", it.kind, it.name));
+                let started = started.unwrap_or_else(|| "what it may have started".into());
+                message = format!("{message}; {started} is no longer waited for, and may go on");
+            } else {
+                self.waiting_step(&fail.step)?;
+            }
             self.close_for_good(i, StepEvent::Fail, HistoryEvent::StepFailed, "FailedByHand", &message);
             Ok(format!("step {} failed: {message}", fail.step))
         } else if let Some(of) = &spec.reset {
