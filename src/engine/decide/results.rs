@@ -25,11 +25,8 @@ impl Pass<'_> {
             AttemptOutcome::Accepted { external } if stopping => {
                 self.status.steps[i].external = Some(external.clone());
             }
-            AttemptOutcome::Succeeded { .. }
-            | AttemptOutcome::Failed(_)
-            | AttemptOutcome::Noted { .. }
-            | AttemptOutcome::Aimed { .. }
-                if stopping => {}
+            AttemptOutcome::Succeeded { .. } | AttemptOutcome::Failed(_) | AttemptOutcome::Aimed { .. } if stopping => {
+            }
             // A callback said how it went before its request was answered.
             AttemptOutcome::Accepted { .. } | AttemptOutcome::Failed(_) if over => {}
             AttemptOutcome::Succeeded { output } => self.succeed(i, output.clone()),
@@ -342,7 +339,7 @@ impl Pass<'_> {
             let step = &mut self.status.steps[i];
             step.deadline = None; // it has passed, or no longer counts
             if event == StepEvent::Stop {
-                step.message = None; // what it waited for; from now on, why it can't be stopped
+                step.message = None; // what it waited for; from now on, why it hasn't stopped yet
             }
         }
         if state == StepState::Succeeded {
