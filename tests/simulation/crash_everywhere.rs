@@ -127,6 +127,7 @@ macro_rules! crash_everywhere {
 }
 
 crash_everywhere!(
+    // What a workflow is made of.
     r#async,
     calls,
     graph,
@@ -145,4 +146,29 @@ crash_everywhere!(
     long,
     parent,
     template,
+    // What people ask.
+    retry,
+    retry_all,
+    retry_now,
+    reject,
+    complete,
+    reset,
+    // What its spec says while it runs.
+    cancel,
+    cancel_compensate,
+    suspend,
+    timeout,
+    // Operations of operations.
+    child_cancelled,
+    child_undone,
+    child_waited_for,
+    child_abandoned,
+    child_fails,
+    // What fails or comes too late, and is borne, given up or undone.
+    failures,
+    too_many_failures,
+    given_up,
+    undo_list,
+    undo_stuck,
+    signals,
 );
