@@ -3,6 +3,11 @@
 use super::*;
 use crate::api::FailurePolicy;
 
+/// True if it isn't known whether a step created what then goes on by itself.
+pub(super) fn may_have_started(step: &StepStatus) -> bool {
+    step.step_type.goes_on_by_itself() && step.external.is_none() && step.maybe_done
+}
+
 impl Pass<'_> {
     pub(super) fn apply(&mut self, workflow: &Workflow, result: &AttemptResult) {
         if let AttemptOutcome::CalledBack(callback) = &result.outcome {
@@ -194,6 +199,7 @@ impl Pass<'_> {
         if created {
             step.failures += 1;
             step.external = None;
+            step.maybe_done = false; // what may have been created was found, and has ended
         }
         self.advance(
             i,
@@ -205,15 +211,16 @@ impl Pass<'_> {
 
     /// Stops what a step may have created though nobody was told of it, before the step ends with this failure. False if
     /// there is no such thing.
-    fn stop_first(&mut self, i: usize, reason: &str, message: &str) -> bool {
+    pub(super) fn stop_first(&mut self, i: usize, reason: &str, message: &str) -> bool {
         let step = &mut self.status.steps[i];
-        let may_go_on = step.step_type.goes_on_by_itself() && step.external.is_none() && step.maybe_done;
+        let may_go_on = may_have_started(step);
         if may_go_on {
             step.failure = Some(Failure {
                 reason: reason.into(),
                 message: shorten(message, MAX_MESSAGE),
                 step: None,
             });
+            step.next_attempt_time = None;
             self.advance(
                 i,
                 StepEvent::Stop,

@@ -225,3 +225,31 @@ steps: [{name: migrate, job: {image: x}, compensate: {http: {url: 'http://undo'}
     case.answer("migrate", AttemptOutcome::Stopped)
         .assert_step("migrate:undo", StepState::Running, 1);
 }
+
+#[test]
+fn what_may_have_been_started_is_found_before_a_person_goes_on_without_it() {
+    for what in ["job: {image: x}", "operation: {templateRef: {name: x}}"] {
+        let spec = format!("steps: [{{name: migrate, {what}}}, {{name: after, http: {{url: 'http://x'}}}}]");
+        let mut case = case(&spec);
+        case.visit().fail("migrate", no_answer());
+        for ask in ["skip", "complete", "reset"] {
+            let (state, message) = case.asks(json!({ask: {"step": "migrate"}}));
+            assert_eq!(state, Rejected, "{ask}: {message}");
+        }
+        let mut failed = super::case(&spec);
+        failed.visit().fail("migrate", no_answer());
+        assert_eq!(failed.asks(json!({"fail": {"step": "migrate"}})).0, Applied);
+        failed.assert_step("migrate", StepState::Cancelling, 1);
+        assert_eq!(failed.work[0].kind, WorkKind::Stop(None));
+        failed
+            .answer("migrate", AttemptOutcome::Stopped)
+            .assert_step("migrate", StepState::Failed, 1)
+            .assert_state(Failed);
+        // It was found, and failed: nothing of it is under way.
+        case.later(10 * SECOND)
+            .accept("migrate")
+            .fail("migrate", AttemptFailure::retryable("JobFailed", "exit code 3"));
+        assert_eq!(case.asks(json!({"skip": {"step": "migrate"}})).0, Applied);
+        case.assert_step("after", StepState::Running, 1);
+    }
+}
