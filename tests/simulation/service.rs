@@ -52,6 +52,8 @@ pub struct Service {
 struct Book {
     calls: usize,
     faults: Option<FaultHook>,
+    /// What was mended of what is broken: paths begin so.
+    mended: Vec<String>,
     /// How often each effect was asked for, by key and path.
     effects: BTreeMap<(String, String), usize>,
     /// Which operator sent which attempt.
@@ -100,6 +102,15 @@ impl Service {
 
     pub fn clear_faults(&self) {
         self.lock().faults = None;
+    }
+
+    /// Mends the paths that begin so: `/broken` is all that is broken.
+    pub fn mend(&self, path: &str) {
+        self.lock().mended.push(path.to_owned());
+    }
+
+    fn is_mended(&self, path: &str) -> bool {
+        self.lock().mended.iter().any(|mended| path.starts_with(mended))
     }
 
     pub fn calls(&self) -> usize {
@@ -220,6 +231,13 @@ impl Service {
                 Ok(answer(code, &json!({"message": "not now"})))
             }
             Some("silent") if before < times => Err(SendError::NoAnswer("connection reset".into())),
+            // It answers so, or not at all, until it is mended.
+            Some("broken") if !self.is_mended(&path) => {
+                match path.rsplit('/').next().and_then(|code| code.parse().ok()) {
+                    Some(code) => Ok(answer(code, &json!({"message": "it is broken"}))),
+                    None => Err(SendError::NoAnswer("connection reset".into())),
+                }
+            }
             // It does the work later, once for each key, and calls back.
             Some("async") => {
                 self.gateway.work(&request);
