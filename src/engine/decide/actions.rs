@@ -99,15 +99,19 @@ impl Pass<'_> {
         } else if let Some(complete) = &spec.complete {
             self.complete(complete)
         } else if let Some(fail) = &spec.fail {
-            let message = fail.message.clone().unwrap_or_else(|| "a person said so".into());
+            let mut message = fail.message.clone().unwrap_or_else(|| "a person said so".into());
             let i = self.position(&fail.step)?;
             let step = &self.status.steps[i];
             if step.state == StepState::BackingOff && may_have_started(step) {
                 self.stop_first(i, BY_HAND, &message);
                 return Ok(format!("step {} fails once it is stopped: {message}", fail.step));
             }
-            // It can't be stopped: a person may say that it no longer counts.
-            if step.state != StepState::Cancelling || step.message.is_none() {
+            // It can't be stopped, or doesn't end: a person may say that it no longer counts.
+            if step.state == StepState::Cancelling && step.message.is_some() {
+                let started = step.external.as_ref().map(|it| format!("{} {}", it.kind, it.name));
+                let started = started.unwrap_or_else(|| "what it may have started".into());
+                message = format!("{message}; {started} is no longer waited for, and may go on");
+            } else {
                 self.waiting_step(&fail.step)?;
             }
             self.close_for_good(i, StepEvent::Fail, HistoryEvent::StepFailed, BY_HAND, &message);

@@ -232,6 +232,9 @@ impl Pass<'_> {
     pub(super) fn abandon_open_steps(&mut self, why: &str) {
         for i in 0..self.status.steps.len() {
             let step = &mut self.status.steps[i];
+            if step.state.is_closed() {
+                continue;
+            }
             step.maybe_done |= step.state == StepState::Running || step.awaits_callback();
             self.advance(i, StepEvent::Cancel, HistoryEvent::StepCancelled, why);
         }

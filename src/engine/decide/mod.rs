@@ -37,6 +37,8 @@ use super::request::{
 };
 use super::retry::schedule_to_close;
 use super::summary;
+#[cfg(test)]
+use super::transitions::coverage;
 use super::transitions::{StepEvent, next};
 use super::workflow::{
     InvalidSpec, Role, Workflow, WorkflowStep, group_name, item_name, member_name, split_item, wholes,

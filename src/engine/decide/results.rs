@@ -25,11 +25,8 @@ impl Pass<'_> {
             AttemptOutcome::Accepted { external } if stopping => {
                 self.status.steps[i].external = Some(external.clone());
             }
-            AttemptOutcome::Succeeded { .. }
-            | AttemptOutcome::Failed(_)
-            | AttemptOutcome::Noted { .. }
-            | AttemptOutcome::Aimed { .. }
-                if stopping => {}
+            AttemptOutcome::Succeeded { .. } | AttemptOutcome::Failed(_) | AttemptOutcome::Aimed { .. } if stopping => {
+            }
             // A callback said how it went before its request was answered.
             AttemptOutcome::Accepted { .. } | AttemptOutcome::Failed(_) if over => {}
             AttemptOutcome::Succeeded { output } => self.succeed(i, output.clone()),
@@ -321,7 +318,10 @@ impl Pass<'_> {
     /// Moves a step along and writes it into the history. What the transition table doesn't know is left as it is.
     pub(super) fn advance(&mut self, i: usize, event: StepEvent, entry: HistoryEvent, message: &str) {
         let step = &mut self.status.steps[i];
-        let Some(state) = next(step.state, event) else { return };
+        let state = next(step.state, event);
+        #[cfg(test)]
+        coverage::record("step", step.state, event, state);
+        let Some(state) = state else { return };
         step.state = state;
         let (name, attempt) = (step.name.clone(), step.attempt);
         let seq = history::append(&mut self.status, self.now, entry, Some((&name, attempt)), Some(message));
@@ -339,7 +339,7 @@ impl Pass<'_> {
             let step = &mut self.status.steps[i];
             step.deadline = None; // it has passed, or no longer counts
             if event == StepEvent::Stop {
-                step.message = None; // what it waited for; from now on, why it can't be stopped
+                step.message = None; // what it waited for; from now on, why it hasn't stopped yet
             }
         }
         if state == StepState::Succeeded {
