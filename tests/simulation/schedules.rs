@@ -544,3 +544,31 @@ async fn one_that_was_just_let_run_again_is_not_deleted() {
     world.check();
     world.kill_all().await;
 }
+
+/// While it is paused, a backfill's operation is refused.
+#[tokio::test(start_paused = true)]
+async fn what_was_due_while_it_was_paused_is_over_though_an_operation_was_refused_meanwhile() {
+    let mut world = World::new(1);
+    world.start();
+    put(&world, "catchUpWindow: 5h", QUICK);
+    until_minute(&world, 5).await;
+    world.server.set_faults(|info| {
+        if info.verb == Verb::Create && info.resource == "cloudoperations" {
+            return Fault::Fail {
+                code: 403,
+                retry_after: None,
+            };
+        }
+        Fault::None
+    });
+    let range = json!([{"from": "2026-11-23T10:00:00Z", "to": "2026-11-23T10:01:00Z"}]);
+    patch(&world, json!({"spec": {"paused": true, "backfill": range}})).await;
+    until_minute(&world, 35).await;
+    let ready = &schedule(&world).status.unwrap().conditions[0];
+    assert_eq!((&*ready.type_, &*ready.reason), ("Ready", "Refused"));
+    patch(&world, json!({"spec": {"paused": null, "backfill": null}})).await;
+    world.server.clear_faults();
+    until_minute(&world, 45).await;
+    assert_eq!(created(&world), once(&["00:40"]));
+    world.kill_all().await;
+}

@@ -76,6 +76,8 @@ pub struct Plan {
     pub cancel: Vec<String>,
     /// The next status.
     pub status: OperationScheduleStatus,
+    /// The next status, should the API server refuse one of `start`: nothing is decided, but from when on it will be.
+    pub undecided: OperationScheduleStatus,
     /// To be deleted, once the status was accepted.
     pub delete: Vec<String>,
     /// When to look again, if nothing happens before.
@@ -105,6 +107,7 @@ pub fn plan(
             start: vec![],
             cancel: vec![],
             status: status.clone(),
+            undecided: status.clone(),
             delete: vec![],
             wake: None,
         },
@@ -117,6 +120,7 @@ pub fn plan(
         Ok(calendar) => planner.run(&calendar),
         Err(InvalidSpec { field, message }) => {
             planner.plan.status.next_times.clear();
+            planner.plan.status.schedule = None; // what is due meanwhile is over
             planner.say("Invalid", &format!("{field}: {message}"));
         }
     }
@@ -141,14 +145,14 @@ fn runnable(spec: &OperationScheduleSpec) -> Result<(), InvalidSpec> {
     }
 }
 
-/// The status of a schedule whose operation the API server refuses: it says so, and nothing else in it changes.
+/// The status of a schedule whose operation the API server refuses: it says so, and is else what is [undecided](Plan).
 pub fn refused(
     identity: &ScheduleIdentity,
-    status: &OperationScheduleStatus,
+    undecided: OperationScheduleStatus,
     message: &str,
     now: Time,
 ) -> OperationScheduleStatus {
-    let mut status = status.clone();
+    let mut status = undecided;
     set_conditions(&mut status, identity, "Refused", message, now);
     status
 }
@@ -189,21 +193,19 @@ impl Planner<'_> {
         }
     }
 
-    /// From when on due times are to be decided on. What was due under another schedule, or while it was paused, is over.
+    /// From when on due times are to be decided on. What was due under another schedule is over, and so is what was due under
+    /// none: while it was paused, or invalid.
     fn set_mark(&mut self, calendar: &Calendar, paused: bool) {
         let status = &mut self.plan.status;
-        let was_paused = status
-            .conditions
-            .iter()
-            .any(|c| c.type_ == "Ready" && c.reason == "Paused");
-        let same = status.schedule.as_ref() == Some(&calendar.text);
+        let schedule = (!paused).then(|| calendar.text.clone());
         status.decided_until = match status.decided_until {
-            None if paused || status.observed_generation.is_some() => Some(self.now), // it was paused, or invalid
+            None if paused || status.observed_generation.is_some() => Some(self.now), // it was invalid
             None => Some(self.identity.created),
-            Some(until) if same && paused == was_paused => Some(until),
+            Some(until) if status.schedule == schedule => Some(until),
             Some(until) => Some(until.max(self.now)),
         };
-        status.schedule = Some(calendar.text.clone());
+        status.schedule = schedule;
+        self.plan.undecided = status.clone();
     }
 
     /// How many operations are under way.
