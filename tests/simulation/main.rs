@@ -14,6 +14,7 @@ mod faults;
 mod generated;
 mod histories;
 mod hostile;
+mod limits;
 mod local;
 mod pruning;
 mod removals;
