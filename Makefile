@@ -9,7 +9,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 export CLUSTER ?= local
 
-.PHONY: help demo test unit soak e2e bench check crds build cluster-up cluster-down
+.PHONY: help demo test unit transitions soak e2e bench check crds build cluster-up cluster-down
 
 help: ## Print the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -21,6 +21,9 @@ test: unit e2e ## Run all tests: unit, simulation and end to end
 
 unit: ## Run the unit and simulation tests, which need no cluster
 	cargo test --workspace --exclude holdfast-e2e
+
+transitions: ## Print each transition of each state machine, and how often the tests took it
+	cargo test --lib --test simulation transitions -- --nocapture
 
 soak: ## Run ten thousand workflows, drawn with their people and faults from seeds, through the simulation
 	HOLDFAST_SEEDS=10000 cargo test --profile soak --test simulation generated:: -- --nocapture

@@ -59,6 +59,22 @@ pub async fn find(
     })
 }
 
+/// True if what was created is there still, and not another object by its name.
+///
+/// # Errors
+/// When that can't be said.
+pub async fn is_there(
+    context: &AttemptContext,
+    target: &Target<'_>,
+    created: &ExternalRef,
+) -> Result<bool, AttemptFailure> {
+    match call(context, Verb::Get, request("GET", target.path(), None)).await {
+        Ok(found) => Ok(found["metadata"]["uid"] == json!(created.uid)),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error.failure(context, Verb::Get, target)),
+    }
+}
+
 /// What there is by the name of what an attempt creates.
 enum Found {
     Ours(ExternalRef),

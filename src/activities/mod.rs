@@ -150,7 +150,7 @@ impl Activities {
         self.http.called_back(context, &read(request)?, token, report).await
     }
 
-    /// Stops what an attempt started, or may have.
+    /// Stops what an attempt started, or may have, and waits until it has ended; `progress` is told what it waits for.
     ///
     /// # Errors
     /// When it could not be stopped yet.
@@ -160,10 +160,11 @@ impl Activities {
         step_type: StepType,
         request: Value,
         external: Option<&ExternalRef>,
+        progress: &Progress,
     ) -> Result<(), AttemptFailure> {
         match step_type {
-            StepType::Operation => operation::stop(context, &self.watches, &read(request)?, external).await,
-            _ => job::stop(context, external).await,
+            StepType::Operation => operation::stop(context, &self.watches, &read(request)?, external, progress).await,
+            _ => job::stop(context, &self.watches, external, progress).await,
         }
     }
 

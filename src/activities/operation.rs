@@ -72,7 +72,7 @@ pub async fn follow(
     external: &ExternalRef,
     progress: &Progress,
 ) -> Outcome {
-    match end_of(context, watches, external, progress).await {
+    match end_of(context, watches, external, progress, false).await {
         Some(Ended {
             state: OperationState::Succeeded,
             output,
@@ -129,19 +129,20 @@ fn ended(operation: &DynamicObject) -> Result<Ended, String> {
     }
 }
 
-/// Waits for an operation's end. None: it has vanished.
+/// Waits for an operation's end. None: it has vanished. That it is waited for is told from the start if `tell`, else once there
+/// is more to be said.
 async fn end_of(
     context: &AttemptContext,
     watches: &Watches,
     external: &ExternalRef,
     progress: &Progress,
+    mut tell: bool,
 ) -> Option<Ended> {
     let operations = ResourceType::namespaced::<CloudOperation>();
     let mut backoff = Backoff::default();
-    let mut failed = false;
     loop {
-        let (uid, name, tell) = (external.uid.clone(), external.name.clone(), progress.clone());
-        let mut told = if failed { None } else { Some(String::new()) };
+        let (uid, name, progress_again) = (external.uid.clone(), external.name.clone(), progress.clone());
+        let mut told = if tell { None } else { Some(String::new()) };
         let check = move |operation: Option<&DynamicObject>| {
             let Some(operation) = operation.filter(|operation| operation.metadata.uid.as_deref() == Some(&uid)) else {
                 return Some(None);
@@ -150,7 +151,7 @@ async fn end_of(
                 Ok(ended) => Some(Some(ended)),
                 Err(how) => {
                     if told.as_ref() != Some(&how) {
-                        tell(format!("waiting for CloudOperation {name} to end{how}"));
+                        progress_again(format!("waiting for CloudOperation {name} to end{how}"));
                         told = Some(how);
                     }
                     None
@@ -166,12 +167,13 @@ async fn end_of(
             Ok(end) => return end,
             Err(failure) => progress(format!("CloudOperation {} can't be followed: {failure}", external.name)),
         }
-        failed = true;
+        tell = true;
         sleep(backoff.next()).await;
     }
 }
 
-/// Ends an operation as its policy says: the one that was accepted, or the one that the attempt may have created.
+/// Ends an operation as its policy says: the one that was accepted, or the one that the attempt may have created. `progress` is
+/// told that its end is waited for.
 ///
 /// # Errors
 /// If it could not be cancelled yet.
@@ -180,6 +182,7 @@ pub async fn stop(
     watches: &Watches,
     child: &ChildOperation,
     external: Option<&ExternalRef>,
+    progress: &Progress,
 ) -> Result<(), AttemptFailure> {
     let policy = child.parent_close_policy.unwrap_or_default();
     if policy == ParentClosePolicy::Abandon {
@@ -211,18 +214,14 @@ pub async fn stop(
             // Another object has its name: then it is gone, as wanted. But the API server also says so where others kept
             // changing it.
             Err(conflict) if conflict.is_conflict() => {
-                return match call(context, Verb::Get, request("GET", target.path(), None)).await {
-                    Ok(found) if found["metadata"]["uid"] == json!(external.uid) => {
-                        Err(conflict.failure(context, Verb::Patch, &target))
-                    }
-                    Err(error) if !error.is_not_found() => Err(error.failure(context, Verb::Get, &target)),
-                    _ => Ok(()),
+                return match created::is_there(context, &target, &external).await? {
+                    true => Err(conflict.failure(context, Verb::Patch, &target)),
+                    false => Ok(()),
                 };
             }
             Err(error) => return Err(error.failure(context, Verb::Patch, &target)),
         }
     }
-    let silent: Progress = std::sync::Arc::new(|_| {});
-    end_of(context, watches, &external, &silent).await;
+    end_of(context, watches, &external, progress, true).await;
     Ok(())
 }

@@ -289,7 +289,20 @@ impl Adviser<'_> {
                     .map(|failure| format!(" Before it: {}", of(failure)))
                     .unwrap_or_default();
                 match step.state {
-                    Cancelling => self.why(format!("What step {name} started is being stopped.{before}")),
+                    Cancelling => {
+                        let waits = step
+                            .message
+                            .as_ref()
+                            .map(|said| format!(": {said}"))
+                            .unwrap_or_default();
+                        self.why(format!("What step {name} started is being stopped{waits}.{before}"));
+                        if step.message.is_some() {
+                            self.choice(
+                                "To go on without waiting for it, though it may go on as well:",
+                                &[&format!("fail --step {}", quoted(name))],
+                            );
+                        }
+                    }
                     _ => self.why(format!(
                         "Attempt {attempt} of step {name} has been under way for {since}.{before}"
                     )),

@@ -393,9 +393,14 @@ fn detail(entry: &StepStatus, step: &Step, now: Time) -> String {
             None => failure,
         },
         Undecided => format!("needs a person: {failure}"),
-        Cancelling => failed
-            .map(|failed| format!("is being stopped: {failed}"))
-            .unwrap_or("is being stopped".into()),
+        Cancelling => {
+            let told: Vec<String> = [said, failed.unwrap_or_default()]
+                .into_iter()
+                .filter(|told| !told.is_empty())
+                .collect();
+            let why = if told.is_empty() { "" } else { ": " };
+            format!("is being stopped{why}{}", told.join("; "))
+        }
         Failed | TimedOut => match step.on_failure {
             Some(OnFailure::Continue) => format!("{failure} (onFailure: Continue)"),
             _ => failure,

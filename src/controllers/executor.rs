@@ -457,7 +457,10 @@ impl Executor {
         let outcome = match (known, kind) {
             (Some(outcome), _) => outcome,
             (None, WorkKind::Stop(external)) => {
-                return match Box::pin(self.activities.stop(context, *step_type, request, external.as_ref())).await {
+                let stop = self
+                    .activities
+                    .stop(context, *step_type, request, external.as_ref(), progress);
+                return match Box::pin(stop).await {
                     Ok(()) => AttemptOutcome::Stopped,
                     Err(failure) => AttemptOutcome::StopFailed(failure),
                 };

@@ -13,9 +13,12 @@
 //! - A process whose clock is more than 5 s off the API server's neither takes the Lease nor keeps it: times in a status
 //!   must make sense to whoever takes over. Every read of the Lease says how far the clock is off, before anything is
 //!   written; so one bad clock keeps no other process from leading.
+//! - A leader's time is the wall clock as it was when it was last found right, and goes on from there by the clock that
+//!   never jumps. So a wall clock that jumps between two renewals ends no deadline, and takes no operation's clock with
+//!   it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -69,6 +72,8 @@ pub struct Leadership {
     clock: Arc<dyn Clock>,
     /// Milliseconds since boot at which the claim ends.
     until: AtomicU64,
+    /// When the machine was started, by its wall clock when it was last found right.
+    booted: Mutex<Time>,
     /// True once it was given up: a renewal that was under way then must not bring it back.
     given_up: watch::Sender<bool>,
 }
@@ -77,13 +82,15 @@ impl Leadership {
     /// A claim that has yet to be made.
     fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
+            booted: Mutex::new(booted(&*clock)),
             clock,
             until: AtomicU64::new(0),
             given_up: watch::Sender::new(false),
         }
     }
 
-    fn extend(&self, until: Duration) {
+    fn extend(&self, until: Duration, booted: Time) {
+        *self.booted.lock().unwrap_or_else(PoisonError::into_inner) = booted;
         self.until
             .store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
@@ -110,6 +117,23 @@ impl Leadership {
                 left => drop(timeout(left, given_up.wait_for(|given_up| *given_up)).await),
             }
         }
+    }
+}
+
+/// When the machine was started, by its wall clock.
+fn booted(clock: &dyn Clock) -> Time {
+    clock.now().minus(clock.since_boot())
+}
+
+/// The time that counts while the process leads.
+impl Clock for Leadership {
+    fn now(&self) -> Time {
+        let booted = *self.booted.lock().unwrap_or_else(PoisonError::into_inner);
+        booted.plus(self.clock.since_boot())
+    }
+
+    fn since_boot(&self) -> Duration {
+        self.clock.since_boot()
     }
 }
 
@@ -155,7 +179,7 @@ impl Candidate {
 
     async fn try_acquire(&self, seen: &mut Option<(String, Duration)>) -> Result<Option<Arc<Leadership>>, LeaseError> {
         let asked = self.clock.since_boot();
-        let Read { lease: current, skew } = self.get().await?;
+        let Read { lease: current, shows } = self.get().await?;
         let answered = self.clock.since_boot();
         let mut led = false;
         if let Some(lease) = &current {
@@ -181,7 +205,7 @@ impl Candidate {
             let address = lease.annotations().get(LEADER_ADDRESS_ANNOTATION);
             self.leader.send_replace(address.filter(|_| led).cloned());
         }
-        in_time(skew)?;
+        in_time(shows)?;
         if led {
             return Ok(None);
         }
@@ -216,9 +240,9 @@ impl Candidate {
             let renewed = match self.get().await {
                 Ok(Read {
                     lease: Some(lease),
-                    skew,
-                }) if holder(&lease) == self.identity => match in_time(skew) {
-                    Ok(()) => self.write(Some(&lease), &self.identity, leadership).await,
+                    shows,
+                }) if holder(&lease) == self.identity => match in_time(shows) {
+                    Ok(_) => self.write(Some(&lease), &self.identity, leadership).await,
                     Err(error) => Err(error),
                 },
                 Ok(Read { lease, .. }) => {
@@ -258,14 +282,14 @@ impl Candidate {
 
     async fn get(&self) -> Result<Read, LeaseError> {
         let request = self.request().get(LEASE, &kube::api::GetParams::default());
-        let Answer { skew, said } = self.send(request).await?;
+        let Answer { shows, said } = self.send(request).await?;
         match said {
             Ok(lease) if self.restore.see(&lease) => Ok(Read {
                 lease: Some(lease),
-                skew,
+                shows,
             }),
             Ok(_) => Err(LeaseError::WentBack),
-            Err((404, _)) => Ok(Read { lease: None, skew }),
+            Err((404, _)) => Ok(Read { lease: None, shows }),
             Err((code, body)) => Err(refusal(code, body)),
         }
     }
@@ -283,13 +307,13 @@ impl Candidate {
             None => self.request().create(&post, body),
             Some(_) => self.request().replace(LEASE, &post, body),
         };
-        let skew = match self.send(request).await {
+        let shows = match self.send(request).await {
             Ok(Answer {
-                skew,
+                shows,
                 said: Ok(written),
             }) => {
                 self.restore.see(&written);
-                skew
+                shows
             }
             Ok(Answer {
                 said: Err((code, body)),
@@ -303,17 +327,20 @@ impl Candidate {
             Err(error @ LeaseError::Ambiguous(_)) => self.landed(&lease, error).await?,
             Err(error) => return Err(error),
         };
-        in_time(skew)?;
+        let booted = in_time(shows)?;
         if holder == self.identity {
-            leadership.extend(sent + self.duration - self.duration / 5);
+            leadership.extend(sent + self.duration - self.duration / 5, booted);
         }
         Ok(())
     }
 
-    /// How far the clock is off, if the Lease is as it was to be written. If it isn't, why.
-    async fn landed(&self, written: &Lease, error: LeaseError) -> Result<Duration, LeaseError> {
+    /// What the clock shows, if the Lease is as it was to be written. If it isn't, why.
+    async fn landed(&self, written: &Lease, error: LeaseError) -> Result<Shows, LeaseError> {
         match self.get().await? {
-            Read { lease: Some(now), skew } if now.spec == written.spec => Ok(skew),
+            Read {
+                lease: Some(now),
+                shows,
+            } if now.spec == written.spec => Ok(shows),
             _ => Err(error),
         }
     }
@@ -371,7 +398,9 @@ impl Candidate {
             let status = response.status().as_u16();
             let date = response.headers().get(http::header::DATE);
             let date = date.and_then(|date| date.to_str().ok()).and_then(parse_date);
-            let skew = date.map_or(Duration::ZERO, |date| skew(date, sent, self.clock.now()));
+            let received = self.clock.now();
+            let booted = received.minus(self.clock.since_boot());
+            let skew = date.map_or(Duration::ZERO, |date| skew(date, sent, received));
             let bytes = response
                 .into_body()
                 .collect()
@@ -382,7 +411,8 @@ impl Candidate {
                 300.. => Err((status, String::from_utf8_lossy(&bytes).into_owned())),
                 _ => Ok(serde_json::from_slice(&bytes).map_err(|e| no_answer(e.to_string()))?),
             };
-            Ok(Answer { skew, said })
+            let shows = Shows { skew, booted };
+            Ok(Answer { shows, said })
         };
         match timeout(self.duration / 2, exchange).await {
             Ok(answer) => answer,
@@ -394,14 +424,12 @@ impl Candidate {
 /// The Lease as it was read, if there is one.
 struct Read {
     lease: Option<Lease>,
-    /// How far the clock is off.
-    skew: Duration,
+    shows: Shows,
 }
 
 /// An answer of the API server.
 struct Answer {
-    /// How far the clock is off.
-    skew: Duration,
+    shows: Shows,
     /// The Lease, or an HTTP status and its body.
     said: Result<Lease, (u16, String)>,
 }
@@ -414,11 +442,20 @@ fn refusal(code: u16, body: String) -> LeaseError {
     }
 }
 
-/// May a process lead whose clock is so far off?
-fn in_time(skew: Duration) -> Result<(), LeaseError> {
-    match skew > MAX_SKEW {
-        true => Err(LeaseError::Skew(skew)),
-        false => Ok(()),
+/// What the wall clock shows beside an answer.
+#[derive(Clone, Copy)]
+struct Shows {
+    /// How far it is off.
+    skew: Duration,
+    /// When the machine was started, by it.
+    booted: Time,
+}
+
+/// When the machine was started, by a clock that is right; with one that isn't, a process may not lead.
+fn in_time(shows: Shows) -> Result<Time, LeaseError> {
+    match shows.skew > MAX_SKEW {
+        true => Err(LeaseError::Skew(shows.skew)),
+        false => Ok(shows.booted),
     }
 }
 
@@ -478,10 +515,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_claim_that_was_given_up_comes_back_by_no_renewal() {
         let leadership = Leadership::new(Arc::new(SystemClock));
-        leadership.extend(Duration::from_secs(1_000_000_000));
+        let booted = booted(&SystemClock);
+        leadership.extend(Duration::from_secs(1_000_000_000), booted);
         assert!(leadership.is_held());
         leadership.give_up();
-        leadership.extend(Duration::from_secs(1_000_000_000)); // it was under way
+        leadership.extend(Duration::from_secs(1_000_000_000), booted); // it was under way
         assert!(!leadership.is_held());
         leadership.ended().await;
     }

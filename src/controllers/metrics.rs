@@ -264,4 +264,18 @@ mod tests {
         assert!(counted.contains(&"holdfast_schedule_due_times_total{result=\"started\"} 1"));
         assert!(counted.contains(&"holdfast_schedule_due_times_total{result=\"skipped\"} 3"));
     }
+
+    #[test]
+    fn every_metric_is_in_the_docs() {
+        let docs = include_str!("../../docs/cloudoperation.md");
+        let text = Metrics::default().print([], 0, 0);
+        let names: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next())
+            .collect();
+        assert!(names.len() > 10, "{text}");
+        for name in names {
+            assert!(docs.contains(&format!("`{name}")), "{name}");
+        }
+    }
 }

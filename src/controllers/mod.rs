@@ -20,6 +20,7 @@ mod operator;
 mod queue;
 mod restore;
 mod templates;
+pub mod transitions;
 mod turns;
 mod within;
 

@@ -210,7 +210,7 @@ impl Pass {
                     refusal,
                     "an operation is refused"
                 );
-                let status = schedule::refused(&self.identity, plan.undecided, &refusal, now);
+                let status = schedule::refused(&self.identity, &plan, &refusal, now);
                 self.write(status).await?;
                 return Ok(Action::requeue(TRY_AGAIN));
             }

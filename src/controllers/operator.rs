@@ -262,10 +262,11 @@ async fn term(
 ) {
     let Environment {
         client,
-        clock,
         transport,
         callbacks,
+        ..
     } = environment;
+    let clock: Arc<dyn Clock> = claim.clone(); // the machine's may jump
     let metrics = health.metrics.clone();
     let Process { own_account, restore } = process;
     let held = restore.is_held();

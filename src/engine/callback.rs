@@ -8,8 +8,8 @@
 use serde_json::{Map, Value};
 
 use super::outcome::AttemptFailure;
-use super::workflow::{group_name, split_item};
-use crate::api::{OperationStatus, StepState, StepType};
+use super::workflow::{split_item, wholes};
+use crate::api::{Items, OperationStatus, StepState, StepType};
 
 /// What the other side said, as the journal takes it.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,18 +79,20 @@ pub fn standing(status: &OperationStatus, step: &str, epoch: i64, run: i64, said
 /// An item of a list that was done has no entry any more, nor have its steps, if it is a group; nor has anything of an
 /// operation that was compacted.
 fn without_entry(status: &OperationStatus, step: &str, said: Said<'_>) -> Standing {
-    if let Some(state) = status.state.filter(|state| state.is_finished()) {
-        return Standing::Closed(format!("the operation has ended: it is {state}"));
-    }
-    let (list, index) = split_item(group_name(step).unwrap_or(step));
-    let index = index.and_then(|index| i64::try_from(index).ok());
-    let items = status.steps.iter().find(|entry| entry.name == list);
-    let items = items.and_then(|entry| entry.items.as_ref());
-    let done = |(items, index): (&crate::api::Items, i64)| index < items.next && !items.again.contains(&index);
-    match (items.zip(index).is_some_and(done), said) {
-        (true, Said::Completed(_)) => Standing::Recorded(StepState::Succeeded),
-        (true, _) => Standing::Closed(format!("step {step} has ended: it is done")),
-        (false, _) => Standing::Unknown,
+    let is_done = |path: &str| {
+        let (list, index) = split_item(path);
+        let entry = status.steps.iter().find(|entry| entry.name == list);
+        let items = entry.and_then(|entry| entry.items.as_ref());
+        let index = index.and_then(|index| i64::try_from(index).ok());
+        let done = |(items, index): (&Items, i64)| index < items.next && !items.again.contains(&index);
+        items.zip(index).is_some_and(done)
+    };
+    let done = std::iter::once(step).chain(wholes(step)).any(is_done);
+    match (done, said, status.state.filter(|state| state.is_finished())) {
+        (true, Said::Completed(_), _) => Standing::Recorded(StepState::Succeeded),
+        (true, _, _) => Standing::Closed(format!("step {step} has ended: it is done")),
+        (false, _, Some(state)) => Standing::Closed(format!("the operation has ended: it is {state}")),
+        (false, _, None) => Standing::Unknown,
     }
 }
 

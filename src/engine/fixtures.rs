@@ -77,6 +77,18 @@ pub fn case(spec: &str) -> Case {
 }
 
 impl Case {
+    /// From now on the spec is refused with these words, as by a version that checks more; or, without, taken again.
+    pub fn is_refused(&mut self, words: Option<&str>) -> &mut Self {
+        if let Some((_, workflow)) = self.compiled.get_mut() {
+            let refused = words.map(|words| InvalidSpec {
+                field: "spec.input".into(),
+                message: words.into(),
+            });
+            *workflow = Rc::new(refused.map_or_else(|| Workflow::compile(&self.spec), Err));
+        }
+        self
+    }
+
     /// What would be decided now.
     pub fn decision(&self, results: &[AttemptResult]) -> Decision {
         let digest = spec_digest(&self.spec);

@@ -32,7 +32,9 @@ pub use request::{ExpressionFailure, Request, digest, output, request, result_sc
 pub use retry::start_to_close;
 pub use summary::{MAX_STATUS, is_to_run_again};
 pub use template::{Resolved, held_up, resolve};
-pub use transitions::{StepEvent, TRANSITIONS};
+#[cfg(test)]
+pub(crate) use transitions::coverage;
+pub use transitions::{OperationEvent, STARTS, StepEvent, TRANSITIONS, operations};
 pub use workflow::{InvalidSpec, Role, Workflow, WorkflowStep, concurrency_key, item_name, spec_digest, undo_name};
 
 use serde_json::{Map, Value};

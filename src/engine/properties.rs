@@ -9,10 +9,14 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::json;
 
 use super::fixtures::{Case, busy, case, external, no_answer, refused};
-use super::transitions::{TRANSITIONS, coverage};
+use super::schedule::{DUE_TIMES, Readiness};
+use super::transitions::coverage;
+use super::transitions::report::{Report, of_operation, rows};
 use super::workflow::{split_item, wholes};
 use super::*;
-use crate::api::{Cancel, CancelMode, HistoryEvent, OperationState, OperationStatus, StepState, StepStatus, StepType};
+use crate::api::{
+    ActionState, Cancel, CancelMode, HistoryEvent, OperationState, OperationStatus, StepState, StepStatus, StepType,
+};
 
 #[derive(Clone, Debug)]
 struct StepPlan {
@@ -569,74 +573,31 @@ fn every_history_keeps_the_invariants_ends_and_replays_and_all_transitions_are_t
             watched.replay()
         })
         .unwrap();
-    // Those that random answers don't bring about.
-    super::scenarios::lists::a_list_that_was_ended_with_its_operation_goes_on_with_it();
-    super::scenarios::people::a_wait_for_an_object_that_timed_out_is_waited_for_again();
-    super::scenarios::people::what_was_ended_with_its_operation_may_be_skipped();
-    super::scenarios::people::a_retry_of_one_that_is_held_starts_once_it_goes_on();
-    super::scenarios::jobs::one_that_cannot_be_stopped_says_why_and_a_person_ends_it();
-    super::scenarios::attempts::a_request_that_changed_under_its_key_is_not_sent();
-    super::scenarios::specs::a_spec_changed_behind_admissions_back_executes_nothing_more();
-    super::scenarios::lifetime::an_object_first_seen_after_its_start_deadline_executes_nothing();
-    super::scenarios::lifetime::an_object_from_a_backup_waits_for_a_person();
-    super::scenarios::specs::what_is_nested_too_deeply_is_refused();
-    let taken = coverage::taken();
-    let missing: Vec<_> = TRANSITIONS
+    // What random histories don't bring about.
+    super::scenarios::rare();
+    super::schedule::tests::all_transitions();
+    report();
+}
+
+/// Every transition of the engine's machines was taken, and no other.
+fn report() {
+    let mut report = Report::default();
+    let starts = STARTS.iter().map(|state| coverage::start(*state));
+    let steps: Vec<_> = starts.chain(rows(TRANSITIONS)).collect();
+    report.machine("step", &steps, &coverage::taken("step"));
+    let decided = operations().filter(|(_, event, _)| *event == OperationEvent::Decide);
+    let decided: Vec<_> = decided.map(|(from, event, to)| of_operation(from, event, to)).collect();
+    report.machine("operation", &decided, &coverage::taken("operation"));
+    let actions = coverage::VERBS
         .iter()
-        .filter(|(from, event, _)| !taken.steps.contains(&(*from, *event)))
-        .collect();
-    assert!(missing.is_empty(), "transitions that no history took: {missing:?}");
-    operations_and_actions(&taken);
-}
-
-/// May an operation's state be followed by another? A state follows from the steps, so those that are no ends follow each
-/// other freely.
-fn may_follow(from: Option<OperationState>, to: OperationState) -> bool {
-    use OperationState::*;
-    match (from, to) {
-        // Only of what has not started.
-        (None | Some(Restored), Expired | InvalidSpec) | (None, Restored) => true,
-        (_, Expired | InvalidSpec | Restored) => from == Some(to),
-        (None, _) => true,
-        // A person may take these ends back, and what is tried again may end at once.
-        (Some(Succeeded | Failed | Cancelled | TimedOut), _) => true,
-        (Some(from), to) => !from.is_finished() || from == to,
-    }
-}
-
-/// Every state of an operation was entered, and left for another and for an end where it can be; no state followed another
-/// that it may not follow; everything that can be asked was applied, and refused.
-fn operations_and_actions(taken: &coverage::Taken) {
-    use OperationState::*;
-    for (from, to) in &taken.operations {
-        assert!(may_follow(*from, *to), "an operation went from {from:?} to {to}");
-    }
-    // `Queued` is none of the engine's: it is what an operation says that is not decided on yet.
-    for state in OperationState::ALL.into_iter().filter(|state| *state != Queued) {
-        let entered = taken.operations.iter().any(|(_, to)| *to == state);
-        assert!(entered, "no history had the state {state}");
-        let mut left = taken
-            .operations
-            .iter()
-            .filter(|(from, to)| *from == Some(state) && *to != state);
-        let ends = left.clone().any(|(_, to)| to.is_finished());
-        match state {
-            Succeeded | Failed => assert!(left.next().is_some(), "nobody took {state} back"),
-            Restored => assert!(left.next().is_some(), "nothing went on from {state}"),
-            Cancelled | TimedOut | Expired | InvalidSpec | SpecChanged => {}
-            _ => assert!(
-                ends && left.any(|(_, to)| !to.is_finished()),
-                "{state} led nowhere, or to no end"
-            ),
-        }
-    }
-    for verb in coverage::VERBS {
-        for applied in [true, false] {
-            assert!(
-                taken.actions.contains(&(verb, applied)),
-                "no {verb} was ever {}",
-                if applied { "applied" } else { "rejected" }
-            );
-        }
-    }
+        .flat_map(|verb| [ActionState::Applied, ActionState::Rejected].map(|state| coverage::action(verb, state)));
+    report.machine("action", &actions.collect::<Vec<_>>(), &coverage::taken("action"));
+    report.machine("due time", &rows(DUE_TIMES), &coverage::taken("due time"));
+    let reasons = || Readiness::ALL.into_iter();
+    let schedules = std::iter::once(None).chain(reasons().map(Some)).flat_map(|from| {
+        let others = reasons().filter(move |to| from != Some(*to));
+        others.map(move |to| coverage::schedule(from, to))
+    });
+    report.machine("schedule", &schedules.collect::<Vec<_>>(), &coverage::taken("schedule"));
+    report.conclude();
 }

@@ -9,9 +9,12 @@
 //! ```
 //!
 //! `Undecided` is where a person is needed: Retry, Postpone, Succeed, Fail and Skip lead out of it. A person may also take an end
-//! back that nothing has read (Retry, Observe, Postpone, Skip). A callback may come in any state but an end: it says how the work
-//! went of which nothing, or nothing certain, was known.
+//! back that nothing has read (Retry, Observe, Postpone, Skip; and Fail, if it can't run again). A callback may come in any
+//! state but an end: it says how the work went of which nothing, or nothing certain, was known.
+//!
+//! And the life of an operation: which states may follow which.
 
+use crate::api::OperationState;
 use crate::api::StepState::{self, *};
 
 /// What happens to a step that was started.
@@ -93,6 +96,11 @@ pub const TRANSITIONS: &[(StepState, StepEvent, StepState)] = &[
     (Cancelling, Fail, Failed),
     (Cancelling, Cancel, Cancelled),
     (Cancelling, Doubt, Undecided),
+    // What a person asked for can't be done.
+    (Undecided, Doubt, Undecided),
+    (Failed, Fail, Failed),
+    (TimedOut, Fail, Failed),
+    (Cancelled, Fail, Failed),
     // By a person alone, and as long as nothing has read how it ended.
     (Failed, Retry, Running),
     (Failed, Observe, Waiting),
@@ -108,69 +116,84 @@ pub const TRANSITIONS: &[(StepState, StepEvent, StepState)] = &[
     (Cancelled, Skip, Skipped),
 ];
 
+/// The states in which a step is entered into the journal.
+pub const STARTS: &[StepState] = &[Running, Waiting, Succeeded, Skipped];
+
 /// The state that follows, if the transition is legal.
 pub fn next(state: StepState, event: StepEvent) -> Option<StepState> {
-    #[cfg(test)]
-    coverage::record(state, event);
     TRANSITIONS
         .iter()
         .find(|(from, on, _)| (*from, *on) == (state, event))
         .map(|(_, _, to)| *to)
 }
 
-/// What the tests of this thread have taken: transitions of steps, states of operations one after the other, and what came
-/// of actions.
-#[cfg(test)]
-pub mod coverage {
-    use std::{cell::RefCell, collections::BTreeSet};
+/// The states of an operation that has started and not ended. They are derived from the steps, so each may follow each.
+#[rustfmt::skip]
+const ACTIVE: &[OperationState] = {
+    use OperationState::*;
+    &[Running, Waiting, AwaitingApproval, BackingOff, Suspended, Stuck, Compensating]
+};
 
-    use super::{StepEvent, StepState};
-    use crate::api::{ActionState, OperationActionSpec, OperationState, OperationStatus};
-    use crate::engine::Inputs;
+/// What the first decision on an operation may lead to, beside [`ACTIVE`]: whatever it said while it waited for that.
+#[rustfmt::skip]
+const AT_ONCE: &[OperationState] = {
+    use OperationState::*;
+    &[Restored, Succeeded, Failed, Cancelled, TimedOut, Expired, InvalidSpec]
+};
 
-    #[derive(Clone, Default)]
-    pub struct Taken {
-        pub steps: BTreeSet<(StepState, StepEvent)>,
-        /// `None` is before the first visit.
-        pub operations: BTreeSet<(Option<OperationState>, OperationState)>,
-        /// The verb, and whether it was applied.
-        pub actions: BTreeSet<(&'static str, bool)>,
-    }
+/// What further decisions may lead to: from each state on the left to each other on the right. Out of an end only a person
+/// leads, who lets steps run again.
+#[rustfmt::skip]
+const DECIDED: &[(&[OperationState], &[OperationState])] = {
+    use OperationState::*;
+    &[
+        (ACTIVE, ACTIVE),
+        (ACTIVE, &[Succeeded, Failed, Cancelled, TimedOut, SpecChanged]),
+        (&[Succeeded, Failed, TimedOut], &[Running, Waiting, AwaitingApproval, BackingOff, Suspended, Stuck, SpecChanged]),
+        (&[Succeeded, Failed], &[Compensating]),
+        (&[Succeeded, TimedOut], &[Failed]),
+        (&[Failed, TimedOut], &[Succeeded]),
+    ]
+};
 
-    thread_local!(static TAKEN: RefCell<Taken> = RefCell::default());
+/// Where an operation comes to that can't be decided on, and why ([`held_up`](super::held_up)): before its start it waits for its
+/// turn or its template; later, what it runs may be gone.
+const HELD_UP: &[OperationState] = &[
+    OperationState::Queued,
+    OperationState::Waiting,
+    OperationState::Suspended,
+];
 
-    pub fn record(state: StepState, event: StepEvent) {
-        TAKEN.with_borrow_mut(|taken| taken.steps.insert((state, event)));
-    }
-
-    /// Records a decision that was accepted.
-    pub fn decided(before: &OperationStatus, inputs: &Inputs<'_>, after: &OperationStatus) {
-        TAKEN.with_borrow_mut(|taken| {
-            taken.operations.extend(after.state.map(|state| (before.state, state)));
-            for action in inputs.actions {
-                let decided = after.actions.iter().find(|decided| decided.uid == action.uid);
-                taken
-                    .actions
-                    .extend(decided.map(|decided| (verb(&action.spec), decided.state == ActionState::Applied)));
-            }
-        });
-    }
-
-    /// All that an action can ask.
-    pub const VERBS: [&str; 9] = [
-        "signal", "approve", "reject", "retry", "retryNow", "skip", "complete", "fail", "reset",
-    ];
-
-    fn verb(spec: &OperationActionSpec) -> &'static str {
-        let spec = serde_json::to_value(spec).unwrap();
-        let asked = VERBS.into_iter().find(|verb| spec.get(verb).is_some());
-        asked.expect("a verb that is not in VERBS")
-    }
-
-    pub fn taken() -> Taken {
-        TAKEN.with_borrow(Clone::clone)
-    }
+/// What leads an operation from one state to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum OperationEvent {
+    /// It is decided on.
+    Decide,
+    /// It can't be decided on.
+    HoldUp,
 }
+
+/// Every legal transition of an operation to another state. It comes from `None` as long as it has not started.
+pub fn operations() -> impl Iterator<Item = (Option<OperationState>, OperationEvent, OperationState)> {
+    use OperationEvent::{Decide, HoldUp};
+    let first = ACTIVE.iter().chain(AT_ONCE).map(|to| (None, Decide, *to));
+    let pairs = DECIDED
+        .iter()
+        .flat_map(|(from, to)| from.iter().flat_map(|from| to.iter().map(|to| (*from, *to))));
+    let later = pairs
+        .filter(|(from, to)| from != to)
+        .map(|(from, to)| (Some(from), Decide, to));
+    let held_up = HELD_UP.iter().map(|to| (None, HoldUp, *to));
+    let stuck = ACTIVE.iter().filter(|from| **from != OperationState::Stuck);
+    let stuck = stuck.map(|from| (Some(*from), HoldUp, OperationState::Stuck));
+    first.chain(later).chain(held_up).chain(stuck)
+}
+
+#[cfg(test)]
+pub mod coverage;
+#[cfg(test)]
+#[path = "../../tests/report/mod.rs"]
+pub mod report;
 
 #[cfg(test)]
 mod tests {
@@ -180,7 +203,7 @@ mod tests {
     fn an_end_is_final_but_for_a_person_and_every_other_state_leads_to_one() {
         for (from, event, _) in TRANSITIONS {
             let by_a_person =
-                matches!(event, Retry | Observe | Postpone | Skip) && !matches!(from, Succeeded | Skipped);
+                matches!(event, Retry | Observe | Postpone | Skip | Fail) && !matches!(from, Succeeded | Skipped);
             assert!(
                 !from.is_closed() || by_a_person,
                 "{from:?} is an end but {event:?} leads on"

@@ -8,7 +8,8 @@ use holdfast_apiserver::{Fault, RequestInfo, Verb};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::sniper::Sniper;
+use crate::samples::all_answered;
+use crate::sniper::{Crash, Seen, Sniper};
 use crate::world::{NAMESPACE, World, dying};
 
 /// Two steps that wait for the same signal: one that is taken twice ends both. And one that causes a write meanwhile.
@@ -209,40 +210,34 @@ async fn an_action_whose_operation_is_deleted_before_it_is_decided_on_is_rejecte
     world.kill_all().await;
 }
 
-/// An action on an operation that isn't there is rejected, wherever the operator dies, and does nothing to one of that name
-/// that comes later.
+/// An action on an operation that isn't there is rejected, and does nothing to one of that name that comes later.
+async fn rejected(crash: Crash) -> Seen {
+    let mut world = World::new(1);
+    let sniper = Sniper::aim(&world, crash, |info| info.resource != "leases");
+    world.ask("asking", 1, &json!({"signal": {"name": "go"}})).await;
+    let mut operator = world.start();
+    let a_minute = async |_: &World| sleep(Duration::from_secs(60)).await;
+    sniper.watch(&mut world, &mut operator, a_minute).await;
+    world.until("it is rejected", all_answered).await;
+    let rejected = [("asking-1".to_owned(), Some(ActionState::Rejected))];
+    assert_eq!(world.came_of_it(), rejected, "{crash:?}");
+    let seen = sniper.seen();
+    world.apply(&asking()).await;
+    world
+        .until("it waits", |world| step(world, "go") == Some(StepState::Waiting))
+        .await;
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(world.state("asking"), Some(OperationState::Waiting), "{crash:?}");
+    world.check();
+    world.kill_all().await;
+    seen
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_action_on_what_is_not_there_is_rejected_wherever_the_operator_dies() {
-    let mut last = usize::MAX;
-    let mut at = 0;
-    while at <= last {
-        for applied in [false, true] {
-            let mut world = World::new(1);
-            let sniper = Sniper::aim(&world, at, applied, |info| info.resource != "leases");
-            world.ask("asking", 1, &json!({"signal": {"name": "go"}})).await;
-            let mut operator = world.start();
-            let a_minute = async |_: &World| sleep(Duration::from_secs(60)).await;
-            sniper.watch(&mut world, &mut operator, a_minute).await;
-            let answered = |world: &World| world.came_of_it().iter().all(|(_, state)| state.is_some());
-            world.until("it is rejected", answered).await;
-            assert_eq!(
-                world.came_of_it(),
-                [("asking-1".to_owned(), Some(ActionState::Rejected))],
-                "{at}, {applied}"
-            );
-            if at == 0 {
-                last = sniper.seen();
-                assert!(last > 10, "only {last} requests");
-            }
-            world.apply(&asking()).await;
-            world
-                .until("it waits", |world| step(world, "go") == Some(StepState::Waiting))
-                .await;
-            sleep(Duration::from_secs(10)).await;
-            assert_eq!(world.state("asking"), Some(OperationState::Waiting), "{at}, {applied}");
-            world.check();
-            world.kill_all().await;
-        }
-        at += 1;
+    let seen = rejected(Crash::Never).await;
+    assert!(seen.requests > 10, "only {seen:?}");
+    for crash in seen.crashes() {
+        rejected(crash).await;
     }
 }

@@ -117,6 +117,48 @@ async fn a_child_that_is_to_end_by_itself_is_waited_for() {
     world.kill_all().await;
 }
 
+/// A child that needs a person keeps its parent waiting, which says so; a person may give it up there.
+#[tokio::test(start_paused = true)]
+async fn a_parent_says_which_child_it_waits_for_while_it_is_cancelled_and_a_person_ends_the_wait() {
+    let mut world = World::new(1);
+    world.start();
+    world
+        .apply(&parent(
+            Some("Wait"),
+            &json!([{"name": "review", "approval": {"message": "resize?"}}]),
+        ))
+        .await;
+    let asks = |world: &World| child_state(world) == Some(OperationState::AwaitingApproval);
+    world.until("the child asks", asks).await;
+    let api: Api<CloudOperation> = Api::namespaced(world.server.client("user"), NAMESPACE);
+    let cancel = Patch::Merge(json!({"spec": {"cancel": {"reason": "stop"}}}));
+    api.patch("parent", &PatchParams::default(), &cancel).await.unwrap();
+    let name = child(&world).unwrap().name_any();
+    let says =
+        format!("step child is being stopped: waiting for CloudOperation {name} to end, which is AwaitingApproval: ");
+    world
+        .until("the parent says what it waits for", |world| {
+            world.message("parent").starts_with(&says)
+        })
+        .await;
+
+    world.ask("parent", 1, &json!({"fail": {"step": "child"}})).await;
+    world.until("the parent ends", |world| world.finished("parent")).await;
+    assert_eq!(world.state("parent"), Some(OperationState::Cancelled));
+    let step = &world.operation("parent").status.unwrap().steps[0];
+    assert_eq!(
+        step.failure.as_ref().unwrap().message,
+        format!("a person said so; CloudOperation {name} is no longer waited for, and may go on")
+    );
+    assert_eq!(
+        child_state(&world),
+        Some(OperationState::AwaitingApproval),
+        "it goes on"
+    );
+    world.check();
+    world.kill_all().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_abandoned_child_goes_on_and_is_not_its_parents() {
     let mut world = cancelled(Some("Abandon")).await;

@@ -45,7 +45,7 @@ fn end(server: &ApiServer, job: &Job) {
         "metadata": {
             "name": format!("{name}-pod"), "namespace": namespace,
             "labels": {"batch.kubernetes.io/job-name": name, "job-name": name, "batch.kubernetes.io/controller-uid": job.uid()},
-            "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": job.uid(), "controller": true}],
+            "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": job.uid(), "controller": true, "blockOwnerDeletion": true}],
         },
         "spec": {"containers": [{"name": container.name, "image": container.image}]},
         "status": {

@@ -10,7 +10,7 @@ use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::sniper::{NEVER, Sniper, but_renewals};
+use crate::sniper::{Crash, Seen, Sniper, but_renewals};
 use crate::world::{NAMESPACE, World};
 
 /// An operation that holds the key `eu`, by its name, for a minute and two calls.
@@ -86,9 +86,8 @@ async fn limit(world: &World, most: Value) {
         .unwrap();
 }
 
-/// Two operations with one key, or three of a namespace that runs two at once, created a second apart; the operator dies at
-/// request number n.
-async fn crash_at(number: usize, applied: bool, by_namespace: bool) -> usize {
+/// Two operations with one key, or three of a namespace that runs two at once, created a second apart; the operator dies.
+async fn crash_at(crash: Crash, by_namespace: bool) -> Seen {
     let (names, at_once) = match by_namespace {
         true => (vec!["c", "b", "a"], 2),
         false => (vec!["b", "a"], 1),
@@ -97,7 +96,7 @@ async fn crash_at(number: usize, applied: bool, by_namespace: bool) -> usize {
     if by_namespace {
         limit(&world, json!(at_once.to_string())).await;
     }
-    let sniper = Sniper::aim(&world, number, applied, but_renewals());
+    let sniper = Sniper::aim(&world, crash, but_renewals());
     for name in &names {
         let manifest = match by_namespace {
             true => plain(name),
@@ -109,22 +108,25 @@ async fn crash_at(number: usize, applied: bool, by_namespace: bool) -> usize {
     let mut operator = world.start();
     let ended = async |world: &World| all_end(world, &names).await;
     sniper.watch(&mut world, &mut operator, ended).await;
-    sleep(Duration::from_secs(60)).await;
+    let a_minute = async |_: &World| sleep(Duration::from_secs(60)).await;
+    sniper.watch(&mut world, &mut operator, a_minute).await;
     let (most, order) = under_way(&world);
-    assert_eq!(most, at_once, "crashed at {number}, {applied}");
+    assert_eq!(most, at_once, "{crash:?}");
     for (started, expected) in order.chunks(at_once).zip(names.chunks(at_once)) {
         let started: BTreeSet<&str> = started.iter().map(String::as_str).collect();
         let expected = expected.iter().copied().collect(); // who may start at the same time starts in any order
         assert_eq!(
             started, expected,
-            "who was created first starts first: crashed at {number}, {applied}: {order:?}"
+            "who was created first starts first: {crash:?}: {order:?}"
         );
     }
     for name in names {
         assert_eq!(world.state(name), Some(OperationState::Succeeded));
-        assert_eq!(world.service.effects()[&format!("/{name}/last")], 1);
+        for call in ["first", "last"] {
+            assert_eq!(world.service.effects()[&format!("/{name}/{call}")], 1, "{crash:?}");
+        }
     }
-    if number > sniper.seen() {
+    if crash == Crash::Never {
         assert_eq!(
             world.server.list::<OperationLock>(),
             vec![],
@@ -137,24 +139,20 @@ async fn crash_at(number: usize, applied: bool, by_namespace: bool) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn crashed_at_every_request_one_runs_at_a_time_and_in_order() {
-    let requests = crash_at(NEVER, false, false).await;
-    assert!(requests > 20, "only {requests} requests");
-    for number in 1..=requests {
-        for applied in [false, true] {
-            crash_at(number, applied, false).await;
-        }
+async fn crashed_everywhere_one_runs_at_a_time_and_in_order() {
+    let seen = crash_at(Crash::Never, false).await;
+    assert!(seen.requests > 20 && seen.calls == 4, "only {seen:?}");
+    for crash in seen.crashes() {
+        crash_at(crash, false).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn crashed_at_every_request_a_namespace_runs_no_more_than_it_may_and_in_order() {
-    let requests = crash_at(NEVER, false, true).await;
-    assert!(requests > 30, "only {requests} requests");
-    for number in 1..=requests {
-        for applied in [false, true] {
-            crash_at(number, applied, true).await;
-        }
+async fn crashed_everywhere_a_namespace_runs_no_more_than_it_may_and_in_order() {
+    let seen = crash_at(Crash::Never, true).await;
+    assert!(seen.requests > 30 && seen.calls == 6, "only {seen:?}");
+    for crash in seen.crashes() {
+        crash_at(crash, true).await;
     }
 }
 
@@ -466,7 +464,7 @@ async fn one_after_the_other(mut world: World, order: [&str; 2]) {
 /// An operation `a` that took its key and was suspended before it started, and its operator, that died in between.
 async fn suspended_with_its_key() -> World {
     let mut world = World::new(1);
-    let sniper = Sniper::aim(&world, 1, false, |info| {
+    let sniper = Sniper::aim(&world, Crash::AtRequest(1, false), |info| {
         info.subresource == "status" && info.name == "a"
     });
     let operator = world.start();
@@ -632,12 +630,12 @@ fn with_exclusive_child(name: &str) -> Value {
     manifest
 }
 
-/// In a namespace that runs one operation at once, one whose child waits for a key is before others that want the key. The
-/// operator dies at request number n.
-async fn place_and_key_at(number: usize, applied: bool) -> usize {
+/// In a namespace that runs one operation at once, one whose child waits for a key is before others that want the key; and
+/// the operator dies.
+async fn place_and_key_at(crash: Crash) -> Seen {
     let mut world = World::new(1);
     limit(&world, json!("1")).await;
-    let sniper = Sniper::aim(&world, number, applied, but_renewals());
+    let sniper = Sniper::aim(&world, crash, but_renewals());
     world.apply(&with_exclusive_child("p")).await;
     sleep(Duration::from_secs(1)).await;
     for name in ["b", "a"] {
@@ -648,7 +646,11 @@ async fn place_and_key_at(number: usize, applied: bool) -> usize {
     let ended = async |world: &World| all_end(world, &["p", "b", "a"]).await;
     sniper.watch(&mut world, &mut operator, ended).await;
     let (most, order) = under_way(&world);
-    assert_eq!((most, order.len()), (2, 4), "a parent and its child: {order:?}");
+    assert_eq!(
+        (most, order.len()),
+        (2, 4),
+        "a parent and its child: {crash:?}: {order:?}"
+    );
     assert_eq!((&*order[0], &order[2..]), ("p", &["b", "a"].map(str::to_owned)[..]));
     let operations = world.server.list::<CloudOperation>();
     assert_eq!(operations.len(), 4);
@@ -662,11 +664,8 @@ async fn place_and_key_at(number: usize, applied: bool) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_a_place_holds_no_key_that_the_child_of_one_with_a_place_waits_for() {
-    let requests = place_and_key_at(NEVER, false).await;
-    for number in 1..=requests {
-        for applied in [false, true] {
-            place_and_key_at(number, applied).await;
-        }
+    for crash in place_and_key_at(Crash::Never).await.crashes() {
+        place_and_key_at(crash).await;
     }
 }
 
@@ -679,7 +678,7 @@ async fn a_key_that_was_taken_before_a_crash_is_given_up_by_who_waits_for_a_plac
     first["spec"]["suspend"] = json!(true);
     world.apply(&first).await;
     sleep(Duration::from_secs(1)).await;
-    let sniper = Sniper::aim(&world, 1, false, |info| {
+    let sniper = Sniper::aim(&world, Crash::AtRequest(1, false), |info| {
         info.subresource == "status" && info.name == "a"
     });
     let operator = world.start();

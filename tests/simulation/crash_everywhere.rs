@@ -1,120 +1,64 @@
-//! For each sample workflow: the operator dies at every single API call and at every call of the service, before and
-//! after it had its effect; another starts. Every run ends as the one without a crash does, and the service has seen
-//! every effect under one key.
+//! For each sample workflow: the operator dies at every single API call, at every call of the service and at every callback,
+//! before and after it had its effect; another starts. Every run ends as the one without a crash does, and the service has
+//! seen every effect under one key.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use holdfast::api::{ActionState, OperationState};
+use holdfast::api::{ActionState, CloudOperation, OperationState, StepState};
+use kube::ResourceExt;
 use serde_json::{Map, Value};
 use tokio::time::sleep;
 
-use crate::callbacks::CallbackFault;
-use crate::samples::{Sample, sample};
-use crate::service::CallFault;
-use crate::sniper::{NEVER, Sniper, but_renewals};
+use crate::samples::{Sample, all_answered, sample};
+use crate::sniper::{Crash, Seen, Sniper, but_renewals};
 use crate::world::World;
-
-/// Where the operator dies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Crash {
-    Never,
-    /// At API request number n, from 1, before or after it was applied.
-    AtRequest(usize, bool),
-    /// At the service's call number n, from 1, before or after it had its effect.
-    AtCall(usize, bool),
-    /// At the service's callback number n, from 1, before it arrives or after it was answered.
-    AtCallback(usize, bool),
-}
 
 /// How a run ended.
 #[derive(Debug, PartialEq)]
 struct Ending {
     state: OperationState,
+    /// The reason, and the step.
+    failure: Option<(String, Option<String>)>,
     output: Option<Map<String, Value>>,
+    steps: BTreeMap<String, StepState>,
+    /// How many keys asked for each effect, by path.
     effects: BTreeMap<String, usize>,
+    /// How often each object was created or changed, by step and epoch.
+    deeds: BTreeMap<String, usize>,
     actions: Vec<(String, Option<ActionState>)>,
+    /// The operations that it ran, by operation and step.
+    children: Vec<(String, OperationState)>,
 }
 
-/// What a run used up.
-struct Used {
-    requests: usize,
-    calls: usize,
-    callbacks: usize,
+fn state(operation: &CloudOperation) -> Option<OperationState> {
+    operation.status.as_ref()?.state
 }
 
-async fn run(sample: &Sample, crash: Crash) -> (Ending, Used) {
+fn all_over(world: &World) -> bool {
+    let operations = world.server.list::<CloudOperation>();
+    all_answered(world)
+        && operations
+            .iter()
+            .all(|o| state(o).is_some_and(OperationState::is_finished))
+}
+
+async fn run(sample: &Sample, crash: Crash) -> (Ending, Seen) {
     let mut world = World::new(1);
-    let (at, applied) = match crash {
-        Crash::AtRequest(at, applied) => (at, applied),
-        _ => (NEVER, false),
-    };
-    let sniper = Sniper::aim(&world, at, applied, but_renewals());
-    let own = sniper.clone();
-    world.service.set_faults(move |number| match crash {
-        Crash::AtCall(at, done) if at == number => {
-            own.shoot();
-            if done {
-                CallFault::DieAfter
-            } else {
-                CallFault::DieBefore
-            }
-        }
-        _ => CallFault::None,
-    });
-    let own = sniper.clone();
-    world.service.gateway.set_faults(move |number| match crash {
-        Crash::AtCallback(at, taken) if at == number => {
-            own.shoot();
-            if taken {
-                CallbackFault::DieAfter
-            } else {
-                CallbackFault::DieBefore
-            }
-        }
-        _ => CallbackFault::None,
-    });
+    let sniper = Sniper::aim(&world, crash, but_renewals());
     let mut operator = world.start();
     world.apply_sample(sample).await;
-    for (number, what) in sample.actions.iter().enumerate() {
-        world.ask(&sample.name, number, what).await;
-    }
     let cluster = tokio::spawn(crate::cluster::serve(world.server.clone()));
-    let (mut died, mut asked) = (false, sample.later.is_empty());
-    loop {
-        tokio::select! {
-            biased;
-            () = sniper.shot(), if !died => {
-                died = true;
-                world.kill(operator).await;
-                operator = world.start();
-            }
-            () = world.until("the operation ends or is stuck", |world| {
-                let stuck = !asked && world.state(&sample.name) == Some(OperationState::Stuck);
-                stuck || world.finished(&sample.name)
-            }) => {
-                if world.finished(&sample.name) {
-                    break;
-                }
-                asked = true;
-                for (number, what) in sample.later.iter().enumerate() {
-                    world.ask(&sample.name, 100 + number, what).await;
-                }
-            }
-        }
+    for (number, deed) in sample.script.iter().enumerate() {
+        let its_time = async |world: &World| deed.wait(world, &sample.name).await;
+        sniper.watch(&mut world, &mut operator, its_time).await;
+        deed.be_done(&world, &sample.name, number).await;
     }
+    let ended = async |world: &World| world.until("all has ended", all_over).await;
+    sniper.watch(&mut world, &mut operator, ended).await;
     // What the end makes of it, such as Events, may crash it too, and must change nothing.
-    for _ in 0..4 {
-        tokio::select! {
-            biased;
-            () = sniper.shot(), if !died => {
-                died = true;
-                world.kill(operator).await;
-                operator = world.start();
-            }
-            () = sleep(Duration::from_secs(5)) => {}
-        }
-    }
+    let a_while = async |_: &World| sleep(Duration::from_secs(15)).await;
+    sniper.watch(&mut world, &mut operator, a_while).await;
     cluster.abort();
     world.check();
     if let Some(writes) = sample.writes {
@@ -124,49 +68,60 @@ async fn run(sample: &Sample, crash: Crash) -> (Ending, Used) {
             "writes when it crashes {crash:?}"
         );
     }
-    let status = world.operation(&sample.name).status.unwrap();
-    let ending = Ending {
-        state: status.state.unwrap(),
-        output: status.output,
-        effects: world.service.effects(),
-        actions: world.came_of_it(),
-    };
-    let used = Used {
-        requests: sniper.seen(),
-        calls: world.service.calls(),
-        callbacks: world.service.gateway.calls(),
-    };
+    let ending = ending(&world, sample);
     world.kill_all().await;
-    (ending, used)
+    (ending, sniper.seen())
+}
+
+fn ending(world: &World, sample: &Sample) -> Ending {
+    let status = world.operation(&sample.name).status.unwrap();
+    let mut effects = world.service.effects();
+    effects.retain(|path, _| !sample.never_repeated.contains(path));
+    let operations = world.server.list::<CloudOperation>();
+    let children = operations
+        .iter()
+        .filter(|operation| operation.name_any() != sample.name);
+    // Their names end with a digest of the key.
+    let step = |child: &CloudOperation| child.name_any().rsplit_once('-').unwrap().0.to_owned();
+    let mut children: Vec<_> = children.map(|child| (step(child), state(child).unwrap())).collect();
+    children.sort();
+    Ending {
+        state: status.state.unwrap(),
+        failure: status.failure.map(|failure| (failure.reason, failure.step)),
+        output: status.output,
+        steps: status.steps.into_iter().map(|step| (step.name, step.state)).collect(),
+        effects,
+        deeds: world.deeds(),
+        actions: world.came_of_it(),
+        children,
+    }
 }
 
 async fn crash_everywhere(name: &str) {
     let sample = sample(name);
-    let (expected, used) = run(&sample, Crash::Never).await;
+    let (expected, seen) = run(&sample, Crash::Never).await;
     assert_eq!(expected.state, sample.expect);
-    assert!(
-        expected.actions.iter().all(|(_, state)| state.is_some()),
+    let asked = sample.script.iter().filter_map(|deed| deed.is_applied());
+    let applied: Vec<bool> = asked.collect();
+    let was_applied = |(_, state): &(_, Option<ActionState>)| *state == Some(ActionState::Applied);
+    assert_eq!(
+        expected.actions.iter().map(was_applied).collect::<Vec<_>>(),
+        applied,
         "{:?}",
         expected.actions
     );
-    assert!(used.requests > 10, "only {} requests were seen", used.requests);
-    let requests = (1..=used.requests).flat_map(|n| [Crash::AtRequest(n, false), Crash::AtRequest(n, true)]);
-    let calls = (1..=used.calls).flat_map(|n| [Crash::AtCall(n, false), Crash::AtCall(n, true)]);
-    let callbacks = (1..=used.callbacks).flat_map(|n| [Crash::AtCallback(n, false), Crash::AtCallback(n, true)]);
+    assert!(seen.requests > 10, "only {} requests were seen", seen.requests);
     let mut runs = 0;
-    for crash in requests.chain(calls).chain(callbacks) {
+    for crash in seen.crashes() {
         let (ending, _) = run(&sample, crash).await;
         assert_eq!(ending, expected, "{name} when it crashes {crash:?}");
         runs += 1;
     }
-    println!(
-        "{name}: {runs} crashes ({} API requests, {} calls and {} callbacks, before and after each)",
-        used.requests, used.calls, used.callbacks
-    );
+    println!("{name}: {runs} crashes, before and after each of {seen:?}");
 }
 
 macro_rules! crash_everywhere {
-    ($($name:ident),*) => {$(
+    ($($name:ident),* $(,)?) => {$(
         #[tokio::test(start_paused = true)]
         async fn $name() {
             crash_everywhere(stringify!($name).trim_start_matches("r#")).await;
@@ -175,6 +130,48 @@ macro_rules! crash_everywhere {
 }
 
 crash_everywhere!(
-    r#async, calls, graph, flaky, timer, refused, slow, objects, job, saga, list, group, people, local, reads, long,
-    parent, template
+    // What a workflow is made of.
+    r#async,
+    calls,
+    graph,
+    flaky,
+    timer,
+    refused,
+    slow,
+    objects,
+    job,
+    saga,
+    list,
+    group,
+    people,
+    local,
+    reads,
+    long,
+    parent,
+    template,
+    // What people ask.
+    retry,
+    retry_all,
+    retry_now,
+    reject,
+    complete,
+    reset,
+    // What its spec says while it runs.
+    cancel,
+    cancel_compensate,
+    suspend,
+    timeout,
+    // Operations of operations.
+    child_cancelled,
+    child_undone,
+    child_waited_for,
+    child_abandoned,
+    child_fails,
+    // What fails or comes too late, and is borne, given up or undone.
+    failures,
+    too_many_failures,
+    given_up,
+    undo_list,
+    undo_stuck,
+    signals,
 );

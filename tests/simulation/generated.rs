@@ -19,6 +19,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use futures::FutureExt;
 use holdfast::api::{CloudOperation, OperationState};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -26,6 +27,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use self::people::{Deed, decision};
 use self::plan::Plan;
+use crate::blows::Crew;
 use crate::world::{NAMESPACE, World};
 
 /// How many seeds a run of all tests takes.
@@ -47,28 +49,33 @@ async fn run(seed: u64) -> Vec<String> {
     for (name, spec) in &plan.templates {
         world.put_template(name, spec);
     }
-    let mut operators = vec![world.start()];
-    if plan.standby {
-        operators.push(world.start());
+    for name in &plan.fixtures {
+        let fixture = json!({"metadata": {"name": name, "namespace": NAMESPACE}, "data": {"n": "0"}});
+        world.server.put::<ConfigMap>(&serde_json::from_value(fixture).unwrap());
     }
+    let cluster = tokio::spawn(crate::cluster::serve(world.server.clone()));
+    let mut crew = Crew::start(&mut world, if plan.standby { 2 } else { 1 });
     let manifest = json!({
         "apiVersion": "holdfast.dev/v1alpha1", "kind": "CloudOperation",
         "metadata": {"name": NAME, "namespace": NAMESPACE}, "spec": plan.spec,
     });
     let begin = Instant::now();
     world.apply(&manifest).await;
-    let (mut deaths, mut asked) = (plan.deaths.into_iter().peekable(), 0);
+    let (mut blows, mut asked) = (plan.blows.into_iter().peekable(), 0);
+    let mut amid = plan.amid.into_iter().peekable();
     let mut people = plan.people.into_iter().peekable();
     loop {
-        let death = deaths.peek().copied().unwrap_or(STORM);
+        let blow = blows.peek().map_or(STORM, |(at, _)| *at);
         let next = people.peek().map_or(STORM, |(at, _)| *at);
-        sleep_until(begin + Duration::from_millis(death.min(next))).await;
-        if death < next {
-            deaths.next();
-            // The one that leads, most of the time.
-            let dead = operators.remove(0);
-            world.kill(dead).await;
-            operators.push(world.start());
+        let at_once = tokio::select! {
+            biased;
+            () = world.request(amid.peek().map_or(usize::MAX, |(at, _)| *at)) => amid.next(),
+            () = sleep_until(begin + Duration::from_millis(blow.min(next))) => None,
+        };
+        if let Some((_, blow)) = at_once {
+            crew.strike(&mut world, blow).await;
+        } else if let Some((_, blow)) = blows.next_if(|(at, _)| *at < next) {
+            crew.strike(&mut world, blow).await;
         } else if let Some((_, deed)) = people.next() {
             match deed {
                 Deed::Ask(what) => {
@@ -88,8 +95,7 @@ async fn run(seed: u64) -> Vec<String> {
             break;
         }
     }
-    world.server.clear_faults();
-    world.service.clear_faults();
+    crew.calm(&world);
     let mut rng = Rng::with_seed(seed ^ 0x5eed);
     for round in 0.. {
         sleep(Duration::from_secs(5)).await;
@@ -116,6 +122,7 @@ async fn run(seed: u64) -> Vec<String> {
     let calls = world.service.calls();
     sleep(Duration::from_secs(40)).await;
     assert_eq!(world.service.calls(), calls, "something goes on after the end");
+    cluster.abort();
     books::examine(&world);
     let told = books::told(&world);
     world.kill_all().await;

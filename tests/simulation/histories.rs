@@ -15,7 +15,7 @@ use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::samples::sample;
+use crate::samples::{all_answered, sample};
 use crate::world::World;
 
 /// The samples of which a history is kept.
@@ -51,20 +51,13 @@ async fn record(name: &str) -> Kept {
     let mut world = World::new(1);
     world.start();
     let created = world.apply_sample(&sample).await;
-    for (number, what) in sample.actions.iter().enumerate() {
-        world.ask(name, number, what).await;
-    }
     let cluster = tokio::spawn(crate::cluster::serve(world.server.clone()));
-    let stuck = |world: &World| world.state(name) == Some(OperationState::Stuck);
-    world
-        .until("it ends or is stuck", |world| stuck(world) || world.finished(name))
-        .await;
-    for (number, what) in sample.later.iter().enumerate() {
-        world.ask(name, 100 + number, what).await;
+    for (number, deed) in sample.script.iter().enumerate() {
+        deed.wait(&world, name).await;
+        deed.be_done(&world, name, number).await;
     }
-    world.until("it ends", |world| world.finished(name)).await;
-    let answered = |world: &World| world.came_of_it().iter().all(|(_, state)| state.is_some());
-    world.until("all is answered", answered).await;
+    let over = |world: &World| all_answered(world) && world.finished(name);
+    world.until("it ends, and all is answered", over).await;
     cluster.abort();
     let mut statuses: Vec<Value> = vec![];
     for write in world.server.writes() {

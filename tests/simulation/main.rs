@@ -1,14 +1,19 @@
 //! The simulation: the whole operator, unchanged, on an in-process API server under paused time, with faults.
 //!
 //! A test is a [`World`](world::World): an API server, a service to call that honours idempotency keys, and operators that
-//! start and die. What must never happen is checked as it happens; see [`service`].
+//! start, stand still and die. What must never happen is checked as it happens; see [`service`] and [`deeds`].
+
+#[path = "../report/mod.rs"]
+mod report;
 
 mod actions;
+mod blows;
 mod callbacks;
 mod children;
 mod cluster;
 mod concurrency;
 mod crash_everywhere;
+mod deeds;
 mod deleting;
 mod faults;
 mod generated;
@@ -16,6 +21,7 @@ mod histories;
 mod hostile;
 mod limits;
 mod local;
+mod pause;
 mod pruning;
 mod removals;
 mod restores;
@@ -26,4 +32,5 @@ mod sniper;
 mod takeover;
 mod templates;
 mod timeouts;
+mod transitions;
 mod world;

@@ -8,7 +8,7 @@ use holdfast_apiserver::{ApiServer, Fault, RequestInfo};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use crate::sniper::{NEVER, Sniper, but_renewals};
+use crate::sniper::{Crash, Seen, Sniper, but_renewals};
 use crate::world::{NAMESPACE, World, of_operator};
 
 /// Makes the Pod, as a StatefulSet's controller does, if there is none.
@@ -51,15 +51,15 @@ fn check(world: &World, what: &str) {
     world.check();
 }
 
-async fn crash_at(number: usize, applied: bool, request: &Value) -> usize {
+async fn crash_at(crash: Crash, request: &Value) -> Seen {
     let mut world = World::new(1);
     let counts = beside_a_controller(&world);
-    let sniper = Sniper::aim(&world, number, applied, counts);
+    let sniper = Sniper::aim(&world, crash, counts);
     apply(&world, request).await;
     let mut operator = world.start();
     let ended = async |world: &World| world.until("it ends", |world| world.finished("drain")).await;
     sniper.watch(&mut world, &mut operator, ended).await;
-    check(&world, &format!("{request}: crashed at {number}, {applied}"));
+    check(&world, &format!("{request}: {crash:?}"));
     world.kill_all().await;
     sniper.seen()
 }
@@ -84,11 +84,12 @@ async fn answer_lost_at(number: usize, request: &Value) {
 async fn what_was_made_anew_stays_wherever_a_process_dies_or_an_answer_is_lost() {
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "name": "web-0"});
     for request in [json!({"delete": {"resource": pod}}), json!({"evict": {"pod": "web-0"}})] {
-        let requests = crash_at(NEVER, false, &request).await;
-        assert!(requests > 10, "{requests}");
-        for number in 1..=requests {
-            crash_at(number, true, &request).await;
-            crash_at(number, false, &request).await;
+        let seen = crash_at(Crash::Never, &request).await;
+        assert!(seen.requests > 10, "only {seen:?}");
+        for crash in seen.crashes() {
+            crash_at(crash, &request).await;
+        }
+        for number in 1..=seen.requests {
             answer_lost_at(number, &request).await;
         }
     }

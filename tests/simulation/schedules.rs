@@ -11,7 +11,7 @@ use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::sniper::{NEVER, Sniper, but_renewals};
+use crate::sniper::{Crash, Seen, Sniper, but_renewals};
 use crate::world::{NAMESPACE, World, of_operator};
 
 const QUICK: &str = "{steps: [{name: call, http: {method: POST, url: 'http://inventory.prod/called'}}]}";
@@ -104,46 +104,147 @@ async fn it_starts_an_operation_at_each_due_time_and_costs_nothing_between() {
     world.kill_all().await;
 }
 
-/// Three due times with a policy that waits, a backfill, and limits that delete; the operator dies at request number n.
-async fn crash_at(number: usize, applied: bool) -> (BTreeMap<String, usize>, usize, usize) {
+/// What came of a schedule.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    /// How often an operation was created for each due time.
+    created: BTreeMap<String, usize>,
+    /// What became of it.
+    ended: BTreeMap<String, OperationState>,
+    effects: BTreeMap<String, usize>,
+    missed: i64,
+    skipped: i64,
+    under_way: usize,
+    /// How many operations are still there.
+    kept: usize,
+}
+
+/// The last state of the operation of each due time, also of those that were deleted.
+fn ended(world: &World) -> BTreeMap<String, OperationState> {
+    let after = world.server.writes().into_iter().filter_map(|write| write.change.after);
+    after
+        .filter_map(|after| {
+            let due = after.object["metadata"]["annotations"][SCHEDULED_AT_ANNOTATION].as_str()?;
+            let state = serde_json::from_value(after.object["status"]["state"].clone()).ok()?;
+            Some((due[11..16].to_owned(), state))
+        })
+        .collect()
+}
+
+/// A schedule that is due at some minutes, and until when everything has come of it.
+#[derive(Clone, Copy)]
+struct Plan {
+    minutes: &'static str,
+    fields: &'static str,
+    /// How long each operation takes, in seconds, between a call and another.
+    nap: u64,
+    until: u64,
+}
+
+async fn crash_at(crash: Crash, plan: Plan) -> (Outcome, Seen) {
     let mut world = World::new(1);
     let but_renewals = but_renewals();
     let counts = move |info: &RequestInfo| info.resource != "events" && but_renewals(info); // Events decide nothing
-    let sniper = Sniper::aim(&world, number, applied, counts);
-    let fields = "concurrencyPolicy: BufferAll, catchUpWindow: 5m, successfulHistoryLimit: 0,
-        backfill: [{from: '2026-11-23T10:00:00Z', to: '2026-11-23T10:01:00Z'}]";
-    put_every("1-3", &world, fields, QUICK);
-    let mut operator = world.start();
-    let first_three = async |world: &World| until_minute(world, 4).await;
-    sniper.watch(&mut world, &mut operator, first_three).await;
-    until_minute(&world, 6).await;
-    let left = world.server.list::<CloudOperation>().len();
-    assert_eq!(left, 0, "all ended, and none is to be kept");
-    let status = schedule(&world).status.unwrap();
-    assert!(status.backfills[0].done, "{status:?}");
-    assert_eq!(
-        (status.missed, status.skipped, status.waiting.len()),
-        (0, 0, 0),
-        "{status:?}"
+    let sniper = Sniper::aim(&world, crash, counts);
+    sleep(Duration::from_secs(40)).await; // there is nothing to be seen before the first minute
+    let nap = plan.nap;
+    let operation = format!(
+        "{{steps: [
+            {{name: first, http: {{method: POST, url: 'http://inventory.prod/first'}}}},
+            {{name: nap, wait: {{duration: {nap}s}}}},
+            {{name: last, http: {{method: POST, url: 'http://inventory.prod/last'}}}}]}}"
     );
-    let effects = world.service.effects()["/called"];
+    put_every(plan.minutes, &world, plan.fields, &operation);
+    let mut operator = world.start();
+    let all = async |world: &World| until_minute(world, plan.until).await;
+    sniper.watch(&mut world, &mut operator, all).await;
+    let status = schedule(&world).status.unwrap();
+    assert!(status.backfills.iter().all(|backfill| backfill.done), "{status:?}");
+    let outcome = Outcome {
+        created: created(&world),
+        ended: ended(&world),
+        effects: world.service.effects(),
+        missed: status.missed,
+        skipped: status.skipped,
+        under_way: status.active.len() + status.waiting.len(),
+        kept: world.server.list::<CloudOperation>().len(),
+    };
     world.check();
     world.kill_all().await;
-    (created(&world), effects, sniper.seen())
+    (outcome, sniper.seen())
+}
+
+/// What comes of a schedule, wherever the operator dies.
+async fn crashed_everywhere(plan: Plan) -> Outcome {
+    let (expected, seen) = crash_at(Crash::Never, plan).await;
+    assert!(seen.requests > 30 && seen.calls > 1, "only {seen:?}");
+    assert_eq!((expected.missed, expected.under_way), (0, 0), "{expected:?}");
+    for crash in seen.crashes() {
+        let (outcome, _) = crash_at(crash, plan).await;
+        assert_eq!(outcome, expected, "{crash:?}");
+    }
+    println!("before and after each of {seen:?}");
+    expected
+}
+
+fn called(first: usize, last: usize) -> BTreeMap<String, usize> {
+    [("/first".to_owned(), first), ("/last".to_owned(), last)].into()
+}
+
+/// With a policy that waits, a backfill, and a limit that deletes.
+#[tokio::test(start_paused = true)]
+async fn crashed_everywhere_each_due_time_has_exactly_one_operation() {
+    let outcome = crashed_everywhere(Plan {
+        minutes: "1-3",
+        fields: "concurrencyPolicy: BufferAll, catchUpWindow: 5m, successfulHistoryLimit: 0,
+            backfill: [{from: '2026-11-23T10:00:00Z', to: '2026-11-23T10:01:00Z'}]",
+        nap: 1,
+        until: 4,
+    })
+    .await;
+    assert_eq!(outcome.created, once(&["00:01", "00:02", "00:03", "10:01"]));
+    assert_eq!((outcome.effects, outcome.skipped, outcome.kept), (called(4, 4), 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn crashed_at_every_request_each_due_time_has_exactly_one_operation() {
-    let expected = once(&["00:01", "00:02", "00:03", "10:01"]);
-    let (created, effects, requests) = crash_at(NEVER, false).await;
-    assert_eq!((&created, effects), (&expected, 4));
-    assert!(requests > 40, "only {requests} requests");
-    for number in 1..=requests {
-        for applied in [false, true] {
-            let (created, effects, _) = crash_at(number, applied).await;
-            assert_eq!((&created, effects), (&expected, 4), "crashed at {number}, {applied}");
-        }
-    }
+async fn crashed_everywhere_what_is_due_while_another_is_under_way_is_skipped() {
+    let outcome = crashed_everywhere(Plan {
+        minutes: "1-2",
+        fields: "concurrencyPolicy: Skip, catchUpWindow: 5m",
+        nap: 90,
+        until: 3,
+    })
+    .await;
+    assert_eq!(outcome.created, once(&["00:01"]));
+    assert_eq!((outcome.effects, outcome.skipped), (called(1, 1), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn crashed_everywhere_one_waits_and_the_next_is_skipped() {
+    let outcome = crashed_everywhere(Plan {
+        minutes: "1-3",
+        fields: "concurrencyPolicy: BufferOne, catchUpWindow: 5m",
+        nap: 140,
+        until: 6,
+    })
+    .await;
+    assert_eq!(outcome.created, once(&["00:01", "00:02"]));
+    assert_eq!((outcome.effects, outcome.skipped), (called(2, 2), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn crashed_everywhere_the_next_cancels_the_one_before() {
+    let outcome = crashed_everywhere(Plan {
+        minutes: "1-2",
+        fields: "concurrencyPolicy: CancelOther, catchUpWindow: 5m",
+        nap: 80,
+        until: 4,
+    })
+    .await;
+    assert_eq!(outcome.created, once(&["00:01", "00:02"]));
+    let states: Vec<_> = outcome.ended.into_values().collect();
+    assert_eq!(states, [OperationState::Cancelled, OperationState::Succeeded]);
+    assert_eq!((outcome.effects, outcome.skipped), (called(2, 1), 0));
 }
 
 #[tokio::test(start_paused = true)]

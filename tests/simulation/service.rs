@@ -1,7 +1,7 @@
 //! The other side: a service that honours idempotency keys, and checks what may never happen.
 //!
-//! Whenever a request arrives, the intent of its attempt must be in the accepted status: `Running`, under this key. And no
-//! attempt may come from two operators.
+//! Whenever a request arrives, the intent of its attempt must be in the accepted status: `Running`, under this key. No
+//! attempt may come from two operators, and nothing from one that doesn't lead.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,7 @@ use holdfast::api::{CloudOperation, StepState};
 use holdfast::engine::IdempotencyKey;
 use holdfast_apiserver::ApiServer;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -51,10 +52,14 @@ pub struct Service {
 struct Book {
     calls: usize,
     faults: Option<FaultHook>,
+    /// What was mended of what is broken: paths begin so.
+    mended: Vec<String>,
     /// How often each effect was asked for, by key and path.
     effects: BTreeMap<(String, String), usize>,
     /// Which operator sent which attempt.
     senders: HashMap<(String, i64), usize>,
+    /// Who sent each call.
+    sent: Vec<usize>,
     /// Which operators waited for an answer until it came.
     answered: Vec<usize>,
     violations: Vec<String>,
@@ -99,6 +104,15 @@ impl Service {
         self.lock().faults = None;
     }
 
+    /// Mends the paths that begin so: `/broken` is all that is broken.
+    pub fn mend(&self, path: &str) {
+        self.lock().mended.push(path.to_owned());
+    }
+
+    fn is_mended(&self, path: &str) -> bool {
+        self.lock().mended.iter().any(|mended| path.starts_with(mended))
+    }
+
     pub fn calls(&self) -> usize {
         self.lock().calls
     }
@@ -115,6 +129,11 @@ impl Service {
     /// Every request that reached it, by key and path.
     pub fn asked(&self) -> Vec<(String, String)> {
         self.lock().effects.keys().cloned().collect()
+    }
+
+    /// How many calls this operator sent.
+    pub fn sent_by(&self, sender: usize) -> usize {
+        self.lock().sent.iter().filter(|by| **by == sender).count()
     }
 
     /// How many answers this operator waited for until they came.
@@ -151,9 +170,15 @@ impl Service {
             .unwrap_or_default()
             .to_owned();
         let intent = self.intent(&key);
+        let leads = leads(&self.server, sender);
         let (fault, before) = {
             let mut book = self.lock();
             book.calls += 1;
+            book.sent.push(sender);
+            if !leads {
+                book.violations
+                    .push(format!("{path} was called by operator {sender}, which doesn't lead"));
+            }
             let fault = book
                 .faults
                 .as_ref()
@@ -206,6 +231,13 @@ impl Service {
                 Ok(answer(code, &json!({"message": "not now"})))
             }
             Some("silent") if before < times => Err(SendError::NoAnswer("connection reset".into())),
+            // It answers so, or not at all, until it is mended.
+            Some("broken") if !self.is_mended(&path) => {
+                match path.rsplit('/').next().and_then(|code| code.parse().ok()) {
+                    Some(code) => Ok(answer(code, &json!({"message": "it is broken"}))),
+                    None => Err(SendError::NoAnswer("connection reset".into())),
+                }
+            }
             // It does the work later, once for each key, and calls back.
             Some("async") => {
                 self.gateway.work(&request);
@@ -247,6 +279,13 @@ impl Service {
             _ => Ok(answer(200, &json!({"size": 3, "path": path}))),
         }
     }
+}
+
+/// Is the Lease an operator's?
+pub fn leads(server: &ApiServer, number: usize) -> bool {
+    let lease: Option<Lease> = server.get("holdfast-system", "holdfast");
+    let holder = lease.and_then(|lease| lease.spec?.holder_identity);
+    holder.is_some_and(|holder| holder.starts_with(&format!("operator{number}_")))
 }
 
 fn answer(status: u16, body: &Value) -> WireResponse {

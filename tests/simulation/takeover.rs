@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holdfast::api::{CloudOperation, HistoryEvent, OperationState};
 use holdfast::controllers::HOLD_ALL_ANNOTATION;
-use holdfast_apiserver::{Fault, Verb};
+use holdfast_apiserver::{Fault, RequestInfo, Verb};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::samples::sample;
-use crate::world::{LEASE, NAMESPACE, World};
+use crate::world::{LEASE, NAMESPACE, World, of_operator};
 
 fn events(world: &World, name: &str) -> Vec<HistoryEvent> {
     world
@@ -105,6 +105,70 @@ async fn a_leader_that_is_cut_off_stops_by_itself_before_another_begins() {
     world.kill_all().await;
 }
 
+/// As by SIGSTOP and SIGCONT, in each part of its work: for a little longer than its Lease, or until all is done. It
+/// believes in itself until it looks at its clock.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_stands_still_beyond_its_lease_does_nothing_more_once_it_goes_on() {
+    for number in 0..12 {
+        let extra = [0, 9000, 120_000][number % 3];
+        stands_still(
+            Duration::from_millis(10 + 80 * number as u64),
+            Duration::from_millis(extra),
+        )
+        .await;
+    }
+}
+
+/// Nothing but what says who leads, and what was seen.
+fn changes_by(world: &World, operator: &str) -> Vec<RequestInfo> {
+    let requests = world.server.requests().into_iter();
+    let changes = requests.filter(|request| request.client == operator && request.is_write());
+    changes
+        .filter(|request| !["leases", "events"].contains(&request.resource.as_str()))
+        .collect()
+}
+
+async fn stands_still(after: Duration, extra: Duration) {
+    let mut world = World::new(1);
+    let names = ["slow", "flaky", "calls", "objects", "job", "parent"];
+    world.server.set_faults(|info| match of_operator(info) {
+        true => Fault::DelayAnswer(Duration::from_millis(50)),
+        false => Fault::None,
+    });
+    let first = world.start();
+    world.until("it leads", |world| leads(world, first)).await;
+    for name in names {
+        world.apply(&sample(name).manifest).await;
+    }
+    let second = world.start();
+    let cluster = tokio::spawn(crate::cluster::serve(world.server.clone()));
+    sleep(after).await;
+    let gate = world.pause(first).await;
+    world.until("the other leads", |world| leads(world, second)).await;
+    sleep(extra).await;
+    let (sent, changes) = (world.service.sent_by(first), changes_by(&world, "operator0"));
+    assert!(!changes.is_empty());
+    gate.open();
+    for name in names {
+        world.until("the operation ends", |world| world.finished(name)).await;
+        assert_eq!(world.state(name), Some(sample(name).expect), "{name}");
+    }
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(
+        world.service.sent_by(first),
+        sent,
+        "it called after its claim had ended"
+    );
+    let since = changes_by(&world, "operator0").split_off(changes.len());
+    assert!(since.is_empty(), "it was at work after its claim had ended: {since:?}");
+    // It is well, and leads again where the other ends.
+    world.kill(second).await;
+    world.until("it leads again", |world| leads(world, first)).await;
+    cluster.abort();
+    world.check();
+    world.kill_all().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_is_asked_to_stop_finishes_its_calls_and_hands_over_at_once() {
     let mut world = World::new(1);
@@ -147,9 +211,7 @@ async fn a_leader_whose_clock_is_off_gives_up_and_comes_back_with_it() {
 }
 
 fn leads(world: &World, number: usize) -> bool {
-    let lease: Option<Lease> = world.server.get("holdfast-system", "holdfast");
-    let holder = lease.and_then(|lease| lease.spec?.holder_identity);
-    holder.is_some_and(|holder| holder.starts_with(&format!("operator{number}_")))
+    crate::service::leads(&world.server, number)
 }
 
 #[tokio::test(start_paused = true)]
@@ -313,6 +375,42 @@ async fn a_clock_that_goes_wrong_while_the_lease_is_taken_gives_it_back() {
     clock.jump(-60_000);
     world.until("it leads", |world| leads(world, 0)).await;
     world.kill_all().await;
+}
+
+/// The wall clock jumps between two renewals of the Lease, and before the next one shows that it is wrong something has
+/// to be decided.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_jumps_ends_no_deadline_and_takes_no_operations_time_with_it() {
+    for by in [3_600_000, -3_600_000] {
+        let mut world = World::new(1);
+        let (first, clock) = world.start_off(0);
+        world.until("it leads", |world| leads(world, first)).await;
+        let mut manifest = sample("slow").manifest;
+        manifest["spec"] = json!({"timeout": "5m", "steps": [
+            {"name": "call", "http": {"url": "http://inventory.prod/slow/200"}, "timeouts": {"scheduleToClose": "1m"}},
+            {"name": "nap", "wait": {"duration": "10s"}},
+        ]});
+        let begin = Instant::now();
+        world.apply(&manifest).await;
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(world.service.calls(), 1);
+        clock.jump(by);
+        sleep(Duration::from_millis(200)).await;
+        assert!(leads(&world, first), "it doesn't know yet");
+        assert_eq!(world.state("slow"), Some(OperationState::Waiting));
+        sleep(Duration::from_secs(5)).await;
+        assert!(!leads(&world, first), "it gave the Lease back");
+        clock.correct();
+        world.until("the operation ends", |world| world.finished("slow")).await;
+        assert_eq!(world.state("slow"), Some(OperationState::Succeeded));
+        let took = begin.elapsed();
+        assert!(
+            (Duration::from_secs(10)..Duration::from_secs(30)).contains(&took),
+            "{took:?}"
+        );
+        world.check();
+        world.kill_all().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::samples::sample;
-use crate::sniper::Sniper;
+use crate::sniper::{Crash, Sniper};
 use crate::world::{NAMESPACE, World};
 
 /// Another workflow under the template's name.
@@ -79,7 +79,7 @@ async fn what_was_pinned_before_a_crash_is_what_runs_and_else_what_is_there_then
         for number in 1.. {
             for applied in [false, true] {
                 let mut world = World::new(1);
-                let sniper = Sniper::aim(&world, number, applied, |info| {
+                let sniper = Sniper::aim(&world, Crash::AtRequest(number, applied), |info| {
                     info.resource.starts_with("operation") || info.resource == "cloudoperations"
                 });
                 let operator = world.start();

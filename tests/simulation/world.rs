@@ -1,5 +1,6 @@
 //! A world of its own for a test: an API server, a service, operators, and a clock that stands still until all wait.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
@@ -23,6 +24,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::callbacks::Gateway;
+use crate::deeds;
+use crate::pause::Gate;
 use crate::samples::Sample;
 use crate::service::Service;
 
@@ -30,6 +33,10 @@ use crate::service::Service;
 pub const NAMESPACE: &str = "prod";
 /// For how long leadership lasts.
 pub const LEASE: Duration = Duration::from_secs(10);
+
+/// How far a status may be ahead of the API server's clock: what a leader's clock may be off, and the second that the
+/// header `Date`, by which it is compared, cuts off.
+const MAX_AHEAD: Duration = Duration::from_secs(6);
 
 /// When every world begins.
 static BEGIN: LazyLock<Timestamp> = LazyLock::new(|| "2026-11-24T00:00:00Z".parse().unwrap());
@@ -50,6 +57,9 @@ pub struct World {
     pub service: Service,
     pub clock: SimulatedClock,
     operators: Vec<Option<Running>>,
+    gates: Vec<Gate>,
+    /// How many requests of operators came while they were unreliable.
+    requests: Arc<watch::Sender<usize>>,
 }
 
 struct Running {
@@ -67,6 +77,11 @@ pub struct SimulatedClock {
 impl SimulatedClock {
     pub fn jump(&self, ms: i64) {
         self.offset_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    /// Sets it right.
+    pub fn correct(&self) {
+        self.offset_ms.store(0, Ordering::Relaxed);
     }
 
     fn true_time(&self) -> Timestamp {
@@ -100,15 +115,21 @@ impl World {
             service,
             clock,
             operators: vec![],
+            gates: vec![],
+            requests: Arc::default(),
         }
     }
 
     /// Lets so many percent of the operators' requests fail from now on, be late or lose their answers, as the seed says.
     pub fn set_unreliable(&self, seed: u64, percent: u8) {
-        let dice = Mutex::new(fastrand::Rng::with_seed(seed));
+        let (dice, requests) = (Mutex::new(fastrand::Rng::with_seed(seed)), self.requests.clone());
         self.server.set_faults(move |info| {
+            if !of_operator(info) {
+                return Fault::None;
+            }
+            requests.send_modify(|number| *number += 1);
             let mut dice = dice.lock().unwrap();
-            if !of_operator(info) || dice.u8(..100) >= percent {
+            if dice.u8(..100) >= percent {
                 return Fault::None;
             }
             match dice.u8(..9) {
@@ -131,6 +152,12 @@ impl World {
                 _ => Fault::DelayAnswer(Duration::from_millis(dice.u64(..20_000))),
             }
         });
+    }
+
+    /// Waits for that request of an operator, from 1, since they are unreliable.
+    pub async fn request(&self, number: usize) {
+        let mut requests = self.requests.subscribe();
+        requests.wait_for(|seen| *seen >= number).await.unwrap();
     }
 
     /// Starts another operator, and answers its number.
@@ -163,23 +190,39 @@ impl World {
             host: format!("operator{number}"),
             address: Some(Gateway::address(number)),
         };
-        let client = self.server.client(&format!("operator{number}"));
+        let gate = Gate::default();
+        let client = gate.client(self.server.connect(&format!("operator{number}")));
         let base = "http://holdfast.holdfast-system.svc:8080".parse().unwrap();
         let callbacks = Arc::new(Callbacks::new(client.clone(), "holdfast-system", Some(base)));
         let health = Arc::new(Health::default());
         let peers = Arc::new(self.service.gateway.clone());
         let router = holdfast::server::router(health.clone(), callbacks.clone(), peers);
-        self.service.gateway.open(number, router);
+        self.service.gateway.open(number, gate.router(router));
         let environment = Environment {
             client,
             clock: Arc::new(clock),
-            transport: self.service.connection(number),
+            transport: gate.transport(self.service.connection(number)),
             callbacks,
         };
         let (shutdown, asked) = watch::channel(false);
-        let task = tokio::spawn(run(config, environment, health, asked));
+        let own = gate.clone();
+        let task = tokio::spawn(async move { own.through(run(config, environment, health, asked)).await });
         self.operators.push(Some(Running { task, shutdown }));
+        self.gates.push(gate);
         number
+    }
+
+    /// SIGSTOP: the operator stands still, until its gate is opened: SIGCONT. It does so in a moment in which all wait:
+    /// who has asked for its claim has sent what it asked for.
+    pub async fn pause(&self, number: usize) -> Gate {
+        sleep(Duration::from_millis(1)).await;
+        self.gates[number].close();
+        self.gates[number].clone()
+    }
+
+    /// Those who stand still go on.
+    pub fn resume_all(&self) {
+        self.gates.iter().for_each(Gate::open);
     }
 
     /// SIGKILL: the operator's tasks are gone at once.
@@ -306,6 +349,11 @@ impl World {
             .count()
     }
 
+    /// How often something was created and removed for a step, by step, epoch and kind.
+    pub fn deeds(&self) -> BTreeMap<String, usize> {
+        deeds::count(&self.server)
+    }
+
     pub fn finished(&self, name: &str) -> bool {
         self.state(name).is_some_and(OperationState::is_finished)
     }
@@ -330,11 +378,14 @@ impl World {
         );
     }
 
-    /// What must hold of every history: nothing was sent without its intent, no attempt came from two processes, and no
-    /// accepted write took back what an earlier one had recorded.
+    /// What must hold of every history: nothing was sent or changed without its intent, no attempt came from two processes,
+    /// nothing was created twice, and no accepted write took back what an earlier one had recorded.
     pub fn check(&self) {
         assert_eq!(self.service.violations(), Vec::<String>::new());
-        let mut in_chunks = std::collections::BTreeMap::new();
+        let sent = self.gates.iter().flat_map(Gate::sent);
+        assert_eq!(sent.collect::<Vec<_>>(), Vec::<String>::new(), "sent in a pause");
+        deeds::check(&self.server);
+        let mut in_chunks = BTreeMap::new();
         // Also those that went with the end of an operation's time to live.
         let created = self.server.writes().into_iter().map(|write| write.change);
         let created = created.filter(|change| change.key.resource == "operationhistories" && change.before.is_none());
@@ -349,6 +400,16 @@ impl World {
         for write in self.server.writes() {
             if write.change.key.resource != "cloudoperations" {
                 continue;
+            }
+            if let Some(last) =
+                status(write.change.after.as_ref().map(|stored| &*stored.object)).and_then(|s| s.last_time)
+            {
+                let ahead = last.since(Time::new(write.time));
+                assert!(
+                    ahead <= MAX_AHEAD,
+                    "{} is {ahead:?} ahead of its time",
+                    write.change.key.name
+                );
             }
             let (Some(before), Some(after)) = (
                 status(write.change.before.as_deref()),

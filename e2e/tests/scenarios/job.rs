@@ -4,6 +4,7 @@ use holdfast::api::{CloudOperation, HistoryEvent, OperationState, StepState};
 use holdfast_e2e::image;
 use holdfast_e2e::world::{World, events, message_of, output, step};
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
@@ -151,7 +152,7 @@ async fn a_job_that_can_not_start_says_why_and_is_stopped_by_cancel() {
     run(
         &world,
         "sleeps",
-        "{serviceAccountName: runner, steps: [{name: a, job: {image: IMAGE, command: [/task, sleep, '3600']}}]}",
+        "{serviceAccountName: runner, steps: [{name: a, job: {template: {spec: {terminationGracePeriodSeconds: 5, containers: [{name: main, image: IMAGE, command: [/task, sleep, '3600']}]}}}}]}",
     )
     .await;
     run(
@@ -167,16 +168,31 @@ async fn a_job_that_can_not_start_says_why_and_is_stopped_by_cancel() {
         .await;
     let waiting = world.until_state("sleeps", OperationState::Waiting).await;
     let job = step(&waiting, "a").external.clone().unwrap().name;
-    for name in ["pulls", "sleeps"] {
-        world.patch(name, r#"{"spec": {"cancel": {}}}"#).await;
-        let ended = world.ends(name, OperationState::Cancelled).await;
-        assert_eq!(step(&ended, "a").state, StepState::Cancelled);
+    world
+        .until_object::<Job>(&job, "its Pod runs", |job| {
+            job.status.as_ref().is_some_and(|status| status.ready == Some(1))
+        })
+        .await;
+    for (name, state) in [
+        ("pulls", StepState::Cancelled),
+        ("sleeps", StepState::Cancelled),
+        ("expires", StepState::TimedOut),
+    ] {
+        let ends = match state {
+            StepState::Cancelled => {
+                world.patch(name, r#"{"spec": {"cancel": {}}}"#).await;
+                OperationState::Cancelled
+            }
+            _ => OperationState::Failed,
+        };
+        let ended = world.ends(name, ends).await;
+        assert_eq!(step(&ended, "a").state, state);
+        let job = step(&ended, "a").external.clone().unwrap().name;
+        assert!(jobs(&world, name).await.is_empty(), "{name}: its Job is gone");
+        let pods = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
+        let pods = world.api::<Pod>().list(&pods).await.unwrap().items;
+        assert!(pods.is_empty(), "{name}: what it started still runs: {pods:?}");
     }
-    world.until_gone::<Job>(&job).await;
-    let ended = world.ends("expires", OperationState::Failed).await;
-    assert_eq!(step(&ended, "a").state, StepState::TimedOut);
-    let job = step(&ended, "a").external.clone().unwrap().name;
-    world.until_gone::<Job>(&job).await;
 }
 
 #[tokio::test]

@@ -79,16 +79,40 @@ fn end(job: Option<&DynamicObject>, uid: &str) -> Option<End> {
 }
 
 async fn end_of(context: &AttemptContext, watches: &Watches, external: &ExternalRef, progress: &Progress) -> End {
+    let waits = format!("waiting for Job {} to end", external.name);
+    until(context, watches, external, progress, (waits, false), end).await
+}
+
+/// Waits until a Job that is being deleted is gone, and so are its Pods.
+pub async fn gone(context: &AttemptContext, watches: &Watches, external: &ExternalRef, progress: &Progress) {
+    let waits = format!("the Pods of Job {} are still being stopped", external.name);
+    let gone = |job: Option<&DynamicObject>, uid: &str| match job {
+        Some(job) if job.metadata.uid.as_deref() == Some(uid) => None,
+        _ => Some(()),
+    };
+    until(context, watches, external, progress, (waits, true), gone).await;
+}
+
+/// Shows `ends` the Job, with the uid that it is to have, until that answers something. What is waited for is told from the
+/// start where that is said, else once it was told that the Job can't be followed.
+async fn until<T: Send + 'static>(
+    context: &AttemptContext,
+    watches: &Watches,
+    external: &ExternalRef,
+    progress: &Progress,
+    (waits, mut tell): (String, bool),
+    ends: fn(Option<&DynamicObject>, &str) -> Option<T>,
+) -> T {
     let jobs = ResourceType::namespaced::<Job>();
-    let (mut backoff, mut failed) = (Backoff::default(), false);
+    let mut backoff = Backoff::default();
     loop {
-        let (uid, name, progress_again) = (external.uid.clone(), external.name.clone(), progress.clone());
-        let mut interrupted = failed;
+        let (uid, waits, progress_again) = (external.uid.clone(), waits.clone(), progress.clone());
         let check = move |job: Option<&DynamicObject>| {
-            if std::mem::take(&mut interrupted) {
-                progress_again(format!("waiting for Job {name} to end"));
+            let end = ends(job, &uid);
+            if end.is_none() && std::mem::take(&mut tell) {
+                progress_again(waits.clone());
             }
-            end(job, &uid)
+            end
         };
         let which = Which::Named(&external.name);
         match watches
@@ -104,7 +128,7 @@ async fn end_of(context: &AttemptContext, watches: &Watches, external: &External
             Ok(end) => return end,
             Err(failure) => progress(format!("Job {} can't be followed: {failure}", external.name)),
         }
-        failed = true;
+        tell = true;
         sleep(backoff.next()).await;
     }
 }

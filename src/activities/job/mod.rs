@@ -22,6 +22,7 @@ use super::AttemptContext;
 use super::call::{JSON, Target, Verb, call, request};
 use super::created;
 use super::discovery::ResourceType;
+use super::watches::Watches;
 use crate::api::{self, ExternalRef};
 use crate::engine::{AttemptFailure, Outcome};
 
@@ -40,11 +41,18 @@ async fn started(context: &AttemptContext, job: &api::Job) -> Result<ExternalRef
     created::create(context, &target, "Job", &manifest).await
 }
 
-/// Stops a Job: the one that was accepted, or the one that the attempt may have created.
+/// Stops a Job: the one that was accepted, or the one that the attempt may have created. It has stopped once nothing of it
+/// runs any more: its deletion is a foreground one, so the Job is there until its Pods are gone. `progress` is told that they
+/// are waited for.
 ///
 /// # Errors
 /// If it may still run.
-pub async fn stop(context: &AttemptContext, external: Option<&ExternalRef>) -> Result<(), AttemptFailure> {
+pub async fn stop(
+    context: &AttemptContext,
+    watches: &Watches,
+    external: Option<&ExternalRef>,
+    progress: &Progress,
+) -> Result<(), AttemptFailure> {
     let jobs = ResourceType::namespaced::<Job>();
     let name = external.map_or_else(|| created::name(context), |external| external.name.clone());
     let target = Target::object(&jobs, Some(&context.namespace), &name);
@@ -52,14 +60,14 @@ pub async fn stop(context: &AttemptContext, external: Option<&ExternalRef>) -> R
         Some(external) => Some(external.clone()),
         None => created::find(context, &target, "Job").await?,
     };
-    let Some(ExternalRef { uid, .. }) = found else {
+    let Some(external) = found else {
         return Ok(());
     };
     let options = json!({
         "apiVersion": "v1",
         "kind": "DeleteOptions",
-        "propagationPolicy": "Background",
-        "preconditions": {"uid": uid},
+        "propagationPolicy": "Foreground",
+        "preconditions": {"uid": external.uid},
     });
     let deleted = call(
         context,
@@ -68,9 +76,17 @@ pub async fn stop(context: &AttemptContext, external: Option<&ExternalRef>) -> R
     )
     .await;
     match deleted {
-        Ok(_) => Ok(()),
-        // Gone, or another object has its name: as wanted either way.
-        Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+        Ok(_) => {
+            follow::gone(context, watches, &external, progress).await;
+            Ok(())
+        }
+        Err(error) if error.is_not_found() => Ok(()),
+        // Another object has its name: then it is gone, as wanted. But the API server also says so where others kept
+        // changing it.
+        Err(conflict) if conflict.is_conflict() => match created::is_there(context, &target, &external).await? {
+            true => Err(conflict.failure(context, Verb::Delete, &target)),
+            false => Ok(()),
+        },
         Err(error) => Err(error.failure(context, Verb::Delete, &target)),
     }
 }

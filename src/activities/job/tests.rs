@@ -7,6 +7,8 @@ use std::time::Duration;
 use holdfast_apiserver::{Fault, Verb};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -40,13 +42,28 @@ fn following(bench: &Bench, external: &ExternalRef) -> (JoinHandle<Outcome>, Tol
     )
 }
 
+async fn stopped(bench: &Bench, external: Option<&ExternalRef>) -> Result<(), AttemptFailure> {
+    stopping(bench, external).0.await.unwrap()
+}
+
+fn stopping(bench: &Bench, external: Option<&ExternalRef>) -> (JoinHandle<Result<(), AttemptFailure>>, Told) {
+    let watches = Watches::new(bench.clients.clone(), bench.discovery.clone());
+    let (context, external, told) = (bench.context("run"), external.cloned(), Told::default());
+    let telling = told.clone();
+    let progress: Progress = Arc::new(move |message| telling.lock().unwrap().push(message));
+    (
+        tokio::spawn(async move { stop(&context, &watches, external.as_ref(), &progress).await }),
+        told,
+    )
+}
+
 fn put_pod(bench: &Bench, external: &ExternalRef, status: Value) {
     let pod = json!({
         "metadata": {
             "name": format!("{}-abcde", external.name),
             "namespace": "prod",
             "labels": {"batch.kubernetes.io/job-name": external.name},
-            "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": external.name, "uid": external.uid}],
+            "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": external.name, "uid": external.uid, "blockOwnerDeletion": true}],
         },
         "spec": {"containers": [{"name": "main", "image": "tool:1"}]},
         "status": status,
@@ -166,7 +183,7 @@ async fn one_that_was_in_the_way_and_is_gone_a_moment_later_is_nobodys() {
     });
     let removed = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        stop(&context, Some(&first)).await.unwrap();
+        stopped(&bench, Some(&first)).await.unwrap();
     };
     let (again, ()) = tokio::join!(attempt(&context), removed);
     let failure = failed(again);
@@ -310,7 +327,7 @@ async fn a_job_that_vanished_is_unknown() {
     let external = accepted(&bench).await;
     let (following_it, _) = following(&bench, &external);
     settle().await;
-    stop(&bench.context("run"), Some(&external)).await.unwrap();
+    stopped(&bench, Some(&external)).await.unwrap();
     let failure = failed(following_it.await.unwrap());
     assert_eq!((failure.reason.as_str(), failure.effect), ("Vanished", Effect::Unknown));
 
@@ -410,13 +427,12 @@ async fn many_jobs_are_followed_by_two_watches_that_may_break() {
 async fn a_job_is_stopped_once_and_no_other_of_its_name() {
     let bench = Bench::new();
     let external = accepted(&bench).await;
-    let context = bench.context("run");
     for _ in 0..2 {
-        stop(&context, Some(&external)).await.unwrap();
+        stopped(&bench, Some(&external)).await.unwrap();
         assert_eq!(jobs(&bench), 0);
     }
     accepted(&bench).await;
-    stop(&context, Some(&external)).await.unwrap();
+    stopped(&bench, Some(&external)).await.unwrap();
     assert_eq!(jobs(&bench), 1, "that one is another");
 }
 
@@ -424,14 +440,14 @@ async fn a_job_is_stopped_once_and_no_other_of_its_name() {
 async fn what_an_attempt_may_have_created_is_stopped_by_its_name() {
     let bench = Bench::new();
     let context = bench.context("run");
-    stop(&context, None).await.unwrap();
+    stopped(&bench, None).await.unwrap();
     accepted(&bench).await;
-    stop(&context, None).await.unwrap();
+    stopped(&bench, None).await.unwrap();
     assert_eq!(jobs(&bench), 0);
 
     let other = json!({"metadata": {"name": created::name(&context), "namespace": "prod"}, "spec": {"template": {"spec": {"containers": []}}}});
     bench.server.put::<Job>(&serde_json::from_value(other).unwrap());
-    stop(&context, None).await.unwrap();
+    stopped(&bench, None).await.unwrap();
     assert_eq!(jobs(&bench), 1, "another made it");
 }
 
@@ -439,17 +455,65 @@ async fn what_an_attempt_may_have_created_is_stopped_by_its_name() {
 async fn a_job_that_may_still_run_is_not_called_stopped() {
     let bench = Bench::new();
     let external = accepted(&bench).await;
-    let context = bench.context("run");
     bench.server.set_authorizer(|info| info.verb != Verb::Delete);
     assert_eq!(
-        stop(&context, Some(&external)).await.unwrap_err().reason,
+        stopped(&bench, Some(&external)).await.unwrap_err().reason,
         "AccessDenied"
     );
     bench.server.set_authorizer(|_| true);
     bench.leads.0.store(false, Ordering::SeqCst);
     assert_eq!(
-        stop(&context, Some(&external)).await.unwrap_err().reason,
+        stopped(&bench, Some(&external)).await.unwrap_err().reason,
         "LeadershipLost"
+    );
+    assert_eq!(jobs(&bench), 1);
+}
+
+/// The Job's Pod takes its time to end, as on a node that can't be reached; whoever stops it waits, also in another's place.
+#[tokio::test(start_paused = true)]
+async fn a_job_has_stopped_once_its_pods_are_gone() {
+    let bench = Bench::new();
+    let external = accepted(&bench).await;
+    put_pod(&bench, &external, json!({"phase": "Running"}));
+    let pods: Api<Pod> = Api::namespaced(bench.server.client("kubelet"), "prod");
+    let name = format!("{}-abcde", external.name);
+    let hold = |finalizers: Value| Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
+    let params = PatchParams::default();
+    pods.patch(&name, &params, &hold(json!(["test/node"]))).await.unwrap();
+
+    for which in [Some(&external), Some(&external), None] {
+        let (stopping, told) = stopping(&bench, which);
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert!(!stopping.is_finished(), "its Pod runs");
+        let waits = format!("the Pods of Job {} are still being stopped", external.name);
+        assert_eq!(*told.lock().unwrap(), [waits]);
+        stopping.abort(); // as by a crash
+    }
+    let pod = pods.get(&name).await.unwrap();
+    assert!(pod.metadata.deletion_timestamp.is_some(), "it has been asked to end");
+
+    let (stopping, _) = stopping(&bench, Some(&external));
+    settle().await;
+    pods.patch(&name, &params, &hold(Value::Null)).await.unwrap();
+    stopping.await.unwrap().unwrap();
+    assert_eq!((jobs(&bench), bench.server.list::<Pod>().len()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_while_a_job_is_there_is_no_end_of_it() {
+    let bench = Bench::new();
+    let external = accepted(&bench).await;
+    bench.server.set_faults(|info| match info.verb {
+        Verb::Delete => Fault::Fail {
+            code: 409,
+            retry_after: None,
+        },
+        _ => Fault::None,
+    });
+    let failure = stopped(&bench, Some(&external)).await.unwrap_err();
+    assert_eq!(
+        (failure.reason.as_str(), failure.retry),
+        ("Conflict", RetryAdvice::Backoff)
     );
     assert_eq!(jobs(&bench), 1);
 }

@@ -9,9 +9,11 @@ use crate::activities::call::{CallError, JSON, Target, Verb, request};
 use crate::api::{FIELD_MANAGER, IntOrTemplate, PatchObject, PatchType, Scale};
 use crate::engine::AttemptFailure;
 
-/// The annotation that says which step's JSON patch an object last got, by its idempotency key. A merge patch comes to
-/// the same when it is made twice; appending to a list doesn't.
+/// The annotation that says which steps' JSON patches an object got last, by their idempotency keys, separated by commas. A
+/// merge patch comes to the same when it is made twice; appending to a list doesn't.
 pub const PATCH_ANNOTATION: &str = "holdfast.dev/last-json-patch";
+/// How many keys an object keeps, the newest last: others patch it before one whose answer was lost tries again.
+const KEPT_KEYS: usize = 64;
 
 /// Patches an object.
 pub async fn patch(act: Act<'_>, patch: &PatchObject) -> Done {
@@ -25,10 +27,17 @@ pub async fn patch(act: Act<'_>, patch: &PatchObject) -> Done {
             .map_err(|error| act.failure(error, Verb::Get, &target))?;
         let (content_type, body) = match patch.patch_type.unwrap_or_default() {
             PatchType::Merge => ("application/merge-patch+json", guarded_merge(&patch.patch, &seen)?),
-            PatchType::Json if seen["metadata"]["annotations"][PATCH_ANNOTATION] == json!(key) => {
-                return Ok(presented(&object.resource, seen)); // it was done before, and the answer was lost
+            PatchType::Json => {
+                let kept = kept_keys(&seen);
+                if kept.contains(&&*key) {
+                    return Ok(presented(&object.resource, seen)); // it was done before, and the answer was lost
+                }
+                // Its key may have been the oldest.
+                if act.context.maybe_done && act.context.attempt > 1 && kept.len() >= KEPT_KEYS {
+                    return Err(forgotten(&target));
+                }
+                ("application/json-patch+json", guarded_json(&patch.patch, &seen, &key)?)
             }
-            PatchType::Json => ("application/json-patch+json", guarded_json(&patch.patch, &seen, &key)?),
         };
         let path = format!("{}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict", target.path());
         let sent = request("PATCH", path, Some((content_type, &body)));
@@ -43,6 +52,22 @@ pub async fn patch(act: Act<'_>, patch: &PatchObject) -> Done {
         }
     }
     Err(contended("patch", &target))
+}
+
+/// The keys of the JSON patches that an object got last.
+fn kept_keys(seen: &Value) -> Vec<&str> {
+    let kept = seen["metadata"]["annotations"][PATCH_ANNOTATION].as_str();
+    kept.unwrap_or_default()
+        .split(',')
+        .filter(|key| !key.is_empty())
+        .collect()
+}
+
+fn forgotten(target: &Target<'_>) -> AttemptFailure {
+    let message = format!(
+        "patch of {target}: an earlier attempt may have made it, and {KEPT_KEYS} other JSON patches were made since: look at it, and skip the step if it was made; if it wasn't, remove the annotation {PATCH_ANNOTATION} and retry the step"
+    );
+    AttemptFailure::done("PatchForgotten", message)
 }
 
 fn contended(what: &str, target: &Target<'_>) -> AttemptFailure {
@@ -80,7 +105,10 @@ fn guarded_json(patch: &Value, seen: &Value, key: &str) -> Result<Value, Attempt
         guarded.push(json!({"op": "add", "path": "/metadata/annotations", "value": {}}));
     }
     let annotation = format!("/metadata/annotations/{}", PATCH_ANNOTATION.replace('/', "~1"));
-    guarded.push(json!({"op": "add", "path": annotation, "value": key}));
+    let mut keys = kept_keys(seen);
+    keys.push(key);
+    let kept = keys[keys.len().saturating_sub(KEPT_KEYS)..].join(",");
+    guarded.push(json!({"op": "add", "path": annotation, "value": kept}));
     guarded.extend(operations.iter().cloned());
     Ok(guarded.into())
 }

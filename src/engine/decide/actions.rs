@@ -7,6 +7,8 @@ use crate::engine::Action;
 /// What was done, or why nothing was.
 pub(super) type Verdict = Result<String, String>;
 
+/// The reason of a failure that a person said.
+const BY_HAND: &str = "FailedByHand";
 /// How many signals and approvals wait for their step at most, and how large they are together, in bytes of JSON.
 const MAX_RECEIVED: usize = 100;
 const MAX_RECEIVED_SIZE: usize = 16 * 1024;
@@ -97,13 +99,22 @@ impl Pass<'_> {
         } else if let Some(complete) = &spec.complete {
             self.complete(complete)
         } else if let Some(fail) = &spec.fail {
-            let message = fail.message.clone().unwrap_or_else(|| "a person said so".into());
-            let i = match self.position(&fail.step)? {
-                // It can't be stopped: a person may say that it no longer counts.
-                i if self.status.steps[i].state == StepState::Cancelling && self.status.steps[i].message.is_some() => i,
-                _ => self.waiting_step(&fail.step)?,
-            };
-            self.close_for_good(i, StepEvent::Fail, HistoryEvent::StepFailed, "FailedByHand", &message);
+            let mut message = fail.message.clone().unwrap_or_else(|| "a person said so".into());
+            let i = self.position(&fail.step)?;
+            let step = &self.status.steps[i];
+            if step.state == StepState::BackingOff && may_have_started(step) {
+                self.stop_first(i, BY_HAND, &message);
+                return Ok(format!("step {} fails once it is stopped: {message}", fail.step));
+            }
+            // It can't be stopped, or doesn't end: a person may say that it no longer counts.
+            if step.state == StepState::Cancelling && step.message.is_some() {
+                let started = step.external.as_ref().map(|it| format!("{} {}", it.kind, it.name));
+                let started = started.unwrap_or_else(|| "what it may have started".into());
+                message = format!("{message}; {started} is no longer waited for, and may go on");
+            } else {
+                self.waiting_step(&fail.step)?;
+            }
+            self.close_for_good(i, StepEvent::Fail, HistoryEvent::StepFailed, BY_HAND, &message);
             Ok(format!("step {} failed: {message}", fail.step))
         } else if let Some(of) = &spec.reset {
             self.reset(workflow, &of.step)
@@ -302,6 +313,9 @@ impl Pass<'_> {
             )),
             StepState::Waiting if step.external.is_some() && !step.awaits_callback() => Err(format!(
                 "what step {name} started is under way: cancel the operation, or wait for its end"
+            )),
+            StepState::BackingOff if may_have_started(step) => Err(format!(
+                "it isn't known whether step {name} started what it should: ask again once its next attempt has found out"
             )),
             StepState::Waiting | StepState::BackingOff | StepState::Undecided => Ok(i),
             state => Err(format!(

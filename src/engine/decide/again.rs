@@ -186,7 +186,7 @@ impl Pass<'_> {
                 step.state
             ));
         }
-        for whole in wholes(name).filter_map(|whole| self.entry(whole)) {
+        for whole in self.around(name).filter_map(|whole| self.entry(whole)) {
             if whole.state.satisfies() {
                 return Err(format!(
                     "step {} ended without it, as {:?}: reset goes back to it",
@@ -198,7 +198,7 @@ impl Pass<'_> {
             let flow = workflow.step(&entry.name);
             flow.is_some_and(|flow| satisfies(flow, entry)) && self.is_consumed(workflow, &entry.name)
         };
-        let around = wholes(name).filter_map(|whole| self.entry(whole));
+        let around = self.around(name).filter_map(|whole| self.entry(whole));
         if consumed(step) || around.into_iter().any(consumed) {
             return Err(format!(
                 "what follows has read how step {name} ended: reset goes back to it"
@@ -288,6 +288,7 @@ impl Pass<'_> {
             step.end_seq = None;
             let created = step.external.take().is_some() && step.step_type.goes_on_by_itself();
             step.failures += i64::from(created);
+            step.callback = None; // what completed it once, does so again
             step.lost = step.attempt;
             let deadline = workflow.step(name).and_then(|flow| schedule_to_close(&flow.spec));
             step.deadline = deadline.map(|most| self.now.plus(most));
@@ -333,9 +334,16 @@ impl Pass<'_> {
         parts.map(|step| step.name.clone()).collect()
     }
 
+    /// The lists and groups that a step is in, from the inside out. What undoes a step of a group is not in the group.
+    fn around<'n>(&self, name: &'n str) -> impl Iterator<Item = &'n str> {
+        let undoes = self.is_undo(name);
+        wholes(name).filter(move |whole| self.is_undo(whole) == undoes)
+    }
+
     /// Lets the lists and groups go on that a step is in, with what was ended in them.
     fn reopen_around(&mut self, workflow: &Workflow, name: &str, keys: &mut Keys) {
-        for whole in wholes(name) {
+        let around: Vec<_> = self.around(name).collect();
+        for whole in around {
             self.go_on(workflow, whole, keys);
         }
     }
@@ -466,8 +474,11 @@ impl Pass<'_> {
         };
         let under_way = |step: &&StepStatus| {
             is_cut(&step.name)
-                && (step.state == StepState::Running || step.external.is_some())
-                && !step.state.is_closed()
+                && match step.state {
+                    StepState::Running => true,
+                    StepState::BackingOff if may_have_started(step) => true,
+                    state => step.external.is_some() && !state.is_closed(),
+                }
         };
         if let Some(step) = self.status.steps.iter().find(under_way) {
             return Err(format!(

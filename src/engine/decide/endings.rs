@@ -229,16 +229,14 @@ impl Pass<'_> {
     }
 
     /// Closes what is open without a look at the other side: for a spec that may not be executed any more.
-    pub(super) fn abandon_open_steps(&mut self) {
+    pub(super) fn abandon_open_steps(&mut self, why: &str) {
         for i in 0..self.status.steps.len() {
             let step = &mut self.status.steps[i];
+            if step.state.is_closed() {
+                continue;
+            }
             step.maybe_done |= step.state == StepState::Running || step.awaits_callback();
-            self.advance(
-                i,
-                StepEvent::Cancel,
-                HistoryEvent::StepCancelled,
-                "the spec was changed",
-            );
+            self.advance(i, StepEvent::Cancel, HistoryEvent::StepCancelled, why);
         }
     }
 

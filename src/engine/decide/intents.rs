@@ -176,6 +176,8 @@ impl Pass<'_> {
         entry: HistoryEvent,
         message: &str,
     ) {
+        #[cfg(test)]
+        coverage::started(state);
         let attempt = i64::from(entry == HistoryEvent::AttemptStarted);
         let step = Some((name, attempt));
         let seq = history::append(&mut self.status, self.now, entry, step, Some(message));

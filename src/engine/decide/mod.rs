@@ -27,6 +27,7 @@ use serde_json::{Map, Value, json};
 use self::groups::{is_group, is_part};
 use self::intents::{retry_event, satisfies};
 use self::lists::is_open_list;
+use self::results::may_have_started;
 use self::undo::may_be_done;
 use super::expression::{self, Expression, Scope};
 use super::history::{self, MAX_MESSAGE, shorten};
@@ -36,6 +37,8 @@ use super::request::{
 };
 use super::retry::schedule_to_close;
 use super::summary;
+#[cfg(test)]
+use super::transitions::coverage;
 use super::transitions::{StepEvent, next};
 use super::workflow::{
     InvalidSpec, Role, Workflow, WorkflowStep, group_name, item_name, member_name, split_item, wholes,
@@ -182,10 +185,19 @@ impl<'a> Pass<'a> {
             history::append(&mut self.status, begun, HistoryEvent::Started, None, None);
             self.status.deadline = inputs.spec.timeout.as_ref().map(|t| self.now.plus(t.get()));
         } else if self.status.spec_digest.as_deref() != Some(inputs.spec_digest) {
-            self.abandon_open_steps();
+            self.abandon_open_steps("the spec was changed");
             return Err(self.end(OperationState::SpecChanged, "the spec was changed after the start: nothing more was executed; create another CloudOperation to run the new one".into()));
         }
         inputs.workflow.map_err(|InvalidSpec { field, message }| {
+            if self.before.start_time.is_some() && inputs.spec.cancel.is_none() {
+                let message = format!(
+                    "this version of the operator refuses what the one that started it took: {field}: {message}. Nothing more is started until one leads that takes it; cancel ends it as it is"
+                );
+                return (OperationState::Stuck, message);
+            }
+            if self.before.start_time.is_some() {
+                self.abandon_open_steps("the operation was cancelled, and this version can't stop it");
+            }
             let state = match inputs.spec.cancel {
                 Some(_) => OperationState::Cancelled, // before anything of it ran
                 None => OperationState::InvalidSpec,

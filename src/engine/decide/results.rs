@@ -3,6 +3,11 @@
 use super::*;
 use crate::api::FailurePolicy;
 
+/// True if it isn't known whether a step created what then goes on by itself.
+pub(super) fn may_have_started(step: &StepStatus) -> bool {
+    step.step_type.goes_on_by_itself() && step.external.is_none() && step.maybe_done
+}
+
 impl Pass<'_> {
     pub(super) fn apply(&mut self, workflow: &Workflow, result: &AttemptResult) {
         if let AttemptOutcome::CalledBack(callback) = &result.outcome {
@@ -20,11 +25,8 @@ impl Pass<'_> {
             AttemptOutcome::Accepted { external } if stopping => {
                 self.status.steps[i].external = Some(external.clone());
             }
-            AttemptOutcome::Succeeded { .. }
-            | AttemptOutcome::Failed(_)
-            | AttemptOutcome::Noted { .. }
-            | AttemptOutcome::Aimed { .. }
-                if stopping => {}
+            AttemptOutcome::Succeeded { .. } | AttemptOutcome::Failed(_) | AttemptOutcome::Aimed { .. } if stopping => {
+            }
             // A callback said how it went before its request was answered.
             AttemptOutcome::Accepted { .. } | AttemptOutcome::Failed(_) if over => {}
             AttemptOutcome::Succeeded { output } => self.succeed(i, output.clone()),
@@ -194,6 +196,7 @@ impl Pass<'_> {
         if created {
             step.failures += 1;
             step.external = None;
+            step.maybe_done = false; // what may have been created was found, and has ended
         }
         self.advance(
             i,
@@ -205,15 +208,16 @@ impl Pass<'_> {
 
     /// Stops what a step may have created though nobody was told of it, before the step ends with this failure. False if
     /// there is no such thing.
-    fn stop_first(&mut self, i: usize, reason: &str, message: &str) -> bool {
+    pub(super) fn stop_first(&mut self, i: usize, reason: &str, message: &str) -> bool {
         let step = &mut self.status.steps[i];
-        let may_go_on = step.step_type.goes_on_by_itself() && step.external.is_none() && step.maybe_done;
+        let may_go_on = may_have_started(step);
         if may_go_on {
             step.failure = Some(Failure {
                 reason: reason.into(),
                 message: shorten(message, MAX_MESSAGE),
                 step: None,
             });
+            step.next_attempt_time = None;
             self.advance(
                 i,
                 StepEvent::Stop,
@@ -314,7 +318,10 @@ impl Pass<'_> {
     /// Moves a step along and writes it into the history. What the transition table doesn't know is left as it is.
     pub(super) fn advance(&mut self, i: usize, event: StepEvent, entry: HistoryEvent, message: &str) {
         let step = &mut self.status.steps[i];
-        let Some(state) = next(step.state, event) else { return };
+        let state = next(step.state, event);
+        #[cfg(test)]
+        coverage::record("step", step.state, event, state);
+        let Some(state) = state else { return };
         step.state = state;
         let (name, attempt) = (step.name.clone(), step.attempt);
         let seq = history::append(&mut self.status, self.now, entry, Some((&name, attempt)), Some(message));
@@ -332,7 +339,7 @@ impl Pass<'_> {
             let step = &mut self.status.steps[i];
             step.deadline = None; // it has passed, or no longer counts
             if event == StepEvent::Stop {
-                step.message = None; // what it waited for; from now on, why it can't be stopped
+                step.message = None; // what it waited for; from now on, why it hasn't stopped yet
             }
         }
         if state == StepState::Succeeded {

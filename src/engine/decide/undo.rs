@@ -22,7 +22,16 @@ impl Pass<'_> {
         if at_the_end.is_some_and(|flow| flow.role == Role::Finally) {
             return false; // everything had succeeded by then
         }
-        undoes(self.inputs.spec)
+        undoes(self.inputs.spec) && !self.end_began_without_undo()
+    }
+
+    /// True if what runs at the end has begun with nothing undone before it: it may have released what an undo needs.
+    fn end_began_without_undo(&self) -> bool {
+        let has = |of: fn(&Role) -> bool| {
+            let mut steps = self.status.steps.iter();
+            steps.any(|step| self.flow(&step.name).is_some_and(|flow| of(&flow.role)))
+        };
+        has(|role| *role == Role::Finally) && !has(|role| matches!(role, Role::Undo(_)))
     }
 
     /// True if an attempt of this step has to end before the step can be undone: what overtakes it would undo nothing.

@@ -523,3 +523,50 @@ fn a_list_that_was_ended_with_more_failures_than_it_bears_runs_them_again() {
     case.assert_step("l[0]", StepState::Running, 1)
         .assert_step("l[1]", StepState::Running, 2);
 }
+
+/// A person lets a step run again under its key, and it would send something else than before: it fails by that.
+#[test]
+pub fn what_would_send_something_else_when_it_runs_again_fails_and_says_so() {
+    let call = "http: {method: POST, url: 'http://x'}";
+    let once = format!("{{name: a, idempotent: false, {call}}}");
+    let mut failed = case(&format!("steps: [{{name: a, {call}, retry: {{maximumAttempts: 1}}}}]"));
+    failed
+        .visit()
+        .fail("a", no_answer())
+        .assert_step("a", StepState::Failed, 1);
+    let mut late = case(&format!(
+        "steps: [{{name: a, {call}, timeouts: {{scheduleToClose: 1m}}}}]"
+    ));
+    late.visit().later(61 * SECOND).assert_step("a", StepState::TimedOut, 1);
+    let mut ended = case(&format!("{{timeout: 1m, steps: [{{name: a, {call}}}]}}"));
+    ended
+        .visit()
+        .later(61 * SECOND)
+        .assert_step("a", StepState::Cancelled, 1);
+    let mut unknown = case(&format!("steps: [{once}]"));
+    unknown
+        .visit()
+        .fail("a", no_answer())
+        .assert_step("a", StepState::Undecided, 1);
+    for mut case in [failed, late, ended, unknown] {
+        let seq = case.status.seq;
+        case.status.steps[0].request_digest = Some("sha256:other".into());
+        assert_eq!(case.asks(json!({"retry": {}})).0, Applied);
+        case.assert_step("a", StepState::Failed, 1).assert_state(Failed);
+        assert_eq!(case.step("a").failure.as_ref().unwrap().reason, "InputChanged");
+        assert!(case.step("a").end_time.is_some() && case.step("a").end_seq > Some(seq));
+    }
+    // Where a person is asked, they are asked again.
+    let mut asks = case(&format!("{{failurePolicy: Pause, steps: [{once}]}}"));
+    asks.visit()
+        .fail("a", no_answer())
+        .assert_step("a", StepState::Undecided, 1);
+    asks.status.steps[0].request_digest = Some("sha256:other".into());
+    assert_eq!(asks.asks(json!({"retry": {}})).0, Applied);
+    asks.assert_step("a", StepState::Undecided, 1).assert_state(Stuck);
+    assert_eq!(asks.step("a").failure.as_ref().unwrap().reason, "InputChanged");
+    assert_eq!(
+        asks.events().iter().filter(|event| *event == "StepUndecided a").count(),
+        2
+    );
+}

@@ -358,3 +358,57 @@ fn heartbeats_are_said_of_steps_that_await_callbacks_alone() {
     let invalid = Workflow::compile(&wrong.spec).unwrap_err();
     assert_eq!(invalid.field, "spec.steps[0].compensate.timeouts.heartbeat");
 }
+
+#[test]
+fn a_callback_that_ends_the_operation_was_recorded_all_the_same() {
+    let list = "
+steps:
+- name: resize
+  forEach: '[1]'
+  http: {method: POST, url: 'http://inventory/${string(item)}', async: true}
+";
+    let mut case = case(list);
+    case.visit().accept("resize[0]").answer("resize[0]", completed("d1"));
+    case.assert_state(Succeeded);
+    assert_eq!(
+        standing(&case.status, "resize[0]", 0, 0, Said::Completed("d1")),
+        Standing::Recorded(StepState::Succeeded)
+    );
+}
+
+#[test]
+fn so_was_one_of_a_list_in_a_group() {
+    let list = "
+steps:
+- name: g
+  steps:
+  - {name: resize, forEach: '[1, 2]', http: {method: POST, url: 'http://inventory/${string(item)}', async: true}}
+";
+    let mut case = case(list);
+    case.visit()
+        .accept("g/resize[0]")
+        .answer("g/resize[0]", completed("d1"));
+    let stands = |step: &str| standing(&case.status, step, 0, 0, Said::Completed("d1"));
+    assert_eq!(stands("g/resize[0]"), Standing::Recorded(StepState::Succeeded));
+    assert_eq!(stands("g/resize[1]"), Standing::Open);
+    assert_eq!(stands("g/resize[2]"), Standing::Unknown);
+}
+
+#[test]
+fn what_completed_a_step_does_so_again_once_a_person_lets_it_run_again() {
+    let mut case = accepted(ASYNC);
+    case.answer(
+        "resize",
+        AttemptOutcome::CalledBack(Callback {
+            run: 0,
+            completes: Some("d1".into()),
+            said: Err(AttemptFailure::definite("InvalidExpression", "no such key: size")),
+        }),
+    );
+    case.assert_step("resize", StepState::Failed, 1);
+    let entry = case.status.steps.iter_mut().find(|step| step.name == "resize").unwrap();
+    entry.maybe_done = true;
+    case.asks(json!({"retry": {"step": "resize"}}));
+    case.accept("resize");
+    assert_eq!(stands(&case, 0, Said::Completed("d1")), Standing::Open);
+}

@@ -148,9 +148,6 @@ fn what_a_job_comes_to_while_it_is_stopped_changes_nothing() {
         AttemptOutcome::Succeeded { output: None },
         AttemptOutcome::Failed(AttemptFailure::retryable("JobFailed", "exit code 3")),
         AttemptOutcome::Failed(AttemptFailure::unknown("Vanished", "the Job is gone")),
-        AttemptOutcome::Noted {
-            message: "waiting for Job resize-1 to end".into(),
-        },
     ];
     for late in late {
         let mut case = case("steps: [{name: migrate, job: {image: x}, timeouts: {scheduleToClose: 1m}}]");
@@ -162,6 +159,40 @@ fn what_a_job_comes_to_while_it_is_stopped_changes_nothing() {
             .assert_step("migrate", StepState::TimedOut, 1)
             .assert_state(Failed);
     }
+}
+
+#[test]
+fn one_that_is_being_stopped_says_what_that_waits_for() {
+    let mut case = being_stopped();
+    assert_eq!(
+        case.message(),
+        "step migrate is being stopped: the Pods of Job resize-1 are still being stopped; TimedOut: timeouts.scheduleToClose passed"
+    );
+    assert_eq!(case.work[0].kind, WorkKind::Stop(Some(external())));
+    case.answer("migrate", AttemptOutcome::Stopped)
+        .assert_step("migrate", StepState::TimedOut, 1)
+        .assert_state(Failed);
+}
+
+#[test]
+fn a_person_who_no_longer_waits_for_its_end_is_told_that_it_may_go_on() {
+    let mut case = being_stopped();
+    let said = "the node is lost; Job resize-1 is no longer waited for, and may go on";
+    let fail = json!({"fail": {"step": "migrate", "message": "the node is lost"}});
+    assert_eq!(case.asks(fail), (Applied, format!("step migrate failed: {said}")));
+    case.assert_step("migrate", StepState::Failed, 1).assert_state(Failed);
+    let step = case.step("migrate");
+    assert_eq!(step.failure.as_ref().map(|failure| &*failure.message), Some(said));
+    assert!(step.maybe_done);
+}
+
+fn being_stopped() -> Case {
+    let mut case = case("steps: [{name: migrate, job: {image: x}, timeouts: {scheduleToClose: 1m}}]");
+    case.visit().accept("migrate").later(60 * SECOND);
+    let message = "the Pods of Job resize-1 are still being stopped".into();
+    case.answer("migrate", AttemptOutcome::Noted { message })
+        .assert_step("migrate", StepState::Cancelling, 1);
+    case
 }
 
 #[test]
@@ -224,4 +255,32 @@ steps: [{name: migrate, job: {image: x}, compensate: {http: {url: 'http://undo'}
         .assert_step("migrate", StepState::Cancelling, 2);
     case.answer("migrate", AttemptOutcome::Stopped)
         .assert_step("migrate:undo", StepState::Running, 1);
+}
+
+#[test]
+fn what_may_have_been_started_is_found_before_a_person_goes_on_without_it() {
+    for what in ["job: {image: x}", "operation: {templateRef: {name: x}}"] {
+        let spec = format!("steps: [{{name: migrate, {what}}}, {{name: after, http: {{url: 'http://x'}}}}]");
+        let mut case = case(&spec);
+        case.visit().fail("migrate", no_answer());
+        for ask in ["skip", "complete", "reset"] {
+            let (state, message) = case.asks(json!({ask: {"step": "migrate"}}));
+            assert_eq!(state, Rejected, "{ask}: {message}");
+        }
+        let mut failed = super::case(&spec);
+        failed.visit().fail("migrate", no_answer());
+        assert_eq!(failed.asks(json!({"fail": {"step": "migrate"}})).0, Applied);
+        failed.assert_step("migrate", StepState::Cancelling, 1);
+        assert_eq!(failed.work[0].kind, WorkKind::Stop(None));
+        failed
+            .answer("migrate", AttemptOutcome::Stopped)
+            .assert_step("migrate", StepState::Failed, 1)
+            .assert_state(Failed);
+        // It was found, and failed: nothing of it is under way.
+        case.later(10 * SECOND)
+            .accept("migrate")
+            .fail("migrate", AttemptFailure::retryable("JobFailed", "exit code 3"));
+        assert_eq!(case.asks(json!({"skip": {"step": "migrate"}})).0, Applied);
+        case.assert_step("after", StepState::Running, 1);
+    }
 }

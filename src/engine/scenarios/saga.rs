@@ -516,3 +516,48 @@ fn a_reset_says_what_it_leaves_as_it_is() {
     case.visit().succeed("a:undo", nothing()).assert_state(Cancelled);
     assert!(!case.events().iter().any(|event| event.contains("c:undo")));
 }
+
+#[test]
+fn a_cancel_undoes_nothing_once_the_end_runs() {
+    let spec = SAGA.replace(
+        "failurePolicy: Compensate",
+        "finally: [{name: unlock, http: {url: 'http://e'}}]",
+    );
+    let mut case = case(&spec);
+    case.visit().succeed("a", json!({"id": "x"})).fail("b", refused());
+    case.assert_step("unlock", StepState::Running, 1);
+    case.spec.cancel = Some(Cancel {
+        mode: Some(CancelMode::Compensate),
+        reason: None,
+    });
+    case.visit().succeed("unlock", nothing());
+    assert!(case.status.steps.iter().all(|step| step.name != "a:undo"));
+    case.assert_state(Failed);
+}
+
+#[test]
+fn an_undo_in_a_group_is_retried_without_what_the_group_has_ended() {
+    let mut case = case(
+        "
+failurePolicy: Compensate
+order: Graph
+steps:
+- name: release
+  steps:
+  - {name: create, http: {url: 'http://c'}, compensate: {http: {method: DELETE, url: 'http://c'}}}
+  - {name: attach, http: {url: 'http://a'}}
+- {name: check, http: {url: 'http://x'}}
+",
+    );
+    case.visit().succeed("release/create", nothing());
+    case.fail("release/attach", no_answer()).fail("check", refused());
+    case.assert_step("release/attach", StepState::Cancelled, 1)
+        .assert_step("release", StepState::Cancelled, 0)
+        .assert_step("release/create:undo", StepState::Running, 1);
+    case.fail("release/create:undo", refused()).assert_state(Stuck);
+    case.asks(json!({"retry": {"step": "release/create:undo"}}));
+    case.assert_step("release/create:undo", StepState::Running, 1)
+        .assert_step("release/attach", StepState::Cancelled, 1)
+        .assert_step("release", StepState::Cancelled, 0);
+    case.succeed("release/create:undo", nothing()).assert_state(Failed);
+}

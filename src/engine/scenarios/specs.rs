@@ -129,3 +129,30 @@ fn fields_of_other_versions_survive() {
         (&json!(true), &json!(1))
     );
 }
+
+#[test]
+fn what_an_older_version_started_and_this_one_refuses_waits_for_another() {
+    let mut case = case(THREE_CALLS);
+    case.visit().is_refused(Some("it is too large")).crash().visit();
+    case.assert_state(Stuck).assert_step("describe", StepState::Running, 1);
+    assert!(
+        case.message().contains("refuses") && case.message().contains("spec.input: it is too large"),
+        "{}",
+        case.message()
+    );
+    let writes = case.writes;
+    case.later(3600 * SECOND).assert_state(Stuck);
+    assert_eq!((case.writes, case.work.len()), (writes, 0), "nothing is done of it");
+    case.is_refused(None)
+        .visit()
+        .assert_step("describe", StepState::Running, 2);
+    case.succeed("describe", json!({"size": 1}))
+        .assert_step("resize", StepState::Running, 1);
+
+    case.is_refused(Some("it is too large"));
+    case.spec.cancel = Some(Cancel::default());
+    case.visit()
+        .assert_state(Cancelled)
+        .assert_step("resize", StepState::Cancelled, 1);
+    assert!(case.step("resize").maybe_done);
+}

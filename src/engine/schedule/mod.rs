@@ -6,12 +6,15 @@
 
 mod calendar;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
+mod transitions;
 
 use std::time::Duration;
 
 pub use calendar::Calendar;
+pub use transitions::{DUE_TIMES, DueEvent, DueState, Readiness};
 
+use self::transitions::next;
 use super::summary::condition;
 use super::{Workflow, workflow::InvalidSpec};
 use crate::api::{
@@ -76,8 +79,8 @@ pub struct Plan {
     pub cancel: Vec<String>,
     /// The next status.
     pub status: OperationScheduleStatus,
-    /// The next status, should the API server refuse one of `start`: nothing is decided, but from when on it will be.
-    pub undecided: OperationScheduleStatus,
+    /// The next status if something can't be created: what is due is decided on anew.
+    undecided: OperationScheduleStatus,
     /// To be deleted, once the status was accepted.
     pub delete: Vec<String>,
     /// When to look again, if nothing happens before.
@@ -121,7 +124,7 @@ pub fn plan(
         Err(InvalidSpec { field, message }) => {
             planner.plan.status.next_times.clear();
             planner.plan.status.schedule = None; // what is due meanwhile is over
-            planner.say("Invalid", &format!("{field}: {message}"));
+            planner.say(Readiness::Invalid, &format!("{field}: {message}"));
         }
     }
     planner.plan.status.observed_generation = identity.generation;
@@ -145,15 +148,11 @@ fn runnable(spec: &OperationScheduleSpec) -> Result<(), InvalidSpec> {
     }
 }
 
-/// The status of a schedule whose operation the API server refuses: it says so, and is else what is [undecided](Plan).
-pub fn refused(
-    identity: &ScheduleIdentity,
-    undecided: OperationScheduleStatus,
-    message: &str,
-    now: Time,
-) -> OperationScheduleStatus {
-    let mut status = undecided;
-    set_conditions(&mut status, identity, "Refused", message, now);
+/// The status of a schedule whose operation the API server refuses: it says so, and decides on nothing.
+pub fn refused(identity: &ScheduleIdentity, plan: &Plan, message: &str, now: Time) -> OperationScheduleStatus {
+    let mut status = plan.undecided.clone();
+    status.observed_generation = identity.generation;
+    set_conditions(&mut status, identity, Readiness::Refused, message, now);
     status
 }
 
@@ -170,6 +169,7 @@ impl Planner<'_> {
     fn run(&mut self, calendar: &Calendar) {
         let paused = self.spec.paused == Some(true);
         self.set_mark(calendar, paused);
+        self.plan.undecided = self.plan.status.clone();
         if !paused {
             self.start_waiting(calendar);
             self.decide_due_times(calendar);
@@ -187,9 +187,12 @@ impl Planner<'_> {
             }
         }
         match (paused, self.plan.status.next_times.is_empty()) {
-            (true, _) => self.say("Paused", self.spec.note.as_deref().unwrap_or_default()),
-            (false, true) => self.say("Invalid", "spec.schedule: it names no time in the next four years"),
-            (false, false) => self.say("Scheduled", ""),
+            (true, _) => self.say(Readiness::Paused, self.spec.note.as_deref().unwrap_or_default()),
+            (false, true) => self.say(
+                Readiness::Invalid,
+                "spec.schedule: it names no time in the next four years",
+            ),
+            (false, false) => self.say(Readiness::Scheduled, ""),
         }
     }
 
@@ -205,7 +208,6 @@ impl Planner<'_> {
             Some(until) => Some(until.max(self.now)),
         };
         status.schedule = schedule;
-        self.plan.undecided = status.clone();
     }
 
     /// How many operations are under way.
@@ -215,14 +217,6 @@ impl Planner<'_> {
 
     fn is_there(&self, due: Time) -> bool {
         self.children.iter().any(|child| child.due == due) || self.plan.start.iter().any(|start| start.due == due)
-    }
-
-    fn start(&mut self, due: Time, deadline: Option<Time>) {
-        self.plan.start.push(Start {
-            name: operation_name(&self.identity.name, due),
-            due,
-            deadline,
-        });
     }
 
     fn wake_at(&mut self, time: Time) {
@@ -240,35 +234,53 @@ impl Planner<'_> {
         Some(self.start_time(calendar, due).plus(most))
     }
 
+    /// Moves a due time along; the plan and the status say what follows.
+    fn advance(&mut self, state: DueState, event: DueEvent, due: Time, deadline: Option<Time>) {
+        let status = &mut self.plan.status;
+        if state == DueState::Waiting {
+            status.waiting.retain(|waiting| *waiting != due);
+        }
+        match next(state, event) {
+            Some(DueState::Waiting) => status.waiting.push(due),
+            Some(DueState::Skipped) => status.skipped += 1,
+            Some(DueState::Missed) => status.missed += 1,
+            Some(DueState::Started) => {
+                if state != DueState::Named {
+                    let last = status.last_schedule_time;
+                    status.last_schedule_time = Some(last.map_or(due, |last| last.max(due)));
+                }
+                if event == DueEvent::Start {
+                    self.plan.start.push(Start {
+                        name: operation_name(&self.identity.name, due),
+                        due,
+                        deadline,
+                    });
+                }
+            }
+            _ => {} // no event leads back
+        }
+    }
+
     /// Starts what waits, once it may.
     fn start_waiting(&mut self, calendar: &Calendar) {
         while let Some(due) = self.plan.status.waiting.first().copied() {
             let deadline = self.deadline(calendar, due);
-            if self.is_there(due) {
-                // By a process that died before it could say so.
+            let event = if self.is_there(due) {
+                DueEvent::Find
             } else if deadline.is_some_and(|deadline| deadline < self.now) {
-                self.plan.status.missed += 1;
+                DueEvent::Expire
             } else if self.policy == ConcurrencyPolicy::AllowAll || self.active() == 0 {
-                self.start(due, deadline);
+                DueEvent::Start
             } else {
                 if let Some(deadline) = deadline {
                     self.wake_at(deadline.plus(Duration::from_millis(1)));
                 }
                 break;
-            }
-            self.note_started(due);
-            self.plan.status.waiting.remove(0);
+            };
+            self.advance(DueState::Waiting, event, due, deadline);
         }
         if self.policy == ConcurrencyPolicy::CancelOther && !self.plan.status.waiting.is_empty() {
             self.cancel_others();
-        }
-    }
-
-    /// Notes the last due time that was started, where this one was.
-    fn note_started(&mut self, due: Time) {
-        if self.is_there(due) {
-            let last = &mut self.plan.status.last_schedule_time;
-            *last = Some(last.map_or(due, |last| last.max(due)));
         }
     }
 
@@ -299,10 +311,9 @@ impl Planner<'_> {
                 break;
             }
             if self.is_there(due) {
-                // By a process that died before it could say so, or by a backfill.
-                self.note_started(due);
+                self.advance(DueState::Due, DueEvent::Find, due, None);
             } else if self.now.since(at) > window {
-                self.plan.status.missed += 1;
+                self.advance(DueState::Due, DueEvent::Late, due, None);
                 counted += 1;
                 if counted == MAX_COUNTED {
                     // A long outage: what is beyond the window is not counted any further.
@@ -323,26 +334,27 @@ impl Planner<'_> {
     fn decide(&mut self, calendar: &Calendar, due: Time) {
         use ConcurrencyPolicy::*;
         let deadline = self.deadline(calendar, due);
-        if deadline.is_some_and(|deadline| deadline < self.now) {
-            self.plan.status.missed += 1;
-            return;
-        }
         let waiting = self.plan.status.waiting.len();
         let free = self.active() == 0 && waiting == 0;
-        match self.policy {
-            AllowAll => self.start(due, deadline),
-            _ if free => self.start(due, deadline),
-            Skip => self.plan.status.skipped += 1,
-            BufferOne if waiting == 0 => self.plan.status.waiting.push(due),
-            BufferAll if waiting < MAX_WAITING => self.plan.status.waiting.push(due),
-            BufferOne | BufferAll => self.plan.status.skipped += 1,
-            CancelOther => {
-                self.plan.status.skipped += i64::try_from(waiting).unwrap_or(i64::MAX);
-                self.plan.status.waiting = vec![due];
-                self.cancel_others();
+        let event = match self.policy {
+            _ if deadline.is_some_and(|deadline| deadline < self.now) => DueEvent::Expire,
+            AllowAll => DueEvent::Start,
+            _ if free => DueEvent::Start,
+            CancelOther => DueEvent::Wait,
+            BufferOne if waiting == 0 => DueEvent::Wait,
+            BufferAll if waiting < MAX_WAITING => DueEvent::Wait,
+            Skip | BufferOne | BufferAll => DueEvent::Skip,
+        };
+        if (self.policy, event) == (CancelOther, DueEvent::Wait) {
+            for earlier in self.plan.status.waiting.clone() {
+                self.advance(DueState::Waiting, DueEvent::Skip, earlier, None);
             }
+            self.cancel_others();
         }
-        self.note_started(due);
+        self.advance(DueState::Due, event, due, deadline);
+        if event == DueEvent::Expire {
+            return;
+        }
         if let (Some(deadline), Some(_)) = (deadline, self.plan.status.waiting.first()) {
             self.wake_at(deadline.plus(Duration::from_millis(1)));
         }
@@ -368,7 +380,9 @@ impl Planner<'_> {
                     state.done = true;
                     break;
                 };
-                if !self.is_there(due) {
+                let event = if self.is_there(due) {
+                    DueEvent::Find
+                } else {
                     let free = self.active() == 0 && self.plan.status.waiting.is_empty();
                     if !free && self.policy != ConcurrencyPolicy::AllowAll {
                         break; // woken once the other ends
@@ -377,8 +391,9 @@ impl Planner<'_> {
                         self.wake_at(self.now);
                         break;
                     }
-                    self.start(due, None);
-                }
+                    DueEvent::Start
+                };
+                self.advance(DueState::Named, event, due, None);
                 state.last = Some(due);
                 state.started += 1;
             }
@@ -425,7 +440,7 @@ impl Planner<'_> {
             && !status.backfills.iter().any(of_backfill)
     }
 
-    fn say(&mut self, reason: &str, message: &str) {
+    fn say(&mut self, reason: Readiness, message: &str) {
         set_conditions(&mut self.plan.status, self.identity, reason, message, self.now);
     }
 }
@@ -433,12 +448,15 @@ impl Planner<'_> {
 fn set_conditions(
     status: &mut OperationScheduleStatus,
     identity: &ScheduleIdentity,
-    reason: &str,
+    readiness: Readiness,
     message: &str,
     now: Time,
 ) {
+    #[cfg(test)]
+    super::coverage::readiness(Readiness::of(status), readiness);
     let message = super::shorten(message, 1024);
-    let well = matches!(reason, "Scheduled" | "Paused");
+    let reason = &*readiness.to_string();
+    let well = matches!(readiness, Readiness::Scheduled | Readiness::Paused);
     let mut set = |kind, value, reason, message| {
         condition(
             &mut status.conditions,

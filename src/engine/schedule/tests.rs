@@ -205,14 +205,17 @@ fn case(fields: &str) -> Case {
 }
 
 impl Case {
-    fn plan(&self, now: &str) -> Plan {
-        let identity = ScheduleIdentity {
+    fn identity(&self) -> ScheduleIdentity {
+        ScheduleIdentity {
             name: "nightly".into(),
             uid: "u1".into(),
             created: self.created,
             generation: Some(1),
-        };
-        plan(&identity, &self.spec, &self.status, &self.children, at(now))
+        }
+    }
+
+    fn plan(&self, now: &str) -> Plan {
+        plan(&self.identity(), &self.spec, &self.status, &self.children, at(now))
     }
 
     /// A pass, and what was started by it.
@@ -373,20 +376,6 @@ fn what_is_due_while_it_is_paused_is_not_made_up_for() {
     assert_eq!(case.pass("2026-11-24T11:10:00Z"), ["11:10"]);
 }
 
-/// A pass whose operation the API server refuses.
-fn refuse(case: &mut Case, now: &str) {
-    let plan = case.plan(now);
-    assert!(!plan.start.is_empty());
-    let identity = ScheduleIdentity {
-        name: "nightly".into(),
-        uid: "u1".into(),
-        created: case.created,
-        generation: Some(1),
-    };
-    case.status = refused(&identity, plan.undecided, "quota", at(now));
-    assert_eq!(case.reason(), "Refused");
-}
-
 const DAY_BEFORE: &str = "{from: '2026-11-23T10:00:00Z', to: '2026-11-23T10:00:00Z'}";
 
 #[test]
@@ -398,9 +387,9 @@ fn what_is_due_while_it_is_paused_or_invalid_is_over_whatever_is_said_meanwhile(
     // A backfill is refused from the first pass on.
     case.spec.paused = Some(true);
     case.spec.backfill.clone_from(&backfill);
-    refuse(&mut case, "2026-11-24T10:06:00Z");
+    case.is_refused("2026-11-24T10:06:00Z");
     let said = case.status.clone();
-    refuse(&mut case, "2026-11-24T10:36:00Z");
+    case.is_refused("2026-11-24T10:36:00Z");
     assert_eq!(case.status, said, "nothing is written for what is due meanwhile");
     case.spec.paused = None;
     case.spec.backfill.clear();
@@ -411,7 +400,7 @@ fn what_is_due_while_it_is_paused_or_invalid_is_over_whatever_is_said_meanwhile(
     assert_eq!(case.pass("2026-11-24T11:06:00Z"), NONE);
     case.spec.paused = None;
     case.spec.backfill = backfill;
-    refuse(&mut case, "2026-11-24T11:35:00Z");
+    case.is_refused("2026-11-24T11:35:00Z");
     case.spec.backfill.clear();
     assert_eq!(case.pass("2026-11-24T11:41:00Z"), ["11:40"]);
     case.end("11:40", true);
@@ -442,8 +431,8 @@ fn what_is_due_while_another_is_refused_is_made_up_for_also_under_another_schedu
     assert_eq!(case.pass("2026-11-24T10:05:00Z"), NONE);
     case.spec.schedule = "*/15 * * * *".into();
     case.spec.backfill = backfill;
-    refuse(&mut case, "2026-11-24T10:14:00Z");
-    refuse(&mut case, "2026-11-24T10:16:00Z");
+    case.is_refused("2026-11-24T10:14:00Z");
+    case.is_refused("2026-11-24T10:16:00Z");
     assert_eq!(case.pass("2026-11-24T10:17:00Z"), ["10:15", "10:00"]);
 }
 
@@ -541,4 +530,136 @@ fn what_can_not_run_says_so_before_it_is_due() {
         assert_eq!(case.pass("2026-11-24T10:15:00Z"), NONE);
         assert_eq!(case.pass("2026-11-24T10:20:00Z"), ["10:20"]);
     }
+}
+
+fn started(due: &str) -> Child {
+    let due = at(due);
+    Child {
+        name: operation_name("nightly", due),
+        uid: due.to_string(),
+        due,
+        ended: None,
+        cancelled: false,
+    }
+}
+
+#[test]
+fn what_a_process_started_that_died_before_it_could_say_so_is_found() {
+    let mut waits = case("concurrencyPolicy: BufferOne");
+    for minute in [10, 20] {
+        waits.pass(&format!("2026-11-24T10:{minute}:00Z"));
+    }
+    waits.end("10:10", true);
+    waits.children.push(started("2026-11-24T10:20:00Z"));
+    assert_eq!(waits.pass("2026-11-24T10:21:00Z"), NONE);
+    assert_eq!(waits.waiting(), NONE);
+    assert_eq!(waits.status.last_schedule_time, Some(at("2026-11-24T10:20:00Z")));
+    let mut backfill = case("backfill: [{from: '2026-11-23T09:50:00Z', to: '2026-11-23T10:00:00Z'}]");
+    backfill.children.push(started("2026-11-23T09:50:00Z"));
+    assert_eq!(backfill.pass("2026-11-24T10:00:01Z"), NONE, "it runs");
+    backfill.end("09:50", true);
+    assert_eq!(backfill.pass("2026-11-24T10:00:02Z"), ["10:00"]);
+    assert_eq!(backfill.status.backfills[0].started, 2);
+}
+
+#[test]
+fn what_is_seen_after_its_deadline_is_missed_though_the_window_would_do() {
+    let mut case = case("catchUpWindow: 1h, startDeadline: 5m");
+    case.pass("2026-11-24T10:00:05Z");
+    assert_eq!(case.pass("2026-11-24T10:16:00Z"), NONE);
+    assert_eq!(case.status.missed, 1);
+}
+
+impl Case {
+    /// Brings the schedule to say this.
+    fn becomes(&mut self, readiness: Readiness, now: &str) {
+        self.spec.paused = (readiness == Readiness::Paused).then_some(true);
+        self.spec.time_zone = (readiness == Readiness::Invalid).then(|| "Mars/Base".into());
+        if readiness == Readiness::Refused {
+            self.is_refused(now);
+        } else {
+            self.pass(now);
+        }
+        assert_eq!(self.reason(), readiness.to_string());
+    }
+
+    /// The API server refuses what is to be started.
+    fn is_refused(&mut self, now: &str) {
+        self.status = refused(&self.identity(), &self.plan(now), "quota", at(now));
+    }
+}
+
+#[test]
+fn whatever_a_schedule_says_it_may_come_to_say_anything_else() {
+    let all = || Readiness::ALL.into_iter();
+    for from in std::iter::once(None).chain(all().map(Some)) {
+        for to in all().filter(|to| from != Some(*to)) {
+            let mut case = case("");
+            if let Some(from) = from {
+                case.becomes(from, "2026-11-24T10:00:05Z");
+            }
+            case.becomes(to, "2026-11-24T10:00:10Z");
+            // And what is due once all is well is started.
+            case.becomes(Readiness::Scheduled, "2026-11-24T10:00:15Z");
+            assert_eq!(case.pass("2026-11-24T10:10:00Z"), ["10:10"], "{from:?}, {to}");
+        }
+    }
+}
+
+/// While it is paused, or as it goes on, something else is wrong: what it starts is refused, or its spec can't run. The status
+/// says that, and not that it is paused.
+#[test]
+fn what_is_due_while_it_is_paused_is_not_made_up_for_though_its_status_says_something_else() {
+    for wrong in [Readiness::Refused, Readiness::Invalid] {
+        for (seen_before, seen_paused, still_paused) in [
+            (true, true, true),
+            (true, true, false),
+            (true, false, true),
+            (false, false, true),
+        ] {
+            let mut case = case("catchUpWindow: 24h");
+            if seen_before {
+                case.pass("2026-11-24T10:00:05Z");
+            }
+            case.spec.paused = Some(true);
+            if seen_paused {
+                case.pass("2026-11-24T10:05:00Z");
+            }
+            case.spec.paused = still_paused.then_some(true);
+            if wrong == Readiness::Refused {
+                case.is_refused("2026-11-24T10:55:00Z");
+            } else {
+                case.spec.operation.spec.steps[0].when = Some("steps.nothing".into());
+                case.pass("2026-11-24T10:55:00Z");
+            }
+            assert_eq!(case.reason(), wrong.to_string());
+            case.spec.paused = None;
+            case.spec.operation.spec.steps[0].when = None;
+            // What is refused since it goes on is made up for.
+            let due = (wrong == Readiness::Refused && !still_paused).then(|| "11:00".to_owned());
+            let due: Vec<_> = due.into_iter().collect();
+            assert_eq!(
+                case.pass("2026-11-24T11:05:00Z"),
+                due,
+                "{wrong}, {seen_before}, {seen_paused}"
+            );
+            assert_eq!(case.status.missed, 0);
+            case.children.clear();
+            assert_eq!(case.pass("2026-11-24T11:10:00Z"), ["11:10"]);
+        }
+    }
+}
+
+/// What takes every transition, for the report.
+pub fn all_transitions() {
+    each_due_time_is_started_once_and_it_sleeps_until_the_next();
+    what_was_missed_is_made_up_for_within_the_window_alone();
+    buffer_one_keeps_the_first_and_buffer_all_every_one();
+    cancel_other_starts_the_newest_once_the_other_has_ended();
+    what_waits_longer_than_its_deadline_is_missed();
+    a_backfill_runs_each_due_time_of_its_range_once_and_one_after_the_other();
+    the_newest_that_ended_are_kept_and_nothing_goes_that_is_not_recorded();
+    what_a_process_started_that_died_before_it_could_say_so_is_found();
+    what_is_seen_after_its_deadline_is_missed_though_the_window_would_do();
+    whatever_a_schedule_says_it_may_come_to_say_anything_else();
 }

@@ -71,6 +71,7 @@ impl ApiServer {
             name: String::new(),
             path: path.to_owned(),
             dry_run: is_dry_run(method, &query, &body),
+            writes_before: state.writes.len(),
         };
         let accept = header("accept");
         let routed = route::route(&state.resources, path).transpose();

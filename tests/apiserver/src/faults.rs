@@ -30,6 +30,8 @@ pub struct RequestInfo {
     pub name: String,
     pub path: String,
     pub dry_run: bool,
+    /// How many writes had been accepted by then.
+    pub writes_before: usize,
 }
 
 impl RequestInfo {

@@ -1,4 +1,5 @@
-//! What must be so at the end of every run: the history, the status, the service's book and the answers to people agree.
+//! What must be so at the end of every run: the history, the status, the books of the service and of the cluster, and
+//! the answers to people agree.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -9,6 +10,7 @@ use holdfast::engine::IdempotencyKey;
 use kube::ResourceExt;
 use serde_json::Value;
 
+use crate::deeds;
 use crate::world::World;
 
 /// All that is written of one operation.
@@ -138,8 +140,8 @@ fn told_by_history(record: &Record, status: &OperationStatus) {
     }
 }
 
-/// The service's book and the journals agree: it was called under known keys alone, each for one thing; an effect has one
-/// key, but for what a person had done again; and what succeeded was done.
+/// The service's book, that of the cluster and the journals agree: the service was called under known keys alone, each
+/// for one thing; an effect has one key, but for what a person had done again; and what succeeded was done.
 fn effects(world: &World, records: &HashMap<String, Record>) {
     let mut keys = HashMap::new();
     let (mut again, mut by_hand) = (0, BTreeSet::new());
@@ -177,6 +179,13 @@ fn effects(world: &World, records: &HashMap<String, Record>) {
             "{path} was done under {times} keys, though people asked {again} times"
         );
     }
+    let created = deeds::created(&world.server);
+    for ((uid, step), epochs) in &created {
+        assert!(
+            epochs.len() <= 1 + again,
+            "{step} of {uid} created something in epochs {epochs:?}, though people asked {again} times"
+        );
+    }
     for (uid, record) in records {
         let Some(status) = record.statuses.last() else { continue };
         for step in status
@@ -185,7 +194,12 @@ fn effects(world: &World, records: &HashMap<String, Record>) {
             .filter(|step| step.state == StepState::Succeeded && step.items.is_none())
         {
             let key = IdempotencyKey::new(uid, &step.name, step.epoch).to_string();
-            let done = step.step_type != StepType::Http || paths_of.contains_key(&key);
+            let epochs = created.get(&(uid.clone(), step.name.clone()));
+            let done = match step.step_type {
+                StepType::Http => paths_of.contains_key(&key),
+                StepType::Job | StepType::Operation => epochs.is_some_and(|epochs| epochs.contains(&step.epoch)),
+                _ => true,
+            };
             let by_hand = by_hand.contains(&(uid.clone(), step.name.clone()));
             assert!(done || by_hand, "{} succeeded, but was never done", step.name);
         }

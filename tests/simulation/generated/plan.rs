@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::STORM;
 use super::people::{Deed, deed};
+use crate::blows::Blow;
 
 /// What is drawn from a seed.
 pub struct Plan {
@@ -16,9 +17,13 @@ pub struct Plan {
     pub people: Vec<(u64, Deed)>,
     /// How often the API server and the service fail, in percent.
     pub trouble: (u8, u8),
-    /// When an operator dies.
-    pub deaths: Vec<u64>,
+    /// What else goes wrong, and when, in milliseconds from the start.
+    pub blows: Vec<(u64, Blow)>,
+    /// And at which requests of operators.
+    pub amid: Vec<(usize, Blow)>,
     pub standby: bool,
+    /// The ConfigMaps that are there, for steps that change or delete them.
+    pub fixtures: Vec<String>,
 }
 
 pub fn pick<'a, T>(rng: &mut Rng, among: &'a [T]) -> &'a T {
@@ -31,6 +36,10 @@ pub fn percent(rng: &mut Rng, chance: u8) -> bool {
 
 fn url(path: &str) -> String {
     format!("http://inventory.prod/{path}")
+}
+
+fn config_map(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"n": "1"}})
 }
 
 fn post(path: &str) -> Value {
@@ -46,7 +55,7 @@ fn step(rng: &mut Rng, number: usize, order: &str) -> Value {
         format!("s{number}")
     };
     let times = rng.u8(1..4);
-    let mut step = match rng.u8(..20) {
+    let mut step = match rng.u8(..24) {
         0..4 => json!({"http": post(&format!("do/{at}")), "output": {"n": "${result.body.size}"}}),
         4 => json!({"http": post(&format!("status/{at}/503?times={times}"))}),
         5 | 6 => json!({"http": post(&format!("silent/{at}?times={times}"))}),
@@ -78,10 +87,24 @@ fn step(rng: &mut Rng, number: usize, order: &str) -> Value {
             }
             json!({"operation": child})
         }
-        _ => json!({"operation": {"templateRef": {"name": "callee"}, "input": {"at": at}}}),
+        19 => json!({"operation": {"templateRef": {"name": "callee"}, "input": {"at": at}}}),
+        20 => json!({"kubernetes": {"create": {"manifest": config_map(&format!("made-{at}"))}}}),
+        21 => json!({"kubernetes": {"apply": {"manifest": config_map(&format!("applied-{at}"))}}}),
+        22 => {
+            let fixture = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": format!("fixture-{at}")});
+            match percent(rng, 50) {
+                true => json!({"kubernetes": {"delete": {"resource": fixture}}}),
+                false => json!({"kubernetes": {"patch": {"resource": fixture, "patch": {"data": {"n": "1"}}}}}),
+            }
+        }
+        _ => {
+            let code = if percent(rng, 70) { "0" } else { "1" };
+            json!({"job": {"image": "x", "args": ["{\"n\": 1}", code]}, "retry": {"maximumAttempts": times}})
+        }
     };
     let kind = |step: &Value, kind: &str| step.get(kind).is_some();
     let (http, child) = (kind(&step, "http"), kind(&step, "operation"));
+    let in_cluster = kind(&step, "kubernetes") || kind(&step, "job");
     step["name"] = json!(format!("s{number}"));
     if http && step.get("timeouts").is_none() {
         step["timeouts"] = json!({"scheduleToClose": format!("{}s", rng.u32(30..120))});
@@ -92,7 +115,7 @@ fn step(rng: &mut Rng, number: usize, order: &str) -> Value {
             step["signal"]["default"] = json!({"by": "nobody"});
         }
     }
-    let repeated = http && step.get("local").is_none() || child || kind(&step, "set");
+    let repeated = http && step.get("local").is_none() || child || in_cluster || kind(&step, "set");
     if list && repeated {
         step["forEach"] = json!(format!("lists.range({})", rng.u8(0..5)));
         step["maxParallel"] = json!(rng.u8(1..4));
@@ -105,7 +128,7 @@ fn step(rng: &mut Rng, number: usize, order: &str) -> Value {
             .replace("${index}", "0");
         step = serde_json::from_str(&text).unwrap();
     }
-    if (http || child) && percent(rng, 35) {
+    if (http || child || in_cluster) && percent(rng, 35) {
         let undo = if step.get("forEach").is_some() {
             format!("undo-s{number}-${{string(index)}}")
         } else {
@@ -215,8 +238,23 @@ impl Plan {
             people.push((at + rng.u64(..STORM / 2), Deed::Patch(json!({"suspend": false}))));
         }
         people.sort_by_key(|(at, _)| *at);
-        let mut deaths: Vec<u64> = (0..rng.usize(..4)).map(|_| rng.u64(..STORM)).collect();
-        deaths.sort_unstable();
+        let mut blows: Vec<(u64, Blow)> = (0..rng.usize(..4)).map(|_| (rng.u64(..STORM), Blow::Death)).collect();
+        blows.extend((0..rng.usize(..3)).map(|_| (rng.u64(..STORM), Blow::draw(rng))));
+        blows.sort_by_key(|(at, _)| *at);
+        let mut amid: Vec<(usize, Blow)> = (0..rng.usize(..4))
+            .map(|_| (rng.usize(1..150), Blow::draw(rng)))
+            .collect();
+        amid.sort_by_key(|(at, _)| *at);
+        let text = spec.to_string();
+        let fixtures = (0..steps.len()).map(|number| format!("fixture-s{number}"));
+        let fixtures = fixtures.filter(|name| text.contains(name.as_str()));
+        let fixtures = fixtures.flat_map(|name| {
+            (0..5)
+                .map(|n| format!("{name}-{n}"))
+                .chain([name.clone()])
+                .collect::<Vec<_>>()
+        });
+        let fixtures = fixtures.collect();
         let callee = json!({
             "retry": {"initialInterval": "1s", "maximumInterval": "5s"},
             "steps": [
@@ -229,7 +267,9 @@ impl Plan {
             templates: BTreeMap::from([("callee".to_owned(), callee)]),
             people,
             trouble: *pick(rng, &[(0, 0), (5, 5), (15, 10), (25, 20)]),
-            deaths,
+            blows,
+            amid,
+            fixtures,
             standby: percent(rng, 25),
         }
     }

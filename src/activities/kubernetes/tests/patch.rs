@@ -1,6 +1,7 @@
 //! Patch and scale.
 
 use super::*;
+use crate::activities::kubernetes::PATCH_ANNOTATION;
 
 #[tokio::test(start_paused = true)]
 async fn patches_change_what_they_name_and_leave_the_rest() {
@@ -59,6 +60,60 @@ async fn a_json_patch_whose_answer_was_lost_is_not_applied_twice() {
     // Another step's patch under its own key is another patch.
     let result = succeeded(attempt_by(&bench, &bench.context("again"), request).await);
     assert_eq!(result["spec"]["ports"].as_array().unwrap().len(), 3);
+}
+
+/// As many others patch the object before the next attempt as it keeps keys of; one more, and nobody knows.
+#[tokio::test(start_paused = true)]
+async fn a_json_patch_whose_answer_was_lost_is_recognised_though_others_patched_since() {
+    let bench = Bench::new();
+    settings(&bench, json!({"a": "1"})).await;
+    let append = patched(
+        "JSON",
+        json!([{"op": "add", "path": "/metadata/finalizers/-", "value": "x/own"}]),
+    );
+    let others = patched(
+        "JSON",
+        json!([{"op": "add", "path": "/metadata/finalizers/-", "value": "x/other"}]),
+    );
+    let first = patched(
+        "JSON",
+        json!([{"op": "add", "path": "/metadata/finalizers", "value": ["x/first"]}]),
+    );
+    succeeded(attempt_by(&bench, &bench.context("first"), first).await);
+    let own = |object: &Value| {
+        let finalizers = object["metadata"]["finalizers"].as_array().unwrap();
+        finalizers.iter().filter(|of| *of == "x/own").count()
+    };
+    bench.server.set_faults(|info| match info.verb {
+        Verb::Patch => Fault::LoseAnswer,
+        _ => Fault::None,
+    });
+    assert_eq!(failed(attempt(&bench, append.clone()).await).effect, Effect::Unknown);
+    bench.server.clear_faults();
+
+    let again = AttemptContext {
+        maybe_done: true,
+        attempt: 2,
+        ..bench.context("change")
+    };
+    for n in 1..64 {
+        let context = bench.context(&format!("other[{n}]"));
+        succeeded(attempt_by(&bench, &context, others.clone()).await);
+        let found = succeeded(attempt_by(&bench, &again, append.clone()).await);
+        assert_eq!(own(&found), 1, "after {n} others");
+    }
+    let last = succeeded(attempt_by(&bench, &bench.context("last"), others).await);
+    let keys = last["metadata"]["annotations"][PATCH_ANNOTATION].as_str().unwrap();
+    assert_eq!(keys.split(',').count(), 64);
+    let failure = failed(attempt_by(&bench, &again, append.clone()).await);
+    assert_failure(&failure, "PatchForgotten", Effect::Unknown, RetryAdvice::Never);
+    assert_eq!(own(&last), 1);
+
+    // Another step's, which can't have been made, is.
+    assert_eq!(
+        own(&succeeded(attempt_by(&bench, &bench.context("new"), append).await)),
+        2
+    );
 }
 
 #[tokio::test(start_paused = true)]
