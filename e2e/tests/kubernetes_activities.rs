@@ -398,9 +398,10 @@ async fn a_job_is_started_once_found_again_and_stopped() {
             other => panic!("{other:?}"),
         }
     }
-    job::stop(&context, Some(&external)).await.unwrap();
-    job::stop(&context, None).await.unwrap();
     let progress: job::Progress = Arc::new(|_| {});
+    for found in [Some(&external), None] {
+        job::stop(&context, &bench.watches, found, &progress).await.unwrap();
+    }
     let failure = failed(job::follow(&context, &bench.watches, &external, &progress).await);
     assert_eq!((failure.reason.as_str(), failure.effect), ("Vanished", Effect::Unknown));
     bench.remove().await;
