@@ -200,7 +200,8 @@ pub struct OperationScheduleStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided_until: Option<Time>,
 
-    /// The schedule and time zone that `decidedUntil` is about.
+    /// The schedule and time zone that `decidedUntil` is about. Absent while it is paused or invalid: what is due then is not
+    /// made up for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<String>,
 }

@@ -60,7 +60,7 @@ impl Admission {
         trigger: UnboundedSender<ObjectRef<Cached>>,
     ) -> Self {
         Self {
-            locks: Locks::new(client, journal),
+            locks: Locks::new(client, journal, queue.clone()),
             queue,
             trigger,
         }
@@ -115,41 +115,54 @@ impl Admission {
         let turn = if again {
             Turn::back_again(operation)
         } else {
-            Turn::of(operation)
+            Turn::of(operation, place.max_operations.is_some())
         };
         let line = |key| Line {
             namespace: identity.namespace.clone(),
             key,
         };
+        let namespace = line(None);
         if let Some(concurrency) = &spec.concurrency {
             let key = match concurrency_key(concurrency, &spec.input, &identity) {
                 Ok(key) => key,
                 Err(invalid) => return Ok(Admitted::Invalid(invalid)),
             };
-            let most = concurrency.max.and_then(|max| usize::try_from(max).ok()).unwrap_or(1);
+            let at_once = concurrency.max.and_then(|max| usize::try_from(max).ok()).unwrap_or(1);
             let (line, lock) = (line(Some(key.clone())), lock_name(&key));
-            let entered = self.queue.enter(&line, turn.clone(), most);
+            let entered = self.queue.enter(&line, turn.clone(), at_once);
+            if entered && let Some(waits) = self.waits_for_place(&namespace, &turn, most) {
+                // Meanwhile it holds no key: who has a place may have a child that waits for it.
+                self.wake(self.queue.back(&line, turn, &[]));
+                self.wake(self.queue.next(&line));
+                return Ok(waits);
+            }
             let holders = match entered {
-                true => self.locks.take(operation, &line, most, &self.queue, now).await?,
+                true => self.locks.take(operation, &line, at_once, now).await?,
                 false => vec![],
             };
             if !entered || !holders.is_empty() {
+                self.wake(self.queue.step_out(&namespace, &identity.uid)); // and meanwhile it takes no place
+                if !entered {
+                    // Whose turn it is may have waited behind this one, before the namespace's limit was known.
+                    let first = self.queue.next(&line);
+                    self.wake(first.filter(|first| first.name != identity.name));
+                }
                 if entered {
                     self.wake(self.queue.back(&line, turn, &holders));
                 }
                 // Its holder isn't in line, so that nobody is woken when it ends.
                 let look = entered.then_some(LOOK_AGAIN);
-                let at_once = if most == 1 {
+                let operations = if at_once == 1 {
                     "one operation".to_owned()
                 } else {
-                    format!("{most} operations")
+                    format!("{at_once} operations")
                 };
                 // Who stands in line may have ended, or not have it yet: the lock says who holds it.
                 let rejects = concurrency.policy == Some(QueuePolicy::Reject) && !again;
                 let look = look.or(rejects.then_some(LOOK_AGAIN));
-                let rejects = rejects && (entered || self.locks.others(&line, &identity.uid).await?.len() >= most);
+                let rejects = rejects && (entered || self.locks.others(&line, &identity.uid).await?.len() >= at_once);
                 let held =
-                    format!("the concurrency key {key:?}, which {at_once} may hold at once (OperationLock {lock})");
+                    format!("the concurrency key {key:?}, which {operations} may hold at once (OperationLock {lock})");
                 return Ok(match concurrency.policy {
                     _ if again => {
                         let message = format!("to run again, as it was asked to, it waits for {held}");
@@ -160,18 +173,24 @@ impl Admission {
                 });
             }
             self.wake(self.queue.next(&line));
-        }
-        if let Some(most) = most {
-            let line = line(None);
-            if !self.queue.enter(&line, turn, most) {
-                let message = format!(
-                    "waiting for its turn: the namespace runs {most} operations at once (its annotation {MAX_OPERATIONS_ANNOTATION})"
-                );
-                return Ok(Admitted::Waits(OperationState::Queued, message, None));
-            }
-            self.wake(self.queue.next(&line));
+        } else if let Some(waits) = self.waits_for_place(&namespace, &turn, most) {
+            return Ok(waits);
         }
         Ok(Admitted::Yes)
+    }
+
+    /// Lets an operation take its place in its namespace, if that runs only so many at once. Answers that it waits for one,
+    /// if there is none.
+    fn waits_for_place(&self, namespace: &Line, turn: &Turn, most: Option<usize>) -> Option<Admitted> {
+        let most = most?;
+        if self.queue.enter(namespace, turn.clone(), most) {
+            self.wake(self.queue.next(namespace));
+            return None;
+        }
+        let message = format!(
+            "waiting for its turn: the namespace runs {most} operations at once (its annotation {MAX_OPERATIONS_ANNOTATION})"
+        );
+        Some(Admitted::Waits(OperationState::Queued, message, None))
     }
 
     /// Lets an operation leave its lines, and wakes whose turn it may be then.

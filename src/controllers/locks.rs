@@ -3,12 +3,13 @@
 //! A holder counts while its operation exists and hasn't ended, whatever else happens: so nothing leaks when a process
 //! dies, an operation is cancelled or deleted, and nothing need be released. Who wants a key takes out those that no
 //! longer count, and puts itself in, in one write. One that was suspended before it started doesn't count either, nor one
-//! that is deleted or came from a backup: whoever is about to start puts itself in anew, so that nobody takes it out who
-//! looked at it before.
+//! that is deleted or came from a backup, or waits for a place in its namespace: whoever is about to start puts itself in
+//! anew, so that nobody takes it out who looked at it before.
 //!
 //! One that had ended, and that a person lets go on, is in there before its status says that it goes on; that write may be
 //! late, from a leader that was cut off. So before it is taken out, its status is written as it is: a write that was computed
-//! from an older version doesn't land any more.
+//! from an older version doesn't land any more. So is that of one which waits for a place, as another leader may have let
+//! it start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,12 +35,13 @@ const MAX_ROUNDS: usize = 16;
 pub struct Locks {
     client: Client,
     journal: Arc<Journal>,
+    queue: Arc<Queue>,
 }
 
 impl Locks {
-    /// With the operator's own access to the API server, and the way to write an operation's status.
-    pub fn new(client: Client, journal: Arc<Journal>) -> Self {
-        Self { client, journal }
+    /// With the operator's own access to the API server, the way to write an operation's status, and who waits for whom.
+    pub fn new(client: Client, journal: Arc<Journal>, queue: Arc<Queue>) -> Self {
+        Self { client, journal, queue }
     }
 
     /// Takes a key for an operation, which must have entered its line. Answers who else holds it, if there is no room; none
@@ -52,7 +54,6 @@ impl Locks {
         operation: &CloudOperation,
         line: &Line,
         most: usize,
-        queue: &Queue,
         now: Time,
     ) -> Result<Vec<LockHolder>, kube::Error> {
         let key = line.key.clone().unwrap_or_default();
@@ -80,7 +81,7 @@ impl Locks {
             };
             let mut holders = vec![];
             for holder in before.into_iter().filter(|holder| holder.uid != uid) {
-                if queue.runs(line, &holder.uid) || self.counts(&line.namespace, &holder).await? {
+                if self.queue.runs(line, &holder.uid) || self.counts(&line.namespace, &holder).await? {
                     holders.push(holder);
                 }
             }
@@ -163,7 +164,8 @@ impl Locks {
         }
     }
 
-    /// True if a holder exists, hasn't ended, and isn't held before its start. The API server is asked: the cache may be old.
+    /// True if a holder exists, hasn't ended, and before its start neither is held nor waits for a place in its namespace. The
+    /// API server is asked: the cache may be old.
     /// Once this answers false, it stays so as long as the lock isn't written.
     async fn counts(&self, namespace: &str, holder: &LockHolder) -> Result<bool, kube::Error> {
         let api: Api<Cached> = Api::namespaced(self.client.clone(), namespace);
@@ -172,18 +174,22 @@ impl Locks {
             let Some(found) = found.filter(|operation| operation.uid().as_ref() == Some(&holder.uid)) else {
                 return Ok(false);
             };
-            if !found.state().is_some_and(OperationState::is_finished) {
+            let ended = found.state().is_some_and(OperationState::is_finished);
+            if !ended && !found.is_started() && is_held(&found) {
                 // What it decided before it was suspended was computed from an older version, and doesn't land any more.
-                return Ok(found.is_started() || !is_held(&found));
+                return Ok(false);
+            }
+            if !ended && (found.is_started() || !self.queue.waits_for_place(namespace, &holder.uid)) {
+                return Ok(true);
             }
             // One that can't be read goes on nowhere.
-            let operation = found.parse().ok();
-            let Some((operation, status)) = operation.and_then(|mut operation| {
-                let status = operation.status.take()?;
-                came_back(&status, holder).then_some((operation, status))
-            }) else {
+            let Ok(mut operation) = found.parse() else {
                 return Ok(false);
             };
+            let status = operation.status.take().unwrap_or_default();
+            if ended && !came_back(&status, holder) {
+                return Ok(false);
+            }
             match self.journal.append(&operation, status).await {
                 Ok(Appended::Durable(_) | Appended::Gone) => return Ok(false),
                 Ok(Appended::Superseded(_)) => {} // it may go on now: look again

@@ -25,9 +25,10 @@ use super::within::within;
 use crate::activities::Claim;
 use crate::activities::labels::operation_label;
 use crate::api::{
-    CloudOperation, FIELD_MANAGER, OperationSchedule, OperationScheduleStatus, OperationState, SCHEDULE_LABEL,
-    SCHEDULED_AT_ANNOTATION, Time,
+    CloudOperation, FIELD_MANAGER, OperationSchedule, OperationScheduleStatus, OperationState, OperationStatus,
+    SCHEDULE_LABEL, SCHEDULED_AT_ANNOTATION, Time,
 };
+use crate::engine::is_to_run_again;
 use crate::engine::schedule::{self, Child, ScheduleIdentity, Start};
 
 /// How soon an operation that the API server refuses is tried again, as long as its catch-up window lasts.
@@ -369,6 +370,7 @@ impl Pass {
         self.context.events.moved(&self.schedule, next);
     }
 
+    /// Deletes an operation that has ended, unless a person lets it run again.
     async fn delete(&self, name: &str) -> Result<(), ScheduleError> {
         self.may_act()?;
         let found = self
@@ -378,10 +380,17 @@ impl Pass {
         let Some(operation) = found.filter(|operation| self.owns(operation.meta())) else {
             return Ok(()); // it is gone
         };
+        let over = |status: OperationStatus| {
+            status.state.is_some_and(OperationState::is_finished) && !is_to_run_again(&status)
+        };
+        // One that can't be read runs no more.
+        if operation.parse().is_ok_and(|whole| !whole.status.is_some_and(over)) {
+            return Ok(()); // looked at again when it ends
+        }
         let params = DeleteParams {
             preconditions: Some(Preconditions {
                 uid: operation.uid(),
-                ..Preconditions::default()
+                resource_version: operation.resource_version(), // a person may let it run again meanwhile
             }),
             ..DeleteParams::background()
         };

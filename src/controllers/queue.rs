@@ -49,9 +49,11 @@ struct Standing {
     waiting: BTreeSet<Turn>,
 }
 
-/// Who comes first: who was created first.
+/// Who comes first: who was created first, of those that need no place in their namespace before the others. Who has such
+/// a place may wait for one without, its child, and so may not wait behind one that waits for a place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Turn {
+    needs_place: bool,
     created: Option<Time>,
     name: String,
     uid: String,
@@ -95,11 +97,11 @@ impl Queue {
             // One without a key ends as soon as it is looked at.
             lines.extend(concurrency_key(concurrency, &whole.spec.input, &identity(whole)).map(|key| line(Some(key))));
         }
-        // One that waits for a key waits in that line alone.
+        // One that waits for a key waits in that line alone, until it is its turn there.
         if in_line && (started || !operation.excludes_others()) {
             lines.push(line(None));
         }
-        let turn = Turn::of(operation);
+        let turn = Turn::of(operation, capped);
         let mut state = self.state();
         for line in lines {
             if started {
@@ -114,6 +116,14 @@ impl Queue {
     /// Lets an operation leave: it has ended or is gone. Answers whose turn it may be now.
     pub fn leave(&self, uid: &str) -> Vec<ObjectRef<Cached>> {
         self.state().leave(uid)
+    }
+
+    /// Lets an operation leave one line. Answers whose turn it may be now.
+    pub fn step_out(&self, line: &Line, uid: &str) -> Option<ObjectRef<Cached>> {
+        let mut state = self.state();
+        let turn = state.places.get_mut(uid)?.remove(line)?;
+        state.vacate(line, &turn);
+        state.next(line)
     }
 
     /// Lets all leave but these.
@@ -163,7 +173,7 @@ impl Queue {
         let_in
     }
 
-    /// Whose turn it may be in a line, after another has entered.
+    /// Whose turn it may be in a line, after another has entered, or waits for something else.
     pub fn next(&self, line: &Line) -> Option<ObjectRef<Cached>> {
         self.state().next(line)
     }
@@ -173,6 +183,11 @@ impl Queue {
         self.state().runs(line, uid)
     }
 
+    /// True if an operation waits for a place in its namespace: it can't start before it has one.
+    pub fn waits_for_place(&self, namespace: &str, uid: &str) -> bool {
+        self.state().waits_for_place(namespace, uid)
+    }
+
     /// True if nobody stands in a line.
     pub fn is_empty(&self, line: &Line) -> bool {
         !self.state().lines.contains_key(line)
@@ -180,9 +195,10 @@ impl Queue {
 }
 
 impl Turn {
-    /// That of an operation that has not started.
-    pub fn of(operation: &impl ResourceExt) -> Self {
+    /// That of an operation that has not started; `capped` if its namespace runs only so many at once.
+    pub fn of(operation: &impl ResourceExt, capped: bool) -> Self {
         Self {
+            needs_place: capped && !is_part(operation),
             created: operation.creation_timestamp().map(|time| Time::new(time.0)),
             name: operation.name_any(),
             uid: operation.uid().unwrap_or_default(),
@@ -193,7 +209,7 @@ impl Turn {
     pub fn back_again(operation: &impl ResourceExt) -> Self {
         Self {
             created: None,
-            ..Self::of(operation)
+            ..Self::of(operation, false)
         }
     }
 }
@@ -229,19 +245,38 @@ impl State {
     fn leave(&mut self, uid: &str) -> Vec<ObjectRef<Cached>> {
         let place = self.places.remove(uid).unwrap_or_default();
         for (line, turn) in &place {
-            if let Some(standing) = self.lines.get_mut(line) {
-                standing.running.remove(uid);
-                standing.waiting.remove(turn);
-                if standing.running.is_empty() && standing.waiting.is_empty() {
-                    self.lines.remove(line);
-                }
-            }
+            self.vacate(line, turn);
         }
         place.keys().filter_map(|line| self.next(line)).collect()
     }
 
+    fn vacate(&mut self, line: &Line, turn: &Turn) {
+        if let Some(standing) = self.lines.get_mut(line) {
+            standing.running.remove(&turn.uid);
+            standing.waiting.remove(turn);
+            if standing.running.is_empty() && standing.waiting.is_empty() {
+                self.lines.remove(line);
+            }
+        }
+    }
+
+    fn waits_for_place(&self, namespace: &str, uid: &str) -> bool {
+        let place = Line {
+            namespace: namespace.to_owned(),
+            key: None,
+        };
+        let stands = self
+            .places
+            .get(uid)
+            .is_some_and(|place_of| place_of.contains_key(&place));
+        stands && !self.runs(&place, uid)
+    }
+
     fn next(&self, line: &Line) -> Option<ObjectRef<Cached>> {
         let first = self.lines.get(line)?.waiting.first()?;
+        if line.key.is_some() && self.waits_for_place(&line.namespace, &first.uid) {
+            return None; // woken once there is one
+        }
         Some(ObjectRef::new(&first.name).within(&line.namespace))
     }
 }

@@ -30,7 +30,7 @@ pub use key::IdempotencyKey;
 pub use outcome::{AttemptFailure, Effect, Outcome, RetryAdvice};
 pub use request::{ExpressionFailure, Request, digest, output, request, result_scope, scope};
 pub use retry::start_to_close;
-pub use summary::MAX_STATUS;
+pub use summary::{MAX_STATUS, is_to_run_again};
 pub use template::{Resolved, held_up, resolve};
 #[cfg(test)]
 pub(crate) use transitions::coverage;

@@ -93,6 +93,12 @@ pub fn comes_back(status: &mut OperationStatus, waits: Option<&str>, generation:
     set("Reconciling", truth(state), &reason, waits.unwrap_or_default());
 }
 
+/// True of an operation that has ended, and waits to run again, as a person wants it to.
+pub fn is_to_run_again(status: &OperationStatus) -> bool {
+    let waits = |condition: &Condition| condition.type_ == "Reconciling" && condition.status == truth(true);
+    status.completion_time.is_some() && status.conditions.iter().any(waits)
+}
+
 /// Notes that a spec was seen whose change (of a control field) changes nothing else.
 pub fn observe(status: &mut OperationStatus, generation: Option<i64>) {
     if status.observed_generation != generation {

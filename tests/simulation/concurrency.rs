@@ -617,3 +617,80 @@ async fn what_does_not_start_takes_no_turn_of_its_namespace() {
         world.kill_all().await;
     }
 }
+
+/// An operation without a key, whose child `eu` is exclusive, and is created after a pause.
+fn with_exclusive_child(name: &str) -> Value {
+    let mut child = exclusive("eu", &json!({}))["spec"].take();
+    let input = child.as_object_mut().unwrap().remove("input");
+    let mut manifest = plain(name);
+    manifest["spec"]["steps"] = json!([
+        {"name": "before", "wait": {"duration": "10s"}},
+        {"name": "child", "operation": {"input": input, "spec": child}},
+    ]);
+    manifest
+}
+
+/// In a namespace that runs one operation at once, one whose child waits for a key is before others that want the key; and
+/// the operator dies.
+async fn place_and_key_at(crash: Crash) -> Seen {
+    let mut world = World::new(1);
+    limit(&world, json!("1")).await;
+    let sniper = Sniper::aim(&world, crash, but_renewals());
+    world.apply(&with_exclusive_child("p")).await;
+    sleep(Duration::from_secs(1)).await;
+    for name in ["b", "a"] {
+        world.apply(&exclusive(name, &json!({}))).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    let mut operator = world.start();
+    let ended = async |world: &World| all_end(world, &["p", "b", "a"]).await;
+    sniper.watch(&mut world, &mut operator, ended).await;
+    let (most, order) = under_way(&world);
+    assert_eq!(
+        (most, order.len()),
+        (2, 4),
+        "a parent and its child: {crash:?}: {order:?}"
+    );
+    assert_eq!((&*order[0], &order[2..]), ("p", &["b", "a"].map(str::to_owned)[..]));
+    let operations = world.server.list::<CloudOperation>();
+    assert_eq!(operations.len(), 4);
+    for operation in operations {
+        assert_eq!(operation.status.unwrap().state, Some(OperationState::Succeeded));
+    }
+    world.check();
+    world.kill_all().await;
+    sniper.seen()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_place_holds_no_key_that_the_child_of_one_with_a_place_waits_for() {
+    for crash in place_and_key_at(Crash::Never).await.crashes() {
+        place_and_key_at(crash).await;
+    }
+}
+
+/// A leader dies after it took the key for `a`; another operation has the only place by then, and its child wants the key.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_taken_before_a_crash_is_given_up_by_who_waits_for_a_place() {
+    let mut world = World::new(1);
+    limit(&world, json!("1")).await;
+    let mut first = with_exclusive_child("p");
+    first["spec"]["suspend"] = json!(true);
+    world.apply(&first).await;
+    sleep(Duration::from_secs(1)).await;
+    let sniper = Sniper::aim(&world, Crash::AtRequest(1, false), |info| {
+        info.subresource == "status" && info.name == "a"
+    });
+    let operator = world.start();
+    world.apply(&exclusive("a", &json!({}))).await;
+    sniper.shot().await;
+    world.kill(operator).await;
+    assert_eq!(world.server.list::<OperationLock>()[0].spec.holders[0].name, "a");
+    patch(&world, "p", json!({"spec": {"suspend": false}})).await;
+    world.start();
+    all_end(&world, &["p", "a"]).await;
+    let (most, order) = under_way(&world);
+    assert_eq!((most, &*order[0], &*order[2]), (2, "p", "a"), "{order:?}");
+    world.check();
+    world.kill_all().await;
+}

@@ -19,6 +19,7 @@ mod faults;
 mod generated;
 mod histories;
 mod hostile;
+mod limits;
 mod local;
 mod pause;
 mod pruning;

@@ -579,3 +579,97 @@ async fn an_operation_that_is_refused_is_said_and_tried_again_as_long_as_the_win
     assert_eq!(ready(&world).reason, "Scheduled");
     world.kill_all().await;
 }
+
+/// Fails after five minutes. The first one's key is `eu`.
+const FAILS: &str = "{concurrency: {key: \"operation.name == 'often-29924650' ? 'eu' : operation.name\"}, steps: [
+    {name: nap, wait: {duration: 5m}},
+    {name: call, http: {method: POST, url: 'http://inventory.prod/status/422'}}]}";
+const FIRST: &str = "often-29924650";
+
+fn is_there(world: &World, name: &str) -> bool {
+    world.server.get::<CloudOperation>(NAMESPACE, name).is_some()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_waits_to_run_again_is_not_deleted() {
+    let mut world = World::new(1);
+    world.start();
+    put(&world, "failedHistoryLimit: 1", FAILS);
+    until_minute(&world, 16).await;
+    assert_eq!(world.state(FIRST), Some(OperationState::Failed));
+    let other = json!({"apiVersion": "holdfast.dev/v1alpha1", "kind": "CloudOperation",
+        "metadata": {"name": "other", "namespace": NAMESPACE},
+        "spec": {"concurrency": {"key": "'eu'"}, "steps": [{"name": "nap", "wait": {"duration": "16m"}}]}});
+    world.apply(&other).await;
+    until_minute(&world, 17).await;
+    world.ask(FIRST, 1, &json!({"reset": {"step": "nap"}})).await;
+    until_minute(&world, 29).await;
+    assert_eq!(world.state("often-29924660"), Some(OperationState::Failed));
+    assert_eq!(world.state(FIRST), Some(OperationState::Failed));
+    assert!(
+        world.message(FIRST).starts_with("to run again"),
+        "{}",
+        world.message(FIRST)
+    );
+    until_minute(&world, 33).await;
+    assert_eq!(world.state(FIRST), Some(OperationState::Waiting), "it runs again");
+    until_minute(&world, 39).await;
+    let kept = world.server.list::<CloudOperation>();
+    let kept: Vec<_> = kept.iter().map(CloudOperation::name_any).collect();
+    assert_eq!(kept, ["often-29924670", "other"], "the newest that failed");
+    world.check();
+    world.kill_all().await;
+}
+
+/// The cache still says that it has ended.
+#[tokio::test(start_paused = true)]
+async fn one_that_was_just_let_run_again_is_not_deleted() {
+    let mut world = World::new(1);
+    world.start();
+    put(&world, "failedHistoryLimit: 2", FAILS);
+    until_minute(&world, 26).await;
+    assert_eq!(world.state(FIRST), Some(OperationState::Failed));
+    let of_operations = |info: &RequestInfo| info.resource == "cloudoperations";
+    world.server.hold_watches_at(world.server.revision(), of_operations);
+    world.ask(FIRST, 1, &json!({"reset": {"step": "nap"}})).await;
+    until_minute(&world, 27).await;
+    assert_eq!(world.state(FIRST), Some(OperationState::Waiting), "it runs again");
+    patch(&world, json!({"spec": {"failedHistoryLimit": 1}})).await;
+    until_minute(&world, 28).await;
+    assert!(is_there(&world, FIRST));
+    world.server.release_watches();
+    until_minute(&world, 29).await;
+    assert_eq!(world.state(FIRST), Some(OperationState::Waiting));
+    until_minute(&world, 39).await;
+    assert!(!is_there(&world, FIRST), "it failed again, and another did after it");
+    world.check();
+    world.kill_all().await;
+}
+
+/// While it is paused, a backfill's operation is refused.
+#[tokio::test(start_paused = true)]
+async fn what_was_due_while_it_was_paused_is_over_though_an_operation_was_refused_meanwhile() {
+    let mut world = World::new(1);
+    world.start();
+    put(&world, "catchUpWindow: 5h", QUICK);
+    until_minute(&world, 5).await;
+    world.server.set_faults(|info| {
+        if info.verb == Verb::Create && info.resource == "cloudoperations" {
+            return Fault::Fail {
+                code: 403,
+                retry_after: None,
+            };
+        }
+        Fault::None
+    });
+    let range = json!([{"from": "2026-11-23T10:00:00Z", "to": "2026-11-23T10:01:00Z"}]);
+    patch(&world, json!({"spec": {"paused": true, "backfill": range}})).await;
+    until_minute(&world, 35).await;
+    let ready = &schedule(&world).status.unwrap().conditions[0];
+    assert_eq!((&*ready.type_, &*ready.reason), ("Ready", "Refused"));
+    patch(&world, json!({"spec": {"paused": null, "backfill": null}})).await;
+    world.server.clear_faults();
+    until_minute(&world, 45).await;
+    assert_eq!(created(&world), once(&["00:40"]));
+    world.kill_all().await;
+}

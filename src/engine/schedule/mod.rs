@@ -123,9 +123,7 @@ pub fn plan(
         Ok(calendar) => planner.run(&calendar),
         Err(InvalidSpec { field, message }) => {
             planner.plan.status.next_times.clear();
-            if spec.paused == Some(true) || Readiness::of(status) == Some(Readiness::Paused) {
-                planner.plan.status.decided_until = None; // it begins anew once it is right
-            }
+            planner.plan.status.schedule = None; // what is due meanwhile is over
             planner.say(Readiness::Invalid, &format!("{field}: {message}"));
         }
     }
@@ -172,9 +170,6 @@ impl Planner<'_> {
         let paused = self.spec.paused == Some(true);
         self.set_mark(calendar, paused);
         self.plan.undecided = self.plan.status.clone();
-        if paused {
-            self.plan.undecided.decided_until = None; // it doesn't say that it is paused: it begins anew after that
-        }
         if !paused {
             self.start_waiting(calendar);
             self.decide_due_times(calendar);
@@ -201,18 +196,18 @@ impl Planner<'_> {
         }
     }
 
-    /// From when on due times are to be decided on. What was due under another schedule, or while it was paused, is over.
+    /// From when on due times are to be decided on. What was due under another schedule is over, and so is what was due under
+    /// none: while it was paused, or invalid.
     fn set_mark(&mut self, calendar: &Calendar, paused: bool) {
         let status = &mut self.plan.status;
-        let was_paused = Readiness::of(status) == Some(Readiness::Paused);
-        let same = status.schedule.as_ref() == Some(&calendar.text);
+        let schedule = (!paused).then(|| calendar.text.clone());
         status.decided_until = match status.decided_until {
-            None if paused || status.observed_generation.is_some() => Some(self.now), // it was paused, or invalid
+            None if paused || status.observed_generation.is_some() => Some(self.now), // it was invalid
             None => Some(self.identity.created),
-            Some(until) if same && paused == was_paused => Some(until),
+            Some(until) if status.schedule == schedule => Some(until),
             Some(until) => Some(until.max(self.now)),
         };
-        status.schedule = Some(calendar.text.clone());
+        status.schedule = schedule;
     }
 
     /// How many operations are under way.

@@ -376,6 +376,66 @@ fn what_is_due_while_it_is_paused_is_not_made_up_for() {
     assert_eq!(case.pass("2026-11-24T11:10:00Z"), ["11:10"]);
 }
 
+const DAY_BEFORE: &str = "{from: '2026-11-23T10:00:00Z', to: '2026-11-23T10:00:00Z'}";
+
+#[test]
+fn what_is_due_while_it_is_paused_or_invalid_is_over_whatever_is_said_meanwhile() {
+    let mut case = case(&format!("catchUpWindow: 24h, backfill: [{DAY_BEFORE}]"));
+    let backfill = std::mem::take(&mut case.spec.backfill);
+    assert_eq!(case.pass("2026-11-24T10:05:00Z"), NONE);
+
+    // A backfill is refused from the first pass on.
+    case.spec.paused = Some(true);
+    case.spec.backfill.clone_from(&backfill);
+    case.is_refused("2026-11-24T10:06:00Z");
+    let said = case.status.clone();
+    case.is_refused("2026-11-24T10:36:00Z");
+    assert_eq!(case.status, said, "nothing is written for what is due meanwhile");
+    case.spec.paused = None;
+    case.spec.backfill.clear();
+    assert_eq!(case.pass("2026-11-24T11:05:00Z"), NONE);
+
+    // It is refused after the pause, too.
+    case.spec.paused = Some(true);
+    assert_eq!(case.pass("2026-11-24T11:06:00Z"), NONE);
+    case.spec.paused = None;
+    case.spec.backfill = backfill;
+    case.is_refused("2026-11-24T11:35:00Z");
+    case.spec.backfill.clear();
+    assert_eq!(case.pass("2026-11-24T11:41:00Z"), ["11:40"]);
+    case.end("11:40", true);
+
+    // Invalid, paused, and then right and no longer paused at once; or just invalid.
+    for (hour, paused) in [(12, Some(true)), (13, None)] {
+        case.spec.time_zone = Some("Mars/Base".into());
+        assert_eq!(case.pass(&format!("2026-11-24T{hour}:05:00Z")), NONE);
+        case.spec.paused = paused;
+        assert_eq!(case.pass(&format!("2026-11-24T{hour}:15:00Z")), NONE);
+        assert_eq!(case.reason(), "Invalid");
+        case.spec.time_zone = None;
+        case.spec.paused = None;
+        assert_eq!(case.pass(&format!("2026-11-24T{hour}:45:00Z")), NONE);
+        assert_eq!(case.pass(&format!("2026-11-24T{hour}:50:00Z")), [format!("{hour}:50")]);
+        case.end(&format!("{hour}:50"), true);
+        assert_eq!(case.pass(&format!("2026-11-24T{hour}:51:00Z")), NONE);
+    }
+    assert_eq!(case.status.missed, 0);
+}
+
+#[test]
+fn what_is_due_while_another_is_refused_is_made_up_for_also_under_another_schedule() {
+    let mut case = case(&format!(
+        "concurrencyPolicy: AllowAll, catchUpWindow: 24h, backfill: [{DAY_BEFORE}]"
+    ));
+    let backfill = std::mem::take(&mut case.spec.backfill);
+    assert_eq!(case.pass("2026-11-24T10:05:00Z"), NONE);
+    case.spec.schedule = "*/15 * * * *".into();
+    case.spec.backfill = backfill;
+    case.is_refused("2026-11-24T10:14:00Z");
+    case.is_refused("2026-11-24T10:16:00Z");
+    assert_eq!(case.pass("2026-11-24T10:17:00Z"), ["10:15", "10:00"]);
+}
+
 #[test]
 fn another_schedule_begins_when_it_is_seen() {
     let mut case = case("catchUpWindow: 24h");

@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::sniper::Sniper;
+use crate::sniper::{Crash, Sniper};
 use crate::world::{LEASE, NAMESPACE, World};
 
 /// All of them.
@@ -188,7 +188,7 @@ async fn a_key_is_taken_and_not_used() {
     for held in [false, true] {
         let mut world = World::new(1);
         let start = |info: &RequestInfo| info.subresource == "status" && info.name == "a";
-        let sniper = Sniper::aim(&world, 1, false, start);
+        let sniper = Sniper::aim(&world, Crash::AtRequest(1, false), start);
         let operator = world.start();
         world.apply(&exclusive("a")).await;
         sniper.shot().await;
