@@ -48,7 +48,8 @@ pub fn created(server: &ApiServer) -> BTreeMap<(String, String), BTreeSet<i64>> 
     created
 }
 
-/// How often something was created and removed, by step, epoch and kind.
+/// How often something was created and removed, by step and kind. Not by epoch: whether a person's retry has a new key
+/// depends on whether an attempt was lost.
 pub fn count(server: &ApiServer) -> BTreeMap<String, usize> {
     let (writes, requests) = (server.writes(), server.requests());
     let mut counts = BTreeMap::new();
@@ -58,7 +59,7 @@ pub fn count(server: &ApiServer) -> BTreeMap<String, usize> {
             (_, None) => "removed",
             _ => continue,
         };
-        let key = format!("{} in epoch {}: {} {what}", deed.step, deed.epoch, deed.kind());
+        let key = format!("{}: {} {what}", deed.step, deed.kind());
         *counts.entry(key).or_default() += 1;
     }
     counts

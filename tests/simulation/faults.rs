@@ -53,7 +53,7 @@ async fn survive(seed: u64) {
     }
     cluster.abort();
     world.check();
-    let jobs = world.deeds().get("migrate in epoch 0: Job created").copied();
+    let jobs = world.deeds().get("migrate: Job created").copied();
     assert_eq!(jobs, Some(1), "one Job, whatever happened");
     world.kill_all().await;
 }

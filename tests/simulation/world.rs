@@ -349,7 +349,7 @@ impl World {
             .count()
     }
 
-    /// How often something was created and removed for a step, by step, epoch and kind.
+    /// How often something was created and removed for a step, by step and kind.
     pub fn deeds(&self) -> BTreeMap<String, usize> {
         deeds::count(&self.server)
     }
