@@ -453,7 +453,7 @@ fn set_conditions(
     now: Time,
 ) {
     #[cfg(test)]
-    super::coverage::readiness(Readiness::of(status), readiness);
+    super::coverage::readiness(status, readiness);
     let message = super::shorten(message, 1024);
     let reason = &*readiness.to_string();
     let well = matches!(readiness, Readiness::Scheduled | Readiness::Paused);

@@ -14,8 +14,6 @@ use std::fmt;
 use DueEvent::*;
 use DueState::*;
 
-use crate::api::OperationScheduleStatus;
-
 /// How far a due time is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DueState {
@@ -91,12 +89,6 @@ pub enum Readiness {
 impl Readiness {
     /// All of them. Whatever a schedule is, it may become any other by a change of its spec, and of what the API server says.
     pub const ALL: [Self; 4] = [Self::Scheduled, Self::Paused, Self::Invalid, Self::Refused];
-
-    /// What a status says.
-    pub(super) fn of(status: &OperationScheduleStatus) -> Option<Self> {
-        let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready")?;
-        Self::ALL.into_iter().find(|reason| reason.to_string() == ready.reason)
-    }
 }
 
 impl fmt::Display for Readiness {

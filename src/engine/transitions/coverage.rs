@@ -6,7 +6,7 @@ use std::fmt::Debug;
 
 use super::OperationEvent;
 use super::report::{Taken, Transition, of_operation, transition};
-use crate::api::{ActionState, OperationActionSpec, OperationStatus, StepState};
+use crate::api::{ActionState, OperationActionSpec, OperationScheduleStatus, OperationStatus, StepState};
 use crate::engine::Inputs;
 use crate::engine::schedule::Readiness;
 
@@ -50,8 +50,10 @@ pub fn decided(before: &OperationStatus, inputs: &Inputs<'_>, after: &OperationS
     }
 }
 
-/// Notes what a schedule says.
-pub fn readiness(from: Option<Readiness>, to: Readiness) {
+/// Notes what a schedule says after this status.
+pub fn readiness(before: &OperationScheduleStatus, to: Readiness) {
+    let ready = before.conditions.iter().find(|condition| condition.type_ == "Ready");
+    let from = ready.and_then(|ready| Readiness::ALL.into_iter().find(|it| it.to_string() == ready.reason));
     if from != Some(to) {
         note("schedule", schedule(from, to));
     }
