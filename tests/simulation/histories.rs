@@ -20,8 +20,32 @@ use crate::world::World;
 
 /// The samples of which a history is kept.
 const KEPT: &[&str] = &[
-    "calls", "graph", "flaky", "timer", "refused", "slow", "objects", "job", "saga", "list", "group", "people",
-    "local", "long", "parent", "template", "async",
+    "calls",
+    "graph",
+    "flaky",
+    "timer",
+    "refused",
+    "slow",
+    "objects",
+    "job",
+    "saga",
+    "list",
+    "group",
+    "people",
+    "local",
+    "long",
+    "parent",
+    "template",
+    "async",
+    "retry_all",
+    "retry_now",
+    "complete",
+    "reset",
+    "failures",
+    "too_many_failures",
+    "undo_list",
+    "undo_stuck",
+    "signals",
 ];
 /// How many statuses of one are kept, at most.
 const MOST: usize = 24;
@@ -48,6 +72,7 @@ fn folder() -> PathBuf {
 /// Runs a sample, and keeps what was written.
 async fn record(name: &str) -> Kept {
     let sample = sample(name);
+    let name = &*sample.name;
     let mut world = World::new(1);
     world.start();
     let created = world.apply_sample(&sample).await;
