@@ -392,15 +392,15 @@ impl Candidate {
     ) -> Result<Answer, LeaseError> {
         let no_answer = |error: String| LeaseError::Ambiguous(error);
         let request = request.map_err(|e| no_answer(e.to_string()))?.map(Body::from);
-        let sent = self.clock.now();
+        let (sent, began) = (self.clock.now(), self.clock.since_boot());
         let exchange = async {
             let response = self.client.send(request).await.map_err(|e| no_answer(e.to_string()))?;
             let status = response.status().as_u16();
             let date = response.headers().get(http::header::DATE);
             let date = date.and_then(|date| date.to_str().ok()).and_then(parse_date);
-            let received = self.clock.now();
-            let booted = received.minus(self.clock.since_boot());
-            let skew = date.map_or(Duration::ZERO, |date| skew(date, sent, received));
+            let (received, ended) = (self.clock.now(), self.clock.since_boot());
+            let booted = received.minus(ended);
+            let skew = skew(date, sent, received, ended.saturating_sub(began));
             let bytes = response
                 .into_body()
                 .collect()
@@ -473,13 +473,19 @@ fn parse_date(text: &str) -> Option<Timestamp> {
     PARSER.parse_timestamp(text).ok()
 }
 
-/// How far this clock is off, where an answer is of `date`: it was made between `sent` and `received`. The second that `Date`
-/// cuts off doesn't count.
-fn skew(date: Timestamp, sent: Time, received: Time) -> Duration {
-    let date = date.as_millisecond();
-    let ahead = sent.millis() - date - 1000;
-    let behind = date - received.millis();
-    Duration::from_millis(u64::try_from(ahead.max(behind)).unwrap_or(0))
+/// How far this clock is off, where an answer is of `date`: it was made between `sent` and `received`, which came `took` later by
+/// the clock that never jumps. The second that `Date` cuts off doesn't count. A clock that jumped meanwhile is off by as much
+/// as it jumped: of the two times either may be wrong.
+fn skew(date: Option<Timestamp>, sent: Time, received: Time, took: Duration) -> Duration {
+    let expected = sent.plus(took);
+    let jumped = received.since(expected).max(expected.since(received));
+    let off = date.map(|date| {
+        let date = date.as_millisecond();
+        let ahead = sent.millis() - date - 1000;
+        let behind = date - received.millis();
+        Duration::from_millis(u64::try_from(ahead.max(behind)).unwrap_or(0))
+    });
+    jumped.max(off.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -500,16 +506,21 @@ mod tests {
     #[test]
     fn skew_is_counted_both_ways_but_for_the_second_that_the_header_lacks() {
         let date = parse_date("Tue, 24 Nov 2026 03:00:00 GMT").unwrap();
-        let off = |now| skew(date, time(now), time(now));
+        let off = |now| skew(Some(date), time(now), time(now), Duration::ZERO);
         assert_eq!(off("2026-11-24T03:00:00.900Z"), Duration::ZERO);
         assert_eq!(off("2026-11-24T03:00:07Z"), Duration::from_secs(6));
         assert_eq!(off("2026-11-24T02:59:53Z"), Duration::from_secs(7));
-        let slow = skew(date, time("2026-11-24T02:59:40Z"), time("2026-11-24T03:00:20Z"));
+        let (sent, received) = (time("2026-11-24T02:59:40Z"), time("2026-11-24T03:00:20Z"));
+        let slow = skew(Some(date), sent, received, Duration::from_secs(40));
         assert_eq!(
             slow,
             Duration::ZERO,
             "an answer that takes long is no clock that is off"
         );
+        for (from, to) in [(sent, received), (received, sent)] {
+            let jumped = skew(Some(date), from, to, Duration::ZERO);
+            assert_eq!(jumped, Duration::from_secs(40), "it jumped while it was asked");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -156,6 +156,42 @@ async fn crashed_everywhere_a_namespace_runs_no_more_than_it_may_and_in_order() 
     }
 }
 
+/// One holds the key for longer than a takeover takes, and another of the key won't wait; the operator dies.
+async fn crash_one_that_rejects_at(crash: Crash) -> Seen {
+    let mut world = World::new(1);
+    let sniper = Sniper::aim(&world, crash, but_renewals());
+    let mut operator = world.start();
+    world.apply(&exclusive("a", &json!({}))).await;
+    let holds = async |world: &World| {
+        let waits = |world: &World| world.state("a") == Some(OperationState::Waiting);
+        world.until("one holds the key", waits).await;
+    };
+    sniper.watch(&mut world, &mut operator, holds).await;
+    let policy = json!({"concurrency": {"key": "'deploy-eu'", "policy": "Reject"}});
+    world.apply(&exclusive("b", &policy)).await;
+    let ended = async |world: &World| all_end(world, &["a", "b"]).await;
+    sniper.watch(&mut world, &mut operator, ended).await;
+    let states = ["a", "b"].map(|name| world.state(name));
+    assert_eq!(
+        states,
+        [Some(OperationState::Succeeded), Some(OperationState::Failed)],
+        "{crash:?}"
+    );
+    assert!(!world.service.effects().contains_key("/b/first"), "{crash:?}");
+    world.check();
+    world.kill_all().await;
+    sniper.seen()
+}
+
+#[tokio::test(start_paused = true)]
+async fn crashed_everywhere_one_that_rejects_executes_nothing() {
+    let seen = crash_one_that_rejects_at(Crash::Never).await;
+    assert!(seen.requests > 10 && seen.calls == 2, "only {seen:?}");
+    for crash in seen.crashes() {
+        crash_one_that_rejects_at(crash).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_operators_and_lost_answers_let_no_more_run_than_a_namespace_may() {
     for seed in 0..6 {

@@ -248,6 +248,19 @@ async fn crashed_everywhere_the_next_cancels_the_one_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn crashed_everywhere_all_run_side_by_side() {
+    let outcome = crashed_everywhere(Plan {
+        minutes: "1-2",
+        fields: "concurrencyPolicy: AllowAll, jitter: 20s, startDeadline: 5m, catchUpWindow: 5m",
+        nap: 90,
+        until: 5,
+    })
+    .await;
+    assert_eq!(outcome.created, once(&["00:01", "00:02"]));
+    assert_eq!((outcome.effects, outcome.skipped), (called(2, 2), 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_operators_and_lost_answers_start_no_due_time_twice() {
     let mut world = World::new(1);
     world.set_unreliable(7, 25);
