@@ -22,6 +22,7 @@ mod hostile;
 mod limits;
 mod local;
 mod pause;
+mod places;
 mod pruning;
 mod removals;
 mod restores;
