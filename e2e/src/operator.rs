@@ -131,6 +131,23 @@ impl Operator {
         (code.expect("a status code"), body.to_owned())
     }
 
+    /// Waits until its metrics have each of these lines, and answers them. What it tells there comes from its own watches
+    /// and from the answers to its writes: either may be behind what others saw of the API server.
+    ///
+    /// # Panics
+    /// If they don't in time.
+    pub async fn measures(&self, lines: &[&str]) -> String {
+        let started = Instant::now();
+        loop {
+            let (code, metrics) = self.get("/metrics").await;
+            assert_eq!(code, 200);
+            let missing = lines.iter().find(|line| !metrics.lines().any(|found| found == **line));
+            let Some(missing) = missing else { return metrics };
+            assert!(started.elapsed() < PATIENCE, "{missing} is missing in\n{metrics}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// SIGKILL, and waits until it is gone.
     pub async fn kill(mut self) {
         // An error says that it is gone already.

@@ -225,15 +225,18 @@ impl Metrics {
         self.leading.set(i64::from(leads));
     }
 
-    /// Prints every metric, in OpenMetrics' text format. What is counted when asked is given here.
-    pub fn print(&self, states: impl IntoIterator<Item = OperationState>, backlog: usize, under_way: usize) -> String {
+    /// Prints every metric, in OpenMetrics' text format. What is counted when asked is given here: of each operation its
+    /// state, or that nothing is recorded on it yet.
+    pub fn print(
+        &self,
+        states: impl IntoIterator<Item = Option<OperationState>>,
+        backlog: usize,
+        under_way: usize,
+    ) -> String {
         self.operations.clear();
         for state in states {
-            self.operations
-                .get_or_create(&StateLabel {
-                    state: state.to_string(),
-                })
-                .inc();
+            let state = state.map_or_else(|| "Pending".into(), |state| state.to_string());
+            self.operations.get_or_create(&StateLabel { state }).inc();
         }
         self.backlog.set(i64::try_from(backlog).unwrap_or(i64::MAX));
         self.under_way.set(i64::try_from(under_way).unwrap_or(i64::MAX));
@@ -266,6 +269,14 @@ mod tests {
     }
 
     #[test]
+    fn an_operation_on_which_nothing_is_recorded_is_counted_too() {
+        let text = Metrics::default().print([None, Some(OperationState::Queued), None], 0, 0);
+        for line in [r#"{state="Pending"} 2"#, r#"{state="Queued"} 1"#] {
+            assert!(text.contains(&format!("holdfast_operations{line}\n")), "{text}");
+        }
+    }
+
+    #[test]
     fn every_metric_is_in_the_docs() {
         let docs = include_str!("../../docs/cloudoperation.md");
         let metrics = Metrics::default();
@@ -279,7 +290,7 @@ mod tests {
         metrics.attempt_seconds.get_or_create(&kind).observe(1.0);
         metrics.attempts.get_or_create(&AttemptLabels::default()).inc();
         metrics.due_times("started", 1);
-        let text = metrics.print([OperationState::Running], 0, 0);
+        let text = metrics.print([Some(OperationState::Running)], 0, 0);
         let names: Vec<&str> = text
             .lines()
             .filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next())

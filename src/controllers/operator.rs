@@ -119,8 +119,8 @@ impl Health {
         let Some(term) = &*term else {
             return self.metrics.print([], 0, 0);
         };
-        let states = term.store.state().into_iter().filter_map(|operation| operation.state());
-        let states: Vec<OperationState> = states.collect();
+        let states = term.store.state().into_iter().map(|operation| operation.state());
+        let states: Vec<Option<OperationState>> = states.collect();
         self.metrics
             .print(states, term.executor.unrecorded(), term.executor.under_way())
     }
