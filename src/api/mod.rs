@@ -51,6 +51,8 @@ pub const OPERATION_LABEL: &str = "holdfast.dev/operation";
 pub const OPERATION_UID_LABEL: &str = "holdfast.dev/operation-uid";
 /// The label on every operation that a schedule started: the schedule's name.
 pub const SCHEDULE_LABEL: &str = "holdfast.dev/schedule";
+/// The label that Velero puts on what it restores.
+pub const RESTORED_LABEL: &str = "velero.io/restore-name";
 /// The annotation on every operation that a schedule started: when it was due.
 pub const SCHEDULED_AT_ANNOTATION: &str = "holdfast.dev/scheduled-at";
 /// The annotation on an operation that says who created it: set by admission, which lets nobody set another.

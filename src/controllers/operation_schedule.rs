@@ -26,13 +26,10 @@ use crate::activities::Claim;
 use crate::activities::labels::operation_label;
 use crate::api::{
     CloudOperation, FIELD_MANAGER, OperationSchedule, OperationScheduleStatus, OperationState, OperationStatus,
-    SCHEDULE_LABEL, SCHEDULED_AT_ANNOTATION, Time,
+    RESTORED_LABEL, SCHEDULE_LABEL, SCHEDULED_AT_ANNOTATION, Time,
 };
 use crate::engine::is_to_run_again;
-use crate::engine::schedule::{self, Child, ScheduleIdentity, Start};
-
-/// How soon an operation that the API server refuses is tried again, as long as its catch-up window lasts.
-const TRY_AGAIN: Duration = Duration::from_secs(10);
+use crate::engine::schedule::{self, Child, Halt, ScheduleIdentity, Start};
 
 /// A schedule as the cache holds it: that it is there. It is read anew in each pass, so that nothing is decided from an
 /// old one, and one that can't be read holds up no other.
@@ -164,6 +161,7 @@ pub async fn reconcile(known: Arc<Known>, context: Arc<Context>) -> Result<Actio
                 .as_ref()
                 .map_or_else(|| context.clock.now(), |time| Time::new(time.0)),
             generation: schedule.metadata.generation,
+            restored: schedule.labels().contains_key(RESTORED_LABEL),
         },
         schedule,
         context,
@@ -198,24 +196,18 @@ impl Pass {
         let status = self.schedule.status.clone().unwrap_or_default();
         let children = self.children(&status).await?;
         let now = self.context.clock.now();
-        let plan = schedule::plan(&self.identity, &self.schedule.spec, &status, &children, now);
+        let decide = |halt| schedule::plan(&self.identity, &self.schedule.spec, &status, &children, halt, now);
+        let mut plan = decide(None);
         for child in children.iter().filter(|child| plan.cancel.contains(&child.name)) {
             self.cancel(child).await?;
         }
-        for start in &plan.start {
-            if let Err(refusal) = self.create(start).await? {
-                warn!(
-                    namespace = self.namespace,
-                    schedule = self.identity.name,
-                    refusal,
-                    "an operation is refused"
-                );
-                let status = schedule::refused(&self.identity, &plan, &refusal, now);
-                self.write(status).await?;
-                return Ok(Action::requeue(TRY_AGAIN));
-            }
+        let mut outcome = Ok(());
+        if let Some((halt, failed)) = self.create_all(&plan.start).await {
+            plan = decide(Some(&halt));
+            outcome = failed;
         }
         self.write(plan.status).await?;
+        outcome?;
         for name in &plan.delete {
             self.delete(name).await?;
         }
@@ -260,6 +252,23 @@ impl Pass {
         } else {
             Err(ScheduleError::NotLeading)
         }
+    }
+
+    /// Creates operations, one after the other. Answers where that came to a halt, if it did, and how the pass ends then.
+    async fn create_all(&self, starts: &[Start]) -> Option<(Halt, Result<(), ScheduleError>)> {
+        for (after, start) in starts.iter().enumerate() {
+            let (refusal, outcome) = match self.create(start).await {
+                Ok(Ok(())) => continue,
+                Ok(Err(refusal)) => (Some(refusal), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            if let Some(refusal) = &refusal {
+                let (namespace, schedule) = (&self.namespace, &self.identity.name);
+                warn!(namespace, schedule, refusal, "an operation is refused");
+            }
+            return Some((Halt { after, refusal }, outcome));
+        }
+        None
     }
 
     /// Creates an operation, or finds that it was created before. Answers why it is refused, if it is.

@@ -8,8 +8,8 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 
 use super::cached::Cached;
-use super::cloud_operation::{RESTORED_LABEL, identity};
-use crate::api::{LockHolder, OPERATION_LABEL, OperationState, Time};
+use super::cloud_operation::identity;
+use crate::api::{LockHolder, OPERATION_LABEL, OperationState, RESTORED_LABEL, Time};
 use crate::engine::concurrency_key;
 
 /// True if an operation was created by another's step: it is a part of that one, which has a place in its namespace's line

@@ -1,6 +1,9 @@
 //! Schedules: exactly one operation for each due time, whatever crashes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use holdfast::api::{CloudOperation, OperationSchedule, OperationState, SCHEDULED_AT_ANNOTATION};
@@ -591,6 +594,49 @@ async fn an_operation_that_is_refused_is_said_and_tried_again_as_long_as_the_win
     assert_eq!(created(&world), once(&["00:20"]));
     assert_eq!(ready(&world).reason, "Scheduled");
     world.kill_all().await;
+}
+
+/// Of five that are due at once, a quota takes two. Somebody makes room by deleting them, once they have ended.
+#[tokio::test(start_paused = true)]
+async fn what_was_created_before_another_is_refused_is_not_run_again_once_it_is_deleted() {
+    for code in [403, 503] {
+        let mut world = World::new(1);
+        let room = Arc::new(AtomicUsize::new(2));
+        let left = room.clone();
+        world.server.set_faults(move |info| {
+            let is_one_more = info.verb == Verb::Create && info.resource == "cloudoperations";
+            let take = |left: usize| left.checked_sub(1);
+            if is_one_more && left.fetch_update(SeqCst, SeqCst, take).is_err() {
+                return Fault::Fail {
+                    code,
+                    retry_after: None,
+                };
+            }
+            Fault::None
+        });
+        world.start();
+        let range = "{from: '2026-11-23T10:00:00Z', to: '2026-11-23T10:40:00Z'}";
+        let fields =
+            format!("paused: true, concurrencyPolicy: AllowAll, successfulHistoryLimit: 9, backfill: [{range}]");
+        put(&world, &fields, QUICK);
+        until_minute(&world, 5).await;
+        assert_eq!(created(&world), once(&["10:00", "10:10"]));
+        for operation in world.server.list::<CloudOperation>() {
+            world.delete::<CloudOperation>(&operation.name_any()).await;
+        }
+        room.store(100, SeqCst);
+        until_minute(&world, 10).await;
+        assert_eq!(
+            created(&world),
+            once(&["10:00", "10:10", "10:20", "10:30", "10:40"]),
+            "{code}"
+        );
+        assert_eq!(world.service.effects()["/called"], 5);
+        let backfill = schedule(&world).status.unwrap().backfills.remove(0);
+        assert_eq!((backfill.started, backfill.done), (5, true));
+        world.check();
+        world.kill_all().await;
+    }
 }
 
 /// Fails after five minutes. The first one's key is `eu`.

@@ -18,7 +18,8 @@ use self::transitions::next;
 use super::summary::condition;
 use super::{Workflow, workflow::InvalidSpec};
 use crate::api::{
-    ActiveOperation, BackfillStatus, ConcurrencyPolicy, OperationScheduleSpec, OperationScheduleStatus, Time,
+    ActiveOperation, Backfill, BackfillStatus, ConcurrencyPolicy, OperationScheduleSpec, OperationScheduleStatus,
+    RESTORED_LABEL, Time,
 };
 
 /// How long a missed due time is made up for, where the schedule doesn't say it.
@@ -30,6 +31,8 @@ const MAX_COUNTED: usize = 1000;
 const MAX_WAITING: usize = 100;
 /// How many operations `status.active` names at most.
 const MAX_ACTIVE: usize = 100;
+/// How often an operation is tried again that the API server refuses.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Which schedule is decided on.
 #[derive(Clone, Debug)]
@@ -42,6 +45,8 @@ pub struct ScheduleIdentity {
     pub created: Time,
     /// The generation of its spec.
     pub generation: Option<i64>,
+    /// True if it came back from a backup. Without its status it isn't known which backfills ran.
+    pub restored: bool,
 }
 
 /// An operation that the schedule started.
@@ -79,12 +84,20 @@ pub struct Plan {
     pub cancel: Vec<String>,
     /// The next status.
     pub status: OperationScheduleStatus,
-    /// The next status if something can't be created: what is due is decided on anew.
-    undecided: OperationScheduleStatus,
     /// To be deleted, once the status was accepted.
     pub delete: Vec<String>,
     /// When to look again, if nothing happens before.
     pub wake: Option<Time>,
+}
+
+/// Where the creation of a plan's operations came to a halt. The plan that is made for it starts no more than were created,
+/// and so its status says of each of them that it was: one that no status knows would be started anew once it is deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Halt {
+    /// How many were created.
+    pub after: usize,
+    /// Why the API server refuses the next one. None if it didn't say so: it is to be tried again.
+    pub refusal: Option<String>,
 }
 
 /// The name of the operation of a due time.
@@ -92,12 +105,13 @@ pub fn operation_name(schedule: &str, due: Time) -> String {
     format!("{schedule}-{}", due.timestamp().as_second() / 60)
 }
 
-/// Decides.
+/// Decides. `halt` is that of the plan for the same status, children and time.
 pub fn plan(
     identity: &ScheduleIdentity,
     spec: &OperationScheduleSpec,
     status: &OperationScheduleStatus,
     children: &[Child],
+    halt: Option<&Halt>,
     now: Time,
 ) -> Plan {
     let mut planner = Planner {
@@ -105,12 +119,12 @@ pub fn plan(
         spec,
         policy: spec.concurrency_policy.unwrap_or_default(),
         children,
+        halt,
         now,
         plan: Plan {
             start: vec![],
             cancel: vec![],
             status: status.clone(),
-            undecided: status.clone(),
             delete: vec![],
             wake: None,
         },
@@ -148,33 +162,25 @@ fn runnable(spec: &OperationScheduleSpec) -> Result<(), InvalidSpec> {
     }
 }
 
-/// The status of a schedule whose operation the API server refuses: it says so, and decides on nothing.
-pub fn refused(identity: &ScheduleIdentity, plan: &Plan, message: &str, now: Time) -> OperationScheduleStatus {
-    let mut status = plan.undecided.clone();
-    status.observed_generation = identity.generation;
-    set_conditions(&mut status, identity, Readiness::Refused, message, now);
-    status
-}
-
 struct Planner<'a> {
     identity: &'a ScheduleIdentity,
     spec: &'a OperationScheduleSpec,
     policy: ConcurrencyPolicy,
     children: &'a [Child],
+    halt: Option<&'a Halt>,
     now: Time,
     plan: Plan,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     fn run(&mut self, calendar: &Calendar) {
         let paused = self.spec.paused == Some(true);
         self.set_mark(calendar, paused);
-        self.plan.undecided = self.plan.status.clone();
         if !paused {
             self.start_waiting(calendar);
             self.decide_due_times(calendar);
         }
-        self.fill_back(calendar);
+        let held = self.fill_back(calendar);
         let status = &mut self.plan.status;
         status.next_times.clear();
         if !paused {
@@ -186,13 +192,20 @@ impl Planner<'_> {
                 last = next;
             }
         }
-        match (paused, self.plan.status.next_times.is_empty()) {
-            (true, _) => self.say(Readiness::Paused, self.spec.note.as_deref().unwrap_or_default()),
-            (false, true) => self.say(
+        if let Some(refusal) = self.halt.and_then(|halt| halt.refusal.as_deref()) {
+            self.wake_at(self.now.plus(TRY_AGAIN));
+            self.say(Readiness::Refused, refusal);
+        } else if let Some(range) = held {
+            self.say(Readiness::Restored, &format!("the backfill from {} to {} waits: this schedule came back from a backup without its status, so it may have run. Remove the label {RESTORED_LABEL} to run it, or take it out of spec.backfill", range.from, range.to));
+        } else if paused {
+            self.say(Readiness::Paused, self.spec.note.as_deref().unwrap_or_default());
+        } else if self.plan.status.next_times.is_empty() {
+            self.say(
                 Readiness::Invalid,
                 "spec.schedule: it names no time in the next four years",
-            ),
-            (false, false) => self.say(Readiness::Scheduled, ""),
+            );
+        } else {
+            self.say(Readiness::Scheduled, "");
         }
     }
 
@@ -213,6 +226,11 @@ impl Planner<'_> {
     /// How many operations are under way.
     fn active(&self) -> usize {
         self.children.iter().filter(|child| child.ended.is_none()).count() + self.plan.start.len()
+    }
+
+    /// True once all was started that can be.
+    fn is_halted(&self) -> bool {
+        self.halt.is_some_and(|halt| self.plan.start.len() >= halt.after)
     }
 
     fn is_there(&self, due: Time) -> bool {
@@ -270,6 +288,9 @@ impl Planner<'_> {
             } else if deadline.is_some_and(|deadline| deadline < self.now) {
                 DueEvent::Expire
             } else if self.policy == ConcurrencyPolicy::AllowAll || self.active() == 0 {
+                if self.is_halted() {
+                    break;
+                }
                 DueEvent::Start
             } else {
                 if let Some(deadline) = deadline {
@@ -323,15 +344,17 @@ impl Planner<'_> {
                 }
             } else {
                 decided += 1;
-                self.decide(calendar, due);
+                if !self.decide(calendar, due) {
+                    break;
+                }
             }
             mark = due;
         }
         self.plan.status.decided_until = Some(mark);
     }
 
-    /// Decides on a time that is due.
-    fn decide(&mut self, calendar: &Calendar, due: Time) {
+    /// Decides on a time that is due. Answers false if it is to be started, and can't be.
+    fn decide(&mut self, calendar: &Calendar, due: Time) -> bool {
         use ConcurrencyPolicy::*;
         let deadline = self.deadline(calendar, due);
         let waiting = self.plan.status.waiting.len();
@@ -345,6 +368,9 @@ impl Planner<'_> {
             BufferAll if waiting < MAX_WAITING => DueEvent::Wait,
             Skip | BufferOne | BufferAll => DueEvent::Skip,
         };
+        if event == DueEvent::Start && self.is_halted() {
+            return false;
+        }
         if (self.policy, event) == (CancelOther, DueEvent::Wait) {
             for earlier in self.plan.status.waiting.clone() {
                 self.advance(DueState::Waiting, DueEvent::Skip, earlier, None);
@@ -352,21 +378,28 @@ impl Planner<'_> {
             self.cancel_others();
         }
         self.advance(DueState::Due, event, due, deadline);
-        if event == DueEvent::Expire {
-            return;
-        }
-        if let (Some(deadline), Some(_)) = (deadline, self.plan.status.waiting.first()) {
+        if event != DueEvent::Expire
+            && let (Some(deadline), Some(_)) = (deadline, self.plan.status.waiting.first())
+        {
             self.wake_at(deadline.plus(Duration::from_millis(1)));
         }
+        true
     }
 
-    /// Runs what the backfills name, each range once.
-    fn fill_back(&mut self, calendar: &Calendar) {
+    /// Runs what the backfills name, each range once. Answers the first that waits, as it may have run before the schedule
+    /// came back from a backup.
+    fn fill_back(&mut self, calendar: &Calendar) -> Option<&'a Backfill> {
+        let spec = self.spec;
         let known = std::mem::take(&mut self.plan.status.backfills);
-        for range in &self.spec.backfill {
+        let mut held = None;
+        for range in &spec.backfill {
             let before = known
                 .iter()
                 .find(|known| (known.from, known.to) == (range.from, range.to));
+            if before.is_none() && self.identity.restored {
+                held = held.or(Some(range));
+                continue;
+            }
             let mut state = before.cloned().unwrap_or(BackfillStatus {
                 from: range.from,
                 to: range.to,
@@ -387,6 +420,9 @@ impl Planner<'_> {
                     if !free && self.policy != ConcurrencyPolicy::AllowAll {
                         break; // woken once the other ends
                     }
+                    if self.is_halted() {
+                        break;
+                    }
                     if self.plan.start.len() >= MAX_AT_ONCE {
                         self.wake_at(self.now);
                         break;
@@ -399,6 +435,7 @@ impl Planner<'_> {
             }
             self.plan.status.backfills.push(state);
         }
+        held
     }
 
     fn note_active(&mut self) {

@@ -188,6 +188,7 @@ struct Case {
     children: Vec<Child>,
     deleted: usize,
     created: Time,
+    restored: bool,
     wake: Option<Time>,
 }
 
@@ -200,6 +201,7 @@ fn case(fields: &str) -> Case {
         children: vec![],
         deleted: 0,
         created: at("2026-11-24T10:00:00Z"),
+        restored: false,
         wake: None,
     }
 }
@@ -211,16 +213,41 @@ impl Case {
             uid: "u1".into(),
             created: self.created,
             generation: Some(1),
+            restored: self.restored,
         }
     }
 
     fn plan(&self, now: &str) -> Plan {
-        plan(&self.identity(), &self.spec, &self.status, &self.children, at(now))
+        self.plan_for(None, now)
+    }
+
+    fn plan_for(&self, halt: Option<&Halt>, now: &str) -> Plan {
+        let (identity, now) = (self.identity(), at(now));
+        plan(&identity, &self.spec, &self.status, &self.children, halt, now)
     }
 
     /// A pass, and what was started by it.
     fn pass(&mut self, now: &str) -> Vec<String> {
         let plan = self.plan(now);
+        let started = self.carry_out(&plan);
+        let again = self.plan(now);
+        assert!(again.start.is_empty(), "nothing is started twice");
+        started
+    }
+
+    /// A pass in which the API server takes so many operations, and refuses the next.
+    fn is_refused_after(&mut self, after: usize, now: &str) -> Vec<String> {
+        assert_eq!(self.plan(now).start.get(..after), Some(&*self.halted(after, now).start));
+        let plan = self.halted(after, now);
+        self.carry_out(&plan)
+    }
+
+    fn halted(&self, after: usize, now: &str) -> Plan {
+        let refusal = Some("quota".into());
+        self.plan_for(Some(&Halt { after, refusal }), now)
+    }
+
+    fn carry_out(&mut self, plan: &Plan) -> Vec<String> {
         for name in &plan.cancel {
             self.children.iter_mut().find(|c| &c.name == name).unwrap().cancelled = true;
         }
@@ -236,8 +263,6 @@ impl Case {
         self.deleted += plan.delete.len();
         self.children.retain(|child| !plan.delete.contains(&child.name));
         self.wake = plan.wake;
-        let again = self.plan(now);
-        assert!(again.start.is_empty(), "nothing is started twice");
         let times = plan.start.iter().map(|start| start.due.to_string()[11..16].to_owned());
         times.collect()
     }
@@ -575,6 +600,10 @@ impl Case {
     fn becomes(&mut self, readiness: Readiness, now: &str) {
         self.spec.paused = (readiness == Readiness::Paused).then_some(true);
         self.spec.time_zone = (readiness == Readiness::Invalid).then(|| "Mars/Base".into());
+        self.restored = readiness == Readiness::Restored;
+        let range = "{from: '2026-11-23T10:01:00Z', to: '2026-11-23T10:02:00Z'}"; // nothing is due in it
+        let range = self.restored.then(|| serde_yaml::from_str(range).unwrap());
+        self.spec.backfill = range.into_iter().collect();
         if readiness == Readiness::Refused {
             self.is_refused(now);
         } else {
@@ -585,8 +614,55 @@ impl Case {
 
     /// The API server refuses what is to be started.
     fn is_refused(&mut self, now: &str) {
-        self.status = refused(&self.identity(), &self.plan(now), "quota", at(now));
+        assert_eq!(self.is_refused_after(0, now), NONE);
     }
+}
+
+/// A quota that counts objects takes two more, each time that two are gone.
+#[test]
+fn what_was_created_before_one_is_refused_is_recorded_and_never_run_again() {
+    let backfill = "{from: '2026-11-23T09:50:00Z', to: '2026-11-23T10:30:00Z'}";
+    let mut case = case(&format!(
+        "concurrencyPolicy: AllowAll, catchUpWindow: 24h, successfulHistoryLimit: 0, backfill: [{backfill}]"
+    ));
+    let mut run = vec![];
+    for _ in 0..3 {
+        let started = case.is_refused_after(2, "2026-11-24T10:25:00Z");
+        assert_eq!(started.len(), 2);
+        assert_eq!(
+            (case.reason(), case.wake),
+            ("Refused", Some(at("2026-11-24T10:25:10Z")))
+        );
+        for due in &started {
+            case.end(due, true);
+        }
+        run.extend(started);
+        // The schedule itself makes room: what was recorded may go.
+        let kept = case.children.len();
+        case.is_refused("2026-11-24T10:25:20Z");
+        assert_eq!(case.children.len(), kept - 2);
+    }
+    run.extend(case.pass("2026-11-24T10:25:30Z"));
+    assert_eq!(run, ["10:10", "10:20", "09:50", "10:00", "10:10", "10:20", "10:30"]);
+}
+
+#[test]
+fn a_backfill_waits_for_a_person_where_a_restore_took_the_status() {
+    let mut case = case(&format!("backfill: [{DAY_BEFORE}]"));
+    case.restored = true;
+    assert_eq!(case.pass("2026-11-24T10:10:00Z"), ["10:10"], "its due times go on");
+    case.end("10:10", true);
+    assert_eq!(case.pass("2026-11-24T10:11:00Z"), NONE);
+    assert_eq!(case.reason(), "Restored");
+    let said = &case.status.conditions[0].message;
+    assert!(said.contains("Remove the label velero.io/restore-name"), "{said}");
+    case.restored = false;
+    assert_eq!(case.pass("2026-11-24T10:12:00Z"), ["10:00"]);
+    // One whose status came back, too, goes on.
+    case.restored = true;
+    case.end("10:00", true);
+    assert_eq!(case.pass("2026-11-24T10:13:00Z"), NONE);
+    assert_eq!((case.reason(), case.status.backfills[0].done), ("Scheduled", true));
 }
 
 #[test]

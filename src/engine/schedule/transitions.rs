@@ -84,11 +84,19 @@ pub enum Readiness {
     Invalid,
     /// The API server refuses an operation of it.
     Refused,
+    /// It came back from a backup: a backfill that may have run before waits for a person.
+    Restored,
 }
 
 impl Readiness {
     /// All of them. Whatever a schedule is, it may become any other by a change of its spec, and of what the API server says.
-    pub const ALL: [Self; 4] = [Self::Scheduled, Self::Paused, Self::Invalid, Self::Refused];
+    pub const ALL: [Self; 5] = [
+        Self::Scheduled,
+        Self::Paused,
+        Self::Invalid,
+        Self::Refused,
+        Self::Restored,
+    ];
 }
 
 impl fmt::Display for Readiness {
