@@ -222,17 +222,18 @@ impl Actions {
     /// Tells actions what came of them, as their operation's status says, and makes it their owner.
     ///
     /// # Errors
-    /// When one could not be told; it is told again with the next pass.
+    /// When one could not be told; it is told again with the next pass. The others were told.
     pub async fn answer(&self, operation: &CloudOperation) -> Result<(), kube::Error> {
         let Some(status) = &operation.status else { return Ok(()) };
         let namespace = operation.namespace().unwrap_or_default();
+        let mut outcome = Ok(());
         for decided in &status.actions {
             let action = self.waiting(&namespace, &operation.name_any(), &decided.uid);
             if let Some(action) = action {
-                self.tell(&action, decided, Some(operation)).await?;
+                outcome = outcome.and(self.tell(&action, decided, Some(operation)).await);
             }
         }
-        Ok(())
+        outcome
     }
 
     /// An action, if it waits.
@@ -284,8 +285,17 @@ impl Actions {
                 });
                 let patch = Patch::Merge(json!({"metadata": {"uid": decided.uid, "ownerReferences": owners}}));
                 let answer = within(api.patch_metadata(&name, &params, &patch)).await;
-                if is_gone(&api, &name, &decided.uid, answer).await? {
-                    return Ok(());
+                match is_gone(&api, &name, &decided.uid, answer).await {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => {}
+                    // That it stays when its operation goes is better than that nobody is told.
+                    Err(kube::Error::Api(said)) if matches!(said.code, 403 | 422) => warn!(
+                        namespace,
+                        action = name,
+                        error = said.message,
+                        "its operation can't be made its owner: delete it once it isn't needed"
+                    ),
+                    Err(error) => return Err(error),
                 }
             }
         }

@@ -84,26 +84,30 @@ impl Journal {
             Ok(written) => return Ok(Appended::Durable(Box::new(written))),
             Err(error) => error,
         };
-        if let Some((reason, message)) = refusal(&error) {
-            return Err(JournalError::Refused {
-                namespace: namespace(from),
-                name: from.name_any(),
-                reason,
-                message,
-            });
-        }
+        let refused = answer(&error).map(|(reason, message)| JournalError::Refused {
+            namespace: namespace(from),
+            name: from.name_any(),
+            reason,
+            message,
+        });
+        let refused = match refused {
+            Some(refused) if never_will_be(&error) => return Err(refused),
+            other => other,
+        };
         // A conflict, no answer, or one that says nothing: a quorum read decides.
         match self.get(from).await {
             Ok(None) => Ok(Appended::Gone),
             Ok(Some(found)) if found.metadata.uid != from.metadata.uid => Ok(Appended::Gone),
             Ok(Some(found)) => {
                 let landed = found.status.as_ref().and_then(|s| s.write_id.as_ref()) == Some(&write_id);
+                let unchanged = found.metadata.resource_version == from.metadata.resource_version;
                 let found = Box::new(found);
-                Ok(if landed {
-                    Appended::Durable(found)
-                } else {
-                    Appended::Superseded(found)
-                })
+                match refused {
+                    _ if landed => Ok(Appended::Durable(found)),
+                    // To decide the same again at once would be answered the same.
+                    Some(refused) if unchanged => Err(refused),
+                    _ => Ok(Appended::Superseded(found)),
+                }
             }
             Err(read) => Err(JournalError::Ambiguous {
                 namespace: namespace(from),
@@ -157,10 +161,10 @@ fn namespace(of: &CloudOperation) -> String {
     of.namespace().unwrap_or_default()
 }
 
-/// Reason and message of an answer that says for sure that nothing was written, and that the same write never will be.
-fn refusal(error: &kube::Error) -> Option<(String, String)> {
+/// Reason and message of what the API server, or the client in its place, answered.
+fn answer(error: &kube::Error) -> Option<(String, String)> {
     match error {
-        kube::Error::Api(status) if matches!(status.code, 400 | 401 | 403 | 405 | 413 | 415 | 422) => {
+        kube::Error::Api(status) => {
             let reason = match &*status.reason {
                 "" => status.code.to_string(),
                 reason => reason.to_owned(),
@@ -169,6 +173,15 @@ fn refusal(error: &kube::Error) -> Option<(String, String)> {
         }
         kube::Error::BuildRequest(error) => Some(("BuildRequest".into(), error.to_string())),
         _ => None,
+    }
+}
+
+/// True for an answer that says for sure that nothing was written, and that the same write never will be.
+fn never_will_be(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => matches!(status.code, 400 | 401 | 403 | 405 | 413 | 415 | 422),
+        kube::Error::BuildRequest(_) => true,
+        _ => false,
     }
 }
 
@@ -243,12 +256,21 @@ mod tests {
         let unknown = append(&bench, "me", &found).await;
         assert!(matches!(unknown, Err(JournalError::Ambiguous { .. })), "{unknown:?}");
 
-        bench.server.set_faults(|_| Fault::Fail {
-            code: 422,
-            retry_after: None,
-        });
-        let refused = append(&bench, "me", &found).await;
-        assert!(matches!(refused, Err(JournalError::Refused { .. })), "{refused:?}");
+        for code in [422, 429, 500] {
+            bench.server.set_faults(move |info| match info.subresource.as_str() {
+                "status" => Fault::Fail {
+                    code,
+                    retry_after: None,
+                },
+                _ => Fault::None,
+            });
+            let refused = append(&bench, "me", &found).await;
+            assert!(matches!(refused, Err(JournalError::Refused { .. })), "{refused:?}");
+            // One that had changed is decided on anew.
+            let changed = append(&bench, "me", &from).await;
+            let is_refused = matches!(changed, Err(JournalError::Refused { .. }));
+            assert_eq!(is_refused, code == 422, "{changed:?}");
+        }
         bench.server.clear_faults();
 
         let operations: Api<CloudOperation> = Api::namespaced(bench.server.client("bob"), "prod");

@@ -170,7 +170,7 @@ impl Templates {
         };
         match within(self.histories(operation).create(&params, &pin)).await {
             Ok(created) => Ok(content(operation, created).ok_or_else(|| taken(&name))),
-            Err(kube::Error::Api(status)) if status.code == 409 => {
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {
                 Ok(self.pinned(operation).await?.ok_or_else(|| taken(&name)))
             }
             Err(kube::Error::Api(status)) if matches!(status.code, 403 | 413 | 422) => Ok(Err(Runs::Unknown(

@@ -1,6 +1,7 @@
 //! Actions whose answers get lost on the way: each is decided on once, and says what came of it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use holdfast::api::{ActionState, CloudOperation, OperationState, StepState};
@@ -8,7 +9,7 @@ use holdfast_apiserver::{Fault, RequestInfo, Verb};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::samples::all_answered;
+use crate::samples::{all_answered, sample};
 use crate::sniper::{Crash, Seen, Sniper};
 use crate::world::{NAMESPACE, World, dying};
 
@@ -88,6 +89,50 @@ async fn an_answer_that_is_refused_is_given_again() {
     world.kill(operator).await;
     world.start();
     taken_once(world).await;
+}
+
+/// One action can't be told what came of it, and none can be owned. The next operation waits for this one's key.
+#[tokio::test(start_paused = true)]
+async fn an_action_that_can_not_be_told_holds_up_nothing_else() {
+    let mut world = World::new(1);
+    let untold = Arc::new(AtomicBool::new(true));
+    let is_untold = untold.clone();
+    world.server.set_faults(move |info| {
+        let first = info.is(Verb::Patch, "operationactions/status") && info.name == "asking-1";
+        match info.is(Verb::Patch, "operationactions") || first && is_untold.load(Ordering::Relaxed) {
+            true => Fault::Fail {
+                code: 403,
+                retry_after: None,
+            },
+            false => Fault::None,
+        }
+    });
+    world.start();
+    let mut asking = asking();
+    asking["spec"]["concurrency"] = json!({"key": "'eu'"});
+    world.apply(&asking).await;
+    world
+        .until("it waits", |world| step(world, "go") == Some(StepState::Waiting))
+        .await;
+    let mut next = sample("calls").manifest;
+    next["metadata"]["name"] = json!("next");
+    next["spec"]["concurrency"] = json!({"key": "'eu'"});
+    world.apply(&next).await;
+    world.ask("asking", 1, &json!({"signal": {"name": "go"}})).await;
+    world.ask("asking", 2, &json!({"signal": {"name": "go"}})).await;
+    world
+        .until("both end", |world| world.finished("asking") && world.finished("next"))
+        .await;
+    let applied = Some(ActionState::Applied);
+    assert_eq!(
+        world.came_of_it(),
+        [("asking-1".to_owned(), None), ("asking-2".to_owned(), applied)]
+    );
+    untold.store(false, Ordering::Relaxed);
+    sleep(Duration::from_secs(5)).await;
+    assert!(world.came_of_it().iter().all(|(_, state)| *state == applied));
+    world.check();
+    world.kill_all().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,9 +1,15 @@
 //! Objects that are made to do harm, or by mistake: they stop no other.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
 use holdfast::api::OperationState;
 use holdfast_apiserver::Fault;
 use k8s_openapi::api::events::v1::Event;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::samples::sample;
 use crate::world::World;
@@ -39,16 +45,26 @@ async fn an_input_nested_too_deeply_is_invalid_and_holds_up_nothing_else() {
 
 #[tokio::test(start_paused = true)]
 async fn a_status_that_is_refused_is_told_by_an_event_and_written_once_it_is_accepted() {
+    // By a schema, or for as long as a webhook or the storage behind it is out of order.
+    for code in [422, 429, 500] {
+        is_told_and_written_once_it_is_accepted(code).await;
+    }
+}
+
+async fn is_told_and_written_once_it_is_accepted(code: u16) {
     let mut world = World::new(1);
-    world
-        .server
-        .set_faults(|info| match info.subresource == "status" && info.name == "refused" {
-            true => Fault::Fail {
-                code: 422,
-                retry_after: None,
-            },
-            false => Fault::None,
-        });
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    world.server.set_faults(move |info| {
+        if info.subresource != "status" || info.name != "refused" {
+            return Fault::None;
+        }
+        counted.fetch_add(1, SeqCst);
+        Fault::Fail {
+            code,
+            retry_after: None,
+        }
+    });
     world.apply(&named("refused")).await;
     world.apply(&named("calls")).await;
     world.start();
@@ -64,6 +80,10 @@ async fn a_status_that_is_refused_is_told_by_an_event_and_written_once_it_is_acc
         .until("it is told", |world| world.server.list::<Event>().iter().any(told))
         .await;
     assert_eq!(world.writes_of("refused"), 0);
+    let before = asked.load(SeqCst);
+    sleep(Duration::from_secs(60)).await;
+    let again = asked.load(SeqCst) - before;
+    assert!((1..=20).contains(&again), "{code}: {again} writes in a minute");
     world.server.clear_faults();
     world.until("it ends", |world| world.finished("refused")).await;
     assert_eq!(world.state("refused"), Some(OperationState::Succeeded));

@@ -57,14 +57,15 @@ func (c *Cluster) startEtcd() error {
 	return err
 }
 
-// startAPIServer starts the API server, everything at Kubernetes' defaults that need not differ,
-// and waits until it is ready.
+// startAPIServer starts the API server, everything at Kubernetes' defaults that need not differ, but as strict as
+// OpenShift's on who may say what owns an object; and waits until it is ready.
 func (c *Cluster) startAPIServer(ctx context.Context) error {
 	arguments := []string{
 		fmt.Sprintf("--secure-port=%d", c.state.Ports.API),
 		"--tls-cert-file=" + c.path("pki", "apiserver.crt"), "--tls-private-key-file=" + c.path("pki", "apiserver.key"),
 		"--client-ca-file=" + c.path("pki", "ca.crt"),
 		"--authorization-mode=Node,RBAC",
+		"--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
 		fmt.Sprintf("--etcd-servers=https://127.0.0.1:%d", c.state.Ports.Etcd),
 		"--etcd-cafile=" + c.path("pki", "ca.crt"), "--etcd-certfile=" + c.path("pki", "etcd.crt"), "--etcd-keyfile=" + c.path("pki", "etcd.key"),
 		"--service-account-issuer=https://kubernetes.default.svc",
