@@ -222,15 +222,17 @@ impl Actions {
     /// Tells actions what came of them, as their operation's status says, and makes it their owner.
     ///
     /// # Errors
-    /// When one could not be told; it is told again with the next pass. The others were told.
+    /// When one could not be told; it is told again with the next pass. The others were told, if the API server answers.
     pub async fn answer(&self, operation: &CloudOperation) -> Result<(), kube::Error> {
         let Some(status) = &operation.status else { return Ok(()) };
         let namespace = operation.namespace().unwrap_or_default();
         let mut outcome = Ok(());
         for decided in &status.actions {
             let action = self.waiting(&namespace, &operation.name_any(), &decided.uid);
-            if let Some(action) = action {
-                outcome = outcome.and(self.tell(&action, decided, Some(operation)).await);
+            let Some(action) = action else { continue };
+            match self.tell(&action, decided, Some(operation)).await {
+                Err(refused @ kube::Error::Api(_)) => outcome = Err(refused),
+                told => told?,
             }
         }
         outcome

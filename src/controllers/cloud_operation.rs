@@ -25,11 +25,11 @@ use super::templates::{Runs, Templates};
 use super::turns::Turns;
 use super::within::within;
 use crate::activities::Claim;
-use crate::api::{CREATED_BY_ANNOTATION, CloudOperation, CloudOperationSpec, OperationState, OperationStatus, Time};
+use crate::api::{
+    CREATED_BY_ANNOTATION, CloudOperation, CloudOperationSpec, OperationState, OperationStatus, RESTORED_LABEL, Time,
+};
 use crate::engine::{self, Decision, Identity, Inputs, InvalidSpec, Resolved, Workflow};
 
-/// The label that Velero puts on what it restores.
-pub const RESTORED_LABEL: &str = "velero.io/restore-name";
 /// How often a pass is decided anew, at most, as its object changes under it.
 const MAX_ROUNDS: usize = 8;
 
@@ -379,13 +379,20 @@ async fn follow_up(
     context: &Context,
 ) -> Result<Option<Duration>, ReconcileError> {
     let (uid, name) = (operation.uid().unwrap_or_default(), operation.name_any());
-    if asked {
-        let answered = context.actions.answer(operation).await;
-        answered.map_err(|error| ReconcileError::Answer {
-            name: name.clone(),
-            error,
-        })?;
-    }
+    let untold = match asked {
+        true => context.actions.answer(operation).await.err(),
+        false => None,
+    };
+    let is_refused = matches!(untold, Some(kube::Error::Api(_)));
+    let untold = untold.map(|error| ReconcileError::Answer {
+        name: name.clone(),
+        error,
+    });
+    let untold = match untold {
+        // Where the API server doesn't answer, nothing else gets on.
+        Some(error) if !is_refused => return Err(error),
+        other => other,
+    };
     if ended {
         context.admission.leave(operation);
         if !has_ended(before) {
@@ -393,7 +400,7 @@ async fn follow_up(
         }
     }
     if before.engine.is_some_and(|engine| engine > engine::ENGINE) {
-        return Ok(None);
+        return untold.map_or(Ok(None), Err);
     }
     let mut again = None;
     let (spilled, _) = context.executor.spilled(&uid);
@@ -418,7 +425,7 @@ async fn follow_up(
             }
         }
     }
-    Ok(again)
+    untold.map_or(Ok(again), Err)
 }
 
 fn has_ended(status: &OperationStatus) -> bool {
