@@ -221,6 +221,8 @@ pub struct AttemptContext {
     pub sensitive: bool,
     /// True if a part of the result goes into a Secret (`outputSecret`): no expression's error may quote the result then.
     pub writes_secret: bool,
+    /// True if the step's result is read or recorded.
+    pub result_counts: bool,
     /// What the step's expressions may read, beside the result.
     pub scope: Scope,
     /// Kubernetes, as the operation's service account.

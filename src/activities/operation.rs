@@ -198,8 +198,10 @@ pub async fn stop(
     let Some(external) = found else { return Ok(()) };
     if policy == ParentClosePolicy::Cancel {
         let reason = format!("CloudOperation {}, for which it ran, ended", context.operation);
-        let mode = if context.undoes { "Compensate" } else { "Stop" };
-        let cancel = json!({"reason": reason, "mode": mode});
+        let mut cancel = json!({"reason": reason});
+        if context.undoes {
+            cancel["mode"] = json!("Compensate"); // else as a person said, if one cancelled it before
+        }
         let patch = json!({"metadata": {"uid": external.uid}, "spec": {"cancel": cancel}});
         let path = format!("{}?fieldManager={FIELD_MANAGER}", target.path());
         match call(

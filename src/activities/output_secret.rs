@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::AttemptContext;
+use super::labels::operation_label;
 use crate::api::{CloudOperation, FIELD_MANAGER, KEY_ANNOTATION, OPERATION_LABEL, OutputSecret};
 use crate::engine::AttemptFailure;
 use crate::engine::expression::{Scope, render};
@@ -49,7 +50,7 @@ pub async fn write(
         "apiVersion": "v1", "kind": "Secret",
         "metadata": {
             "name": secret.name,
-            "labels": {OPERATION_LABEL: context.operation},
+            "labels": {OPERATION_LABEL: operation_label(&context.operation)},
             "annotations": {KEY_ANNOTATION: context.key.to_string()},
             "ownerReferences": [{
                 "apiVersion": CloudOperation::api_version(&()), "kind": CloudOperation::kind(&()),

@@ -92,6 +92,7 @@ pub fn context_on(kubernetes: kube::Client, step: &str) -> AttemptContext {
         undoes: false,
         sensitive: false,
         writes_secret: false,
+        result_counts: true,
         scope: Scope::default(),
         kubernetes,
         claim: Arc::new(Leads(AtomicBool::new(true))),

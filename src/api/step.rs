@@ -207,8 +207,8 @@ pub struct Timeouts {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OutputSecret {
-    /// The Secret's name, in the operation's namespace. It is applied as the operation's service account and owned by
-    /// the operation.
+    /// The Secret's name, in the operation's namespace; may have `${...}` templates, and for each item of a list has one.
+    /// It is applied as the operation's service account and owned by the operation. What was in it before is replaced.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 

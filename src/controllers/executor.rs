@@ -409,6 +409,7 @@ impl Executor {
             undoes: engine::undoes(spec) && flow.undo.is_none(),
             sensitive: flow.spec.sensitive == Some(true),
             writes_secret: flow.spec.output_secret.is_some(),
+            result_counts: flow.result_counts(),
             scope,
             kubernetes: self
                 .activities
@@ -417,13 +418,17 @@ impl Executor {
             claim: self.claim.clone(),
             target: entry.and_then(|s| s.target.clone()),
         };
+        let mut step = slim(&flow.spec);
+        if let (Some(secret), Some(name)) = (&mut step.output_secret, request.secret_name) {
+            secret.name = name;
+        }
         Ok(Prepared {
             field: flow.field.clone(),
             context,
             request: request.value,
             is_kubernetes_wait: flow.spec.is_kubernetes_wait(),
             start_to_close: engine::start_to_close(&flow.spec),
-            step: Box::new(slim(&flow.spec)),
+            step: Box::new(step),
             step_type: flow.step_type,
             kind: piece.kind.clone(),
         })
@@ -444,7 +449,7 @@ impl Executor {
         let request = std::mem::take(&mut prepared.request); // a wait of days keeps no room for it
         let known = match prepared.kind {
             WorkKind::Attempt => Box::pin(self.aim(&mut prepared, &request, report)).await,
-            WorkKind::Follow(_) | WorkKind::Stop(_) => None,
+            WorkKind::Follow(_) | WorkKind::Stop { .. } => None,
         };
         let Prepared {
             context,
@@ -456,7 +461,7 @@ impl Executor {
         let started = Instant::now();
         let outcome = match (known, kind) {
             (Some(outcome), _) => outcome,
-            (None, WorkKind::Stop(external)) => {
+            (None, WorkKind::Stop { external, .. }) => {
                 let stop = self
                     .activities
                     .stop(context, *step_type, request, external.as_ref(), progress);

@@ -300,6 +300,14 @@ impl Case {
     }
 }
 
+/// The stop of what a step started, or may have started, in an operation that undoes nothing.
+pub fn stop(external: Option<ExternalRef>) -> WorkKind {
+    WorkKind::Stop {
+        external,
+        undoes: false,
+    }
+}
+
 pub fn external() -> ExternalRef {
     ExternalRef {
         kind: "Job".into(),

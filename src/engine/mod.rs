@@ -209,6 +209,11 @@ pub enum WorkKind {
     Attempt,
     /// Follow what the attempt started at the other side.
     Follow(ExternalRef),
-    /// Stop what it started, where that is known; else what it may have started.
-    Stop(Option<ExternalRef>),
+    /// Stop what it started.
+    Stop {
+        /// Where that is known; else what it may have started.
+        external: Option<ExternalRef>,
+        /// True if what was done is undone: a child is told so, also where that is said while it is being stopped.
+        undoes: bool,
+    },
 }

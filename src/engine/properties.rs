@@ -183,8 +183,8 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
 
 fn outcome(kind: &WorkKind, job: bool, how: u8) -> AttemptOutcome {
     match kind {
-        WorkKind::Stop(_) if how.is_multiple_of(3) => AttemptOutcome::StopFailed(busy()),
-        WorkKind::Stop(_) => AttemptOutcome::Stopped,
+        WorkKind::Stop { .. } if how.is_multiple_of(3) => AttemptOutcome::StopFailed(busy()),
+        WorkKind::Stop { .. } => AttemptOutcome::Stopped,
         WorkKind::Attempt if job && how % 4 < 3 => AttemptOutcome::Accepted { external: external() },
         _ => match how % 8 {
             0 => AttemptOutcome::Failed(refused()),
@@ -498,7 +498,7 @@ impl Watched {
                     .step(&work.step)
                     .is_some_and(|flow| flow.step_type.goes_on_by_itself());
                 let outcome = match work.kind {
-                    WorkKind::Stop(_) => AttemptOutcome::Stopped,
+                    WorkKind::Stop { .. } => AttemptOutcome::Stopped,
                     WorkKind::Attempt if job => AttemptOutcome::Accepted { external: external() },
                     _ => AttemptOutcome::Succeeded { output: None },
                 };

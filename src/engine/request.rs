@@ -30,6 +30,8 @@ pub struct Request {
     pub value: Value,
     /// What `value` digests to. Secrets are only referred to in it.
     pub digest: String,
+    /// The name of the Secret that takes parts of the result, if one does.
+    pub secret_name: Option<String>,
 }
 
 /// What the expressions of a step may read: `input`, `operation`, of `steps` its ancestors, and of a list its item.
@@ -251,13 +253,48 @@ pub fn request(step: &WorkflowStep, scope: &Scope, key: &IdempotencyKey) -> Resu
     })?;
     let value = join_conditions(rendered, conditions);
     let digest = digest(&value);
-    let mut request = Request { value, digest };
+    let secret_name = secret_name(step, &scope)?;
+    let mut request = Request {
+        value,
+        digest,
+        secret_name,
+    };
     // What a child runs is taken as it is. The digest need not cover it: it is the spec's, which can't change.
     let child = step.spec.operation.as_ref().and_then(|child| child.spec.clone());
     if let (Some(child), Value::Object(value)) = (child, &mut request.value) {
         value.insert("spec".into(), Value::Object(child));
     }
     Ok(request)
+}
+
+/// The name of the Secret that takes parts of the result. It is known, and right, before there is one.
+fn secret_name(step: &WorkflowStep, scope: &Scope) -> Result<Option<String>, ExpressionFailure> {
+    let Some(secret) = &step.spec.output_secret else {
+        return Ok(None);
+    };
+    let failed = |message| ExpressionFailure {
+        field: format!("{}.outputSecret.name", step.field),
+        message,
+    };
+    match expression::render(&json!(secret.name), scope) {
+        Ok(Value::String(name)) if is_object_name(&name) => Ok(Some(name)),
+        Ok(Value::String(name)) => Err(failed(not_a_name(&name))),
+        Ok(other) => Err(failed(not_a_name(&other.to_string()))),
+        Err(error) => Err(failed(error.error.to_string())),
+    }
+}
+
+/// True for what the API server takes as the name of an object: a DNS subdomain as in RFC 1123.
+pub(super) fn is_object_name(name: &str) -> bool {
+    let of_label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_label = |label: &str| {
+        label.starts_with(of_label) && label.ends_with(of_label) && label.chars().all(|c| of_label(c) || c == '-')
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
+pub(super) fn not_a_name(name: &str) -> String {
+    format!("{name:?} is no name of an object: lower case letters, digits, - and . are, 253 at most")
 }
 
 fn field_name(step: &WorkflowStep) -> String {

@@ -1,6 +1,8 @@
 //! Operations that run for a step of another: what becomes of one is what becomes of the other.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use holdfast::api::{CloudOperation, MAX_OPERATIONS_ANNOTATION, OperationState, StepState};
 use holdfast_apiserver::{Fault, Verb};
@@ -8,6 +10,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::world::{NAMESPACE, World, of_operator};
 
@@ -297,6 +300,83 @@ async fn a_step_that_says_how_it_is_undone_undoes_its_child_itself() {
     );
     let effects = world.service.effects();
     assert_eq!((effects.get("/child/undo"), effects["/parent/undo"]), (None, 1));
+    world.kill_all().await;
+}
+
+async fn cancel(world: &World, name: &str, cancel: Value) {
+    let api: Api<CloudOperation> = Api::namespaced(world.server.client("user"), NAMESPACE);
+    let patch = Patch::Merge(json!({"spec": {"cancel": cancel}}));
+    api.patch(name, &PatchParams::default(), &patch).await.unwrap();
+}
+
+fn undoable(path: &str) -> Value {
+    let post = |path: &str| json!({"method": "POST", "url": format!("http://inventory.prod/{path}")});
+    json!({"name": "call", "http": post("child"), "compensate": {"http": post(path)}})
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_a_person_has_undone_goes_on_undoing_when_its_parent_is_stopped() {
+    let mut world = World::new(1);
+    world.start();
+    let undo = "slow/undo/5000";
+    let steps = json!([undoable(undo), {"name": "nap", "wait": {"duration": "2m"}}]);
+    world.apply(&parent(None, &steps)).await;
+    let is = |state| move |world: &World| child_state(world) == Some(state);
+    world.until("the child waits", is(OperationState::Waiting)).await;
+    let name = child(&world).unwrap().name_any();
+    cancel(&world, &name, json!({"mode": "Compensate"})).await;
+    world.until("it undoes", is(OperationState::Compensating)).await;
+    cancel(&world, "parent", json!({"reason": "stop"})).await;
+    world.until("the parent ends", |world| world.finished("parent")).await;
+    let undone = child(&world).unwrap().status.unwrap().steps;
+    assert!(
+        undone
+            .iter()
+            .any(|step| step.name == "call:undo" && step.state == StepState::Succeeded)
+    );
+    assert_eq!(world.service.effects()[&format!("/{undo}")], 1);
+    world.check();
+    world.kill_all().await;
+}
+
+/// While what the child started is being stopped, a person asks for more.
+#[tokio::test(start_paused = true)]
+async fn a_child_is_undone_too_if_that_is_said_of_its_parent_while_it_is_being_stopped() {
+    let mut world = World::new(1);
+    let stays = Arc::new(AtomicBool::new(true));
+    let job_stays = stays.clone();
+    world.server.set_faults(
+        move |info| match info.is(Verb::Delete, "jobs") && job_stays.load(Ordering::Relaxed) {
+            true => Fault::Fail {
+                code: 500,
+                retry_after: None,
+            },
+            false => Fault::None,
+        },
+    );
+    world.start();
+    let steps = json!([undoable("child/undo"), {"name": "long", "job": {"image": "long:1", "args": ["never"]}}]);
+    let mut manifest = parent(None, &steps);
+    manifest["spec"]["serviceAccountName"] = json!("releaser");
+    world.apply(&manifest).await;
+    let of_child = |world: &World, state: StepState| {
+        let steps = child(world).and_then(|child| child.status).map(|status| status.steps);
+        steps.is_some_and(|steps| steps.iter().any(|step| step.name == "long" && step.state == state))
+    };
+    world
+        .until("the Job runs", |world| of_child(world, StepState::Waiting))
+        .await;
+    cancel(&world, "parent", json!({"reason": "stop"})).await;
+    world
+        .until("it is being stopped", |world| of_child(world, StepState::Cancelling))
+        .await;
+    cancel(&world, "parent", json!({"mode": "Compensate"})).await;
+    sleep(Duration::from_secs(5)).await;
+    stays.store(false, Ordering::Relaxed);
+    world.until("the parent ends", |world| world.finished("parent")).await;
+    assert_eq!(child_state(&world), Some(OperationState::Cancelled));
+    assert_eq!(world.service.effects()["/child/undo"], 1);
+    world.check();
     world.kill_all().await;
 }
 

@@ -192,7 +192,13 @@ async fn output(
     let mut backoff = Backoff::default();
     loop {
         match pods_of(context, external).await {
-            Ok(pods) => return pods::succeeded(&pods).map_or(Ok(Value::Null), |pod| pods::output(&external.name, pod)),
+            Ok(pods) => {
+                return match pods::succeeded(&pods) {
+                    Some(pod) => pods::output(&external.name, pod),
+                    None if !context.result_counts => Ok(Value::Null),
+                    None => Err(lost(external)),
+                };
+            }
             Err(failure) => progress(format!(
                 "Job {} succeeded; its output can't be read: {}",
                 external.name, failure.message
@@ -200,6 +206,15 @@ async fn output(
         }
         sleep(backoff.next()).await;
     }
+}
+
+/// A node that goes takes its Pods with it, also those that have ended, and with them what they wrote.
+fn lost(external: &ExternalRef) -> AttemptFailure {
+    let message = format!(
+        "Job {} succeeded, but the Pod that did its work is gone, and with it what it wrote to /dev/termination-log: look at what it did, and run what follows in another operation",
+        external.name
+    );
+    AttemptFailure::done("OutputLost", message)
 }
 
 /// The Pods that the Job made.

@@ -70,10 +70,10 @@ fn first_container(pod: &Pod) -> Option<&str> {
         .map(|container| container.name.as_str())
 }
 
-/// The Pod that a Job succeeded with.
+/// The Pod that a Job succeeded with, as long as it is there.
 pub fn succeeded(pods: &[Pod]) -> Option<&Pod> {
     let phase = |pod: &&Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Succeeded");
-    pods.iter().find(phase).or_else(|| last(pods))
+    pods.iter().find(phase)
 }
 
 /// The Pod that a Job failed with: the last one.

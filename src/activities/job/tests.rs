@@ -249,6 +249,30 @@ async fn a_job_that_had_ended_before_it_was_followed_is_no_different() {
     assert_eq!(succeeded(following(&bench, &external).0.await.unwrap()), json!(42));
 }
 
+/// The node was removed, and with it the Pod, before anybody could read what it wrote.
+#[tokio::test(start_paused = true)]
+async fn an_output_whose_pod_is_gone_is_a_failure_of_what_was_done_unless_nobody_reads_it() {
+    let bench = Bench::new();
+    let external = accepted(&bench).await;
+    put_pod(&bench, &external, json!({"phase": "Failed"})); // an earlier one, elsewhere
+    end_job(&bench, &external, "Complete", "CompletionsReached");
+    let watches = Watches::new(bench.clients.clone(), bench.discovery.clone());
+    let progress: Progress = Arc::new(|_| {});
+    let failure = failed(follow(&bench.context("run"), &watches, &external, &progress).await);
+    assert_eq!(
+        (failure.reason.as_str(), failure.effect, failure.retry),
+        ("OutputLost", Effect::Unknown, RetryAdvice::Never)
+    );
+    let context = AttemptContext {
+        result_counts: false,
+        ..bench.context("run")
+    };
+    assert_eq!(
+        succeeded(follow(&context, &watches, &external, &progress).await),
+        Value::Null
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_output_that_was_cut_is_a_failure_of_what_was_done() {
     let bench = Bench::new();

@@ -145,6 +145,7 @@ impl Rehearse for Rehearsal {
             undoes: false,
             sensitive,
             writes_secret: false,
+            result_counts: false,
             scope: Scope::default(),
             kubernetes: self.client.clone(),
             claim: Arc::new(Always),

@@ -271,7 +271,7 @@ impl Run<'_> {
     async fn launch(&mut self, work: Work) -> Result<(), String> {
         let at = (work.step.clone(), work.epoch, work.attempt);
         let flight = match &work.kind {
-            WorkKind::Stop(_) => Flight {
+            WorkKind::Stop { .. } => Flight {
                 due: self.now,
                 outcome: Some(AttemptOutcome::Stopped),
             },
@@ -315,6 +315,7 @@ impl Run<'_> {
             undoes: false,
             sensitive: flow.spec.sensitive == Some(true),
             writes_secret: flow.spec.output_secret.is_some(),
+            result_counts: flow.result_counts(),
             scope,
             kubernetes: nobody(),
             claim: Arc::new(Always),

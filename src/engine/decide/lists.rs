@@ -7,6 +7,8 @@ use super::*;
 
 /// How many items are under way at once by default.
 const MAX_PARALLEL: usize = 10;
+/// How much room what failed of lists may take in a status, as JSON, in bytes: a hundred items, or fewer with steps of their own.
+const MAX_FAILED: usize = 64 * 1024;
 
 impl Pass<'_> {
     pub(super) fn start_list(&mut self, flow: &WorkflowStep, for_each: &Expression, scope: &Scope) {
@@ -63,6 +65,7 @@ impl Pass<'_> {
             self.fold(&flow.name);
             let open = self.items_of(&flow.name).filter(|item| !item.state.is_closed()).count();
             let too_large = self.outputs_too_large(workflow, flow);
+            let too_many = self.failures_too_large(flow);
             let stops = self.stops_list(flow);
             let full = history::is_full(&self.status) || (open > 0 && self.is_crowded());
             let Some(i) = self.status.steps.iter().position(|s| s.name == flow.name) else {
@@ -82,11 +85,18 @@ impl Pass<'_> {
             {
                 return self.fail(i, "OutputTooLarge", &message);
             }
+            if open == 0
+                && !stops
+                && !through
+                && let Some(message) = too_many
+            {
+                return self.fail(i, "TooManyFailures", &message);
+            }
             if open == 0 && (through || stops) {
                 let ended = self.items_of(&flow.name).any(|item| item.state == StepState::Cancelled);
                 return self.end_list(flow, i, through && !ended && !self.too_many_failed(flow));
             }
-            if through || stops || too_large.is_some() || open >= most || full {
+            if through || stops || too_large.is_some() || too_many.is_some() || open >= most || full {
                 let (done, total) = (list.next - i64::try_from(open).unwrap_or(0), list.total);
                 self.status.steps[i].message = Some(format!("{done} of {total} items are done, {open} under way"));
                 return;
@@ -110,8 +120,7 @@ impl Pass<'_> {
 
     /// True if more items failed than may.
     pub(super) fn too_many_failed(&self, flow: &WorkflowStep) -> bool {
-        let failed = |item: &&StepStatus| matches!(item.state, StepState::Failed | StepState::TimedOut);
-        let failed = self.items_of(&flow.name).filter(failed).count();
+        let failed = self.items_of(&flow.name).filter(|item| has_failed(item)).count();
         failed
             > flow
                 .spec
@@ -147,6 +156,22 @@ impl Pass<'_> {
         (size > MAX_STEP_OUTPUT || before + size > MAX_OUTPUTS).then(|| {
             format!(
                 "no other item is started: the outputs of {recorded} of its {total} items make {size} bytes, and those of the steps before it {before}; a step's may have {MAX_STEP_OUTPUT}, all steps' together {MAX_OUTPUTS}; name less in output, or use outputSecret"
+            )
+        })
+    }
+
+    /// Why a list can't go on, if it can't: what is kept of the items that failed, in all lists, has no room for more. What they
+    /// said is not counted, as it is cut where there is no room.
+    fn failures_too_large(&self, flow: &WorkflowStep) -> Option<String> {
+        let failed = self.items_of(&flow.name).filter(|item| has_failed(item)).count();
+        if failed == 0 {
+            return None;
+        }
+        let of_items = self.status.steps.iter().filter(|step| step.name.contains('['));
+        let size: usize = of_items.filter(|step| step.state.is_closed()).map(size_unsaid).sum();
+        (size > MAX_FAILED).then(|| {
+            format!(
+                "no other item is started: what is kept of those that failed, {failed} of this step, makes {size} bytes, and has room for {MAX_FAILED}"
             )
         })
     }
@@ -212,6 +237,21 @@ impl Pass<'_> {
             ),
         }
     }
+}
+
+fn has_failed(item: &StepStatus) -> bool {
+    matches!(item.state, StepState::Failed | StepState::TimedOut)
+}
+
+/// The size of an entry but for what it says.
+fn size_unsaid(step: &StepStatus) -> usize {
+    let failure = step.failure.as_ref().map(|failure| &failure.message);
+    let said: usize = [step.message.as_ref(), failure]
+        .into_iter()
+        .flatten()
+        .map(String::len)
+        .sum();
+    json_size(step).saturating_sub(said)
 }
 
 /// True for a list that is not through.

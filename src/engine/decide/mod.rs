@@ -45,7 +45,8 @@ use super::workflow::{
 };
 use super::{AttemptOutcome, AttemptResult, Callback, Decision, ENGINE, IdempotencyKey, Inputs, Work, WorkKind};
 use crate::api::{
-    Failure, HistoryEvent, Items, OnFailure, OperationState, OperationStatus, StepState, StepStatus, StepType, Time,
+    Failure, HistoryEvent, Items, OnFailure, OperationState, OperationStatus, RESTORED_LABEL, StepState, StepStatus,
+    StepType, Time,
 };
 
 /// Decides one pass.
@@ -159,7 +160,12 @@ impl<'a> Pass<'a> {
         let inputs = self.inputs;
         if self.status.start_time.is_none() {
             if inputs.identity.restored {
-                return Err((OperationState::Restored, "it came back from a backup without its status: remove the label velero.io/restore-name to run it, or delete it".into()));
+                return Err((
+                    OperationState::Restored,
+                    format!(
+                        "it came back from a backup without its status: remove the label {RESTORED_LABEL} to run it, or delete it"
+                    ),
+                ));
             }
             let begun = inputs.begun.map_or(self.now, |begun| begun.min(self.now));
             self.status.start_time = Some(begun);
@@ -399,7 +405,8 @@ impl<'a> Pass<'a> {
                         waits.then_some(WorkKind::Attempt)
                     }
                     (StepState::Cancelling, external) => {
-                        (due && !is_group(step)).then(|| WorkKind::Stop(external.clone()))
+                        let (external, undoes) = (external.clone(), undoes(self.inputs.spec));
+                        (due && !is_group(step)).then_some(WorkKind::Stop { external, undoes })
                     }
                     _ => None,
                 };

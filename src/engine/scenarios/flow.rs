@@ -84,6 +84,20 @@ fn an_assertion_that_is_false_fails_with_its_text() {
 }
 
 #[test]
+fn a_secret_that_could_not_be_written_is_named_before_anything_is_sent() {
+    let mut case = case(
+        "{input: {zone: EU}, steps: [{name: call, http: {url: 'http://x'}, outputSecret: {name: 'token-${input.zone}', data: {t: '${result.body}'}}}]}",
+    );
+    case.visit().assert_state(Failed);
+    let message = case.message();
+    assert!(
+        message.contains("spec.steps[0].outputSecret.name: \"token-EU\" is no name of an object"),
+        "{message}"
+    );
+    assert!(case.work.is_empty());
+}
+
+#[test]
 fn an_expression_that_cannot_be_evaluated_names_step_field_and_expression() {
     let mut case = case("steps: [{name: call, http: {url: 'http://x/${input.group}'}}]");
     case.visit().assert_state(Failed);

@@ -434,7 +434,7 @@ steps:
         case.assert_step("release", StepState::Cancelling, 0)
             .assert_step("release/migrate", StepState::Cancelling, 1);
         assert_eq!(case.work.len(), 1, "nothing follows yet");
-        assert_eq!(case.work[0].kind, WorkKind::Stop(Some(external())));
+        assert_eq!(case.work[0].kind, stop(Some(external())));
         case.answer("release/migrate", AttemptOutcome::StopFailed(busy()));
         case.assert_step("release", StepState::Cancelling, 0);
         assert_eq!(case.status.failure, None);

@@ -38,7 +38,7 @@ fn a_cancelled_job_is_stopped_before_the_operation_ends() {
     case.visit().accept("migrate");
     case.spec.cancel = Some(Cancel::default());
     case.visit().assert_step("migrate", StepState::Cancelling, 1);
-    assert_eq!(case.work[0].kind, WorkKind::Stop(Some(external())));
+    assert_eq!(case.work[0].kind, stop(Some(external())));
     case.answer("migrate", AttemptOutcome::StopFailed(busy()))
         .assert_step("migrate", StepState::Cancelling, 2);
     assert!(case.work.is_empty() && case.wake.is_some());
@@ -118,7 +118,8 @@ fn what_may_have_been_started_is_stopped_before_its_step_ends() {
             case.fail("migrate", no_answer())
                 .assert_step("migrate", StepState::Cancelling, 1);
             assert_eq!(case.work.len(), 1, "{how}: nothing is undone under it");
-            assert_eq!(case.work[0].kind, WorkKind::Stop(None));
+            let (external, undoes) = (None, !cancelled);
+            assert_eq!(case.work[0].kind, WorkKind::Stop { external, undoes });
             case.answer("migrate", AttemptOutcome::Stopped)
                 .assert_step("migrate", ends, 1);
             let step = case.step("migrate");
@@ -168,7 +169,7 @@ fn one_that_is_being_stopped_says_what_that_waits_for() {
         case.message(),
         "step migrate is being stopped: the Pods of Job resize-1 are still being stopped; TimedOut: timeouts.scheduleToClose passed"
     );
-    assert_eq!(case.work[0].kind, WorkKind::Stop(Some(external())));
+    assert_eq!(case.work[0].kind, stop(Some(external())));
     case.answer("migrate", AttemptOutcome::Stopped)
         .assert_step("migrate", StepState::TimedOut, 1)
         .assert_state(Failed);
@@ -202,7 +203,7 @@ fn a_job_whose_answer_came_late_is_stopped_by_what_it_is() {
         .later(60 * SECOND)
         .assert_step("migrate", StepState::Cancelling, 1);
     case.accept("migrate").assert_step("migrate", StepState::Cancelling, 1);
-    assert_eq!(case.work[0].kind, WorkKind::Stop(Some(external())));
+    assert_eq!(case.work[0].kind, stop(Some(external())));
 }
 
 #[test]
@@ -271,7 +272,7 @@ fn what_may_have_been_started_is_found_before_a_person_goes_on_without_it() {
         failed.visit().fail("migrate", no_answer());
         assert_eq!(failed.asks(json!({"fail": {"step": "migrate"}})).0, Applied);
         failed.assert_step("migrate", StepState::Cancelling, 1);
-        assert_eq!(failed.work[0].kind, WorkKind::Stop(None));
+        assert_eq!(failed.work[0].kind, stop(None));
         failed
             .answer("migrate", AttemptOutcome::Stopped)
             .assert_step("migrate", StepState::Failed, 1)

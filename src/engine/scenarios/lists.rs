@@ -161,6 +161,48 @@ steps:
     assert!(largest < MAX_STATUS / 2, "{largest} bytes");
 }
 
+/// What fails stays in the journal, with all steps of its group.
+#[test]
+fn a_list_of_which_many_large_items_fail_ends_before_the_status_has_no_room() {
+    for (steps, expected) in [(0, Succeeded), (3, Failed), (20, Failed)] {
+        let call = "http: {url: 'http://x/${string(item)}'}";
+        let group = |n: usize| format!("- {{name: s{n}, {call}}}");
+        let what = match steps {
+            0 => call.to_owned(),
+            n => format!(
+                "steps: [{}]",
+                (0..n).map(|n| group(n)[2..].to_owned()).collect::<Vec<_>>().join(", ")
+            ),
+        };
+        let mut case = case(&format!(
+            "{{input: {{n: 101}}, steps: [{{name: deploy, forEach: 'lists.range(input.n)', maxFailures: 100, {what}}}]}}"
+        ));
+        case.visit();
+        let (mut largest, mut succeeds) = (0, true);
+        while !case.work.is_empty() {
+            let last = format!("/s{}", steps.max(1) - 1);
+            let fails = |step: &str| steps == 0 && step != "deploy[7]" || step.ends_with(&last);
+            let results = case.work.iter().map(|work| {
+                let outcome = match fails(&work.step) {
+                    true => AttemptOutcome::Failed(AttemptFailure::definite("Refused", "no ".repeat(300))),
+                    false => AttemptOutcome::Succeeded { output: None },
+                };
+                case.result(&work.step, outcome)
+            });
+            let results: Vec<_> = results.collect();
+            case.visit_with(&results);
+            let size = serde_json::to_string(&case.status).unwrap().len();
+            succeeds &= size <= MAX_STATUS;
+            largest = largest.max(size);
+        }
+        assert!(succeeds, "{steps} steps: {largest} bytes");
+        case.assert_state(expected);
+        if expected == Failed {
+            assert_eq!(case.step("deploy").failure.as_ref().unwrap().reason, "TooManyFailures");
+        }
+    }
+}
+
 /// How many bytes of statuses are written for an item of a list of so many, of which five end at once.
 fn bytes_per_item(items: usize, output: Option<&str>) -> usize {
     let mut case = case(&format!(

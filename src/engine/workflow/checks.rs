@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{InvalidSpec, Workflow};
 use crate::api::{CloudOperationSpec, Duration, Step};
-use crate::engine::request::parse_time;
+use crate::engine::request::{is_object_name, not_a_name, parse_time};
 
 /// Checks how long is waited, where no template says it.
 pub(super) fn check_wait(own: &str, step: &Step) -> Result<(), InvalidSpec> {
@@ -35,6 +35,20 @@ pub(super) fn check_async(own: &str, step: &Step) -> Result<(), InvalidSpec> {
         return Err(InvalidSpec::new(format!("{own}.local"), message));
     }
     Ok(())
+}
+
+/// Checks the name of a Secret, where no template says it.
+pub(super) fn check_secret_name(field: &str, name: &str, of_items: bool) -> Result<(), InvalidSpec> {
+    if name.contains("${") {
+        return Ok(());
+    }
+    if of_items {
+        let message = "each item's result would replace the one before: name a Secret for each, as with ${index}";
+        return Err(InvalidSpec::new(field, message));
+    }
+    is_object_name(name)
+        .then_some(())
+        .ok_or_else(|| InvalidSpec::new(field, not_a_name(name)))
 }
 
 /// Checks what is said of a group that only its steps can have.

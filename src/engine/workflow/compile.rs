@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::checks::{check_async, check_child, check_group, check_wait};
+use super::checks::{check_async, check_child, check_group, check_secret_name, check_wait};
 use super::conditions::{request_of, to_value};
 use super::expressions::STEP_SCOPE;
 use super::names::{member_name, undo_name};
@@ -64,6 +64,7 @@ impl Workflow {
             spec,
             places: &places,
             index,
+            read: RefCell::default(),
             invalid: RefCell::default(),
         };
         let main = spec.steps.len();
@@ -100,6 +101,11 @@ impl Workflow {
         if let Some(output) = &output {
             let read = compiler.templates("spec.output", output, STEP_SCOPE);
             compiler.readable("spec.output", &read, None);
+        }
+        for read in compiler.read.into_inner() {
+            if let Some(step) = steps.get_mut(read) {
+                step.is_read = true;
+            }
         }
         let invalid = compiler.invalid.into_inner();
         if !invalid.is_empty() {
@@ -171,6 +177,8 @@ pub(super) struct Compiler<'a> {
     spec: &'a CloudOperationSpec,
     pub places: &'a [Place<'a>],
     pub index: BTreeMap<&'a str, usize>,
+    /// The steps that some expression reads.
+    pub read: RefCell<BTreeSet<usize>>,
     /// What can't be executed. It is noted, and stands for nothing from there on, so that what else is wrong is found.
     invalid: RefCell<Vec<InvalidSpec>>,
 }
@@ -380,6 +388,11 @@ impl Compiler<'_> {
         self.note_all(check_child(&own, step).err().into_iter().flatten());
         self.note(check_group(&own, step, self.spec));
         needs.extend(self.request(&at(field), &request, &scope));
+        if let Some(secret) = &step.output_secret {
+            let field = at("outputSecret.name");
+            self.note(check_secret_name(&field, &secret.name, scope.contains(&"item")));
+            needs.extend(self.templates(&field, &to_value(&secret.name), &scope));
+        }
         if step_type != StepType::Steps {
             scope.extend(["step", "result"]);
         }
@@ -387,7 +400,7 @@ impl Compiler<'_> {
             needs.extend(self.templates(&at("output"), &Value::Object(output.clone()), &scope));
         }
         if let Some(secret) = &step.output_secret {
-            needs.extend(self.templates(&at("outputSecret"), &to_value(secret), &scope));
+            needs.extend(self.templates(&at("outputSecret.data"), &to_value(&secret.data), &scope));
         }
         if role != Role::Undo(place) && needs.remove(&place) {
             self.refuse(at("needs"), format!("step {:?} can't need or read itself", step.name));
@@ -408,6 +421,7 @@ impl Compiler<'_> {
             for_each,
             needs,
             ancestors: BTreeSet::new(),
+            is_read: false,
             undo: None,
             group: group.filter(|_| role == Role::Main),
             members: 0..0,

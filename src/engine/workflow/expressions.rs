@@ -32,7 +32,9 @@ impl Compiler<'_> {
             return BTreeSet::new();
         }
         let steps = found.steps.iter();
-        steps.filter_map(|name| self.known_step(field, name)).collect()
+        let read: BTreeSet<usize> = steps.filter_map(|name| self.known_step(field, name)).collect();
+        self.read.borrow_mut().extend(&read);
+        read
     }
 
     fn in_scope(&self, field: &str, found: &References, scope: &[&str]) -> bool {

@@ -56,6 +56,8 @@ pub struct WorkflowStep {
     pub needs: BTreeSet<usize>,
     /// All steps that its expressions may read: what it needs, and what that needs.
     pub ancestors: BTreeSet<usize>,
+    /// True if an expression of another reads it, or that of a step that undoes it.
+    pub is_read: bool,
     /// The step that undoes it.
     pub undo: Option<usize>,
     /// The group that it is in.
@@ -88,6 +90,11 @@ impl WorkflowStep {
     pub fn reads_later(&self) -> bool {
         let conditions = !split_conditions(&self.request).1.is_empty();
         conditions || self.spec.output.is_some() || self.spec.output_secret.is_some()
+    }
+
+    /// True if what it answers goes somewhere: not only that it succeeded counts.
+    pub fn result_counts(&self) -> bool {
+        self.is_read || self.spec.output.is_some() || self.spec.output_secret.is_some()
     }
 
     /// The name of the signal that it waits for, if it does.

@@ -30,6 +30,46 @@ fn what_is_too_large_is_refused_by_its_field() {
     assert_eq!(field, "spec");
 }
 
+/// Where a result goes is known before there is one.
+#[test]
+fn a_secret_for_results_has_a_name_that_can_be_written_and_one_for_each_item() {
+    let refusal = |name: &str, for_each: Option<&str>| {
+        let spec = json!({"steps": [
+            {"name": "a", "set": {"v": 1}},
+            {"name": "b", "forEach": for_each, "http": {"url": "http://x"},
+             "outputSecret": {"name": name, "data": {"token": "${result.body.token}"}}},
+        ]});
+        let spec = serde_json::from_value(spec).unwrap();
+        let invalid = Workflow::compile(&spec).err()?;
+        assert_eq!(invalid.field, "spec.steps[1].outputSecret.name");
+        Some(invalid.message)
+    };
+    for (name, for_each) in [
+        ("token", None),
+        ("my.token-1", None),
+        ("t-${operation.name}", None),
+        ("t-${string(steps.a.output.v)}", None),
+        ("t-${item}", Some("['a', 'b']")),
+    ] {
+        assert_eq!(refusal(name, for_each), None, "{name}");
+    }
+    for (name, for_each, message) in [
+        ("Token", None, "is no name of an object"),
+        ("a..b", None, "is no name of an object"),
+        ("-a", None, "is no name of an object"),
+        ("t-${result.body.name}", None, "\"result\" is not defined here"),
+        ("t-${item}", None, "\"item\" is not defined here"),
+        (
+            "token",
+            Some("['a', 'b']"),
+            "each item's result would replace the one before",
+        ),
+    ] {
+        let said = refusal(name, for_each).unwrap_or_default();
+        assert!(said.contains(message), "{name}: {said}");
+    }
+}
+
 /// Whatever is wrong with a spec is said, all of it, and nothing else happens: parts of the samples, in wrong places.
 #[test]
 fn a_spec_that_is_wrong_anywhere_is_refused_in_one_piece() {

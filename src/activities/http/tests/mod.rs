@@ -129,6 +129,7 @@ impl Attempt {
             undoes: false,
             sensitive: false,
             writes_secret: false,
+            result_counts: true,
             scope: Scope::default(),
             kubernetes: cluster.client(),
             claim: Arc::new(Leader(true)),

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use crate::engine::expression::{Expression, ExpressionError, Scope, Template, render};
 
 /// What each of these may take, generously: a debug build on a busy machine.
-const SHORT: Duration = Duration::from_secs(5);
+const SHORT: Duration = Duration::from_secs(30);
 
 /// Runs it on a thread with the stack that the runtime's workers have.
 fn on_a_worker<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
