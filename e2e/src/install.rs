@@ -35,8 +35,14 @@ pub async fn install() {
     for file in FILES {
         apply("-f", file).await;
     }
-    let crds = ["crd/cloudoperations.holdfast.dev", "crd/operationactions.holdfast.dev"];
-    must(&["wait", "--for=condition=Established", crds[0], crds[1], "--timeout=60s"]).await;
+    must(&[
+        "wait",
+        "--for=condition=Established",
+        "-f",
+        &project("crds"),
+        "--timeout=300s",
+    ])
+    .await;
     // Its short names come a little later; and kubectl would keep what it found without them for hours.
     until("the API server tells of the short names", async || {
         let listed = kubectl(&["api-resources", "--api-group=holdfast.dev"]).await.out;
@@ -62,6 +68,19 @@ pub async fn install() {
         })
         .await;
     }
+}
+
+/// Waits until a service account of a namespace has a right that was just given: the API server learns of it by a watch.
+///
+/// # Panics
+/// If it never has.
+pub async fn until_may(namespace: &str, account: &str, verb: &str, resource: &str) {
+    let user = format!("--as=system:serviceaccount:{namespace}:{account}");
+    until(&format!("{account} may {verb} {resource}"), async || {
+        let asked = kubectl(&["auth", "can-i", verb, resource, "-n", namespace, &user]).await;
+        asked.out.trim() == "yes"
+    })
+    .await;
 }
 
 async fn until(what: &str, is_so: impl AsyncFn() -> bool) {

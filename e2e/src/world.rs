@@ -14,7 +14,7 @@ use crate::kubectl::{Printed, apply, kubectl};
 use crate::operator::Operator;
 
 /// How long anything may take before a test gives up, on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 /// How long a poll waits before it asks again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -42,6 +42,7 @@ impl World {
         let namespace = format!("{name}-{}-{number}", std::process::id());
         crate::install::present().await;
         apply(&include_str!("world.yaml").replace("NAMESPACE", &namespace)).await;
+        crate::install::until_may(&namespace, "runner", "create", "configmaps").await;
         let token = kubectl(&["create", "token", "holdfast", "-n", &namespace, "--duration", "4h"]).await;
         assert!(token.ok, "{}", token.err);
         let admin = std::env::var("KUBECONFIG").expect("KUBECONFIG: run the end-to-end tests by make e2e");

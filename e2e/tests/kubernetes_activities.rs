@@ -116,6 +116,7 @@ impl Bench {
             undoes: false,
             sensitive: false,
             writes_secret: false,
+            result_counts: true,
             scope: Scope::default(),
             kubernetes: self.clients.as_service_account(&self.namespace, account),
             claim: Arc::new(Leads),
@@ -292,7 +293,7 @@ async fn evictions_obey_disruption_budgets() {
     let pod = json!({
         "metadata": {"name": "web", "labels": {"app": "web"}},
         // No scheduler's: on a node, the kubelet would say how it really is.
-        "spec": {"schedulerName": "nobody", "containers": [{"name": "main", "image": "none"}]},
+        "spec": {"schedulerName": "nobody", "serviceAccountName": "releaser", "containers": [{"name": "main", "image": "none"}]},
     });
     bench
         .api::<Pod>()

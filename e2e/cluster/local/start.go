@@ -68,9 +68,9 @@ type running struct {
 }
 
 // until waits for a condition that the program is to bring about, and fails with the end of its log
-// if it exits, or the condition is not met in a minute.
+// if it exits, or the condition is not met in five minutes.
 func (r *running) until(ctx context.Context, what string, condition func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	for {
 		err := condition(ctx)
@@ -84,7 +84,7 @@ func (r *running) until(ctx context.Context, what string, condition func(context
 			if errors.Is(ctx.Err(), context.Canceled) {
 				return fmt.Errorf("interrupted while waiting for %s", what)
 			}
-			return fmt.Errorf("%s: not within a minute: %w\n%s", what, err, r.logEnd())
+			return fmt.Errorf("%s: not within five minutes: %w\n%s", what, err, r.logEnd())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

@@ -72,7 +72,9 @@ async fn what_ends_and_begins_while_the_api_server_is_away_is_recorded_and_done_
     world.ends("watch", OperationState::Succeeded).await;
     let status = operator.get("/readyz").await;
     assert_eq!(status.0, 200);
-    tokio::time::timeout(Duration::from_secs(30), operator.stop())
+    tokio::time::timeout(Duration::from_secs(60), operator.stop())
         .await
         .unwrap();
+    // For the tests after this one: the API server learns of all kinds and policies anew.
+    holdfast_e2e::install::install().await;
 }

@@ -27,6 +27,7 @@ subjects: [{{kind: ServiceAccount, name: runner, namespace: {namespace}}}]
 "
         ))
         .await;
+    holdfast_e2e::install::until_may(namespace, "runner", "create", "cloudoperations").await;
     world
 }
 

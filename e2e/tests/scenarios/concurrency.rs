@@ -158,7 +158,9 @@ async fn a_namespace_runs_as_many_as_its_annotation_says() {
     for name in ["a", "b", "c", "d"] {
         world.run(name, "steps: [{name: nap, wait: {duration: 1h}}]").await;
     }
-    world.until_state("d", OperationState::Queued).await;
+    for name in ["c", "d"] {
+        world.until_state(name, OperationState::Queued).await;
+    }
     world.until_state("b", OperationState::Waiting).await;
     let states = world.operations().list(&ListParams::default()).await.unwrap();
     let queued = states

@@ -100,7 +100,7 @@ async fn a_backoff_of_an_hour_and_a_timer_survive_a_crash() {
     let fired = world.ends("timer", OperationState::Succeeded).await;
     let due = step(&waiting, "pause").next_attempt_time.unwrap();
     let late = step(&fired, "pause").end_time.unwrap().since(due);
-    assert!(late < Duration::from_secs(10), "{late:?} late");
+    assert!(late < Duration::from_secs(30), "{late:?} late");
     assert_eq!(step(&fired, "pause").start_time, step(&waiting, "pause").start_time);
     // The second operator has looked at all operations by now.
     let now = world.operations().get("backoff").await.unwrap();
@@ -119,9 +119,10 @@ async fn a_backoff_of_an_hour_and_a_timer_survive_a_crash() {
 #[tokio::test]
 async fn sigterm_lets_the_running_attempt_end_and_hands_over() {
     let world = World::new("crash-term").await;
-    let first = world.operator();
+    let lease = ["--allow-http", "127.0.0.1", "--lease-duration", "60s"];
+    let first = world.operator_with(&lease);
     first.leads().await;
-    let second = world.operator();
+    let second = world.operator_with(&lease);
     second.logs("standing by: another process leads").await;
     world
         .run(
@@ -142,7 +143,10 @@ async fn sigterm_lets_the_running_attempt_end_and_hands_over() {
 
     second.leads().await;
     let took = stopped.elapsed();
-    assert!(took < Duration::from_secs(3), "the second leads after {took:?}");
+    assert!(
+        took < Duration::from_secs(20),
+        "it is handed over, long before the lease runs out: {took:?}"
+    );
     let ended = world.ends("handed-over", OperationState::Succeeded).await;
     use HistoryEvent::{AttemptStarted, StepSucceeded};
     assert_eq!(events(&ended, "slow"), [AttemptStarted, StepSucceeded]);

@@ -160,7 +160,7 @@ async fn a_failure_lets_what_runs_beside_it_end() {
 async fn waits_end_at_their_time() {
     let world = World::new("flow-waits").await;
     let _operator = world.operator();
-    let until = SystemTime::now() + Duration::from_secs(4);
+    let until = SystemTime::now() + Duration::from_secs(15);
     let until = k8s_openapi::jiff::Timestamp::try_from(until).unwrap();
     let spec = r#"
         order: Graph

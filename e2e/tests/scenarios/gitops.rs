@@ -134,7 +134,7 @@ async fn after_a_persons_delete_the_start_deadline_decides() {
     let operator = world.operator();
     operator.leads().await;
     // Long enough for the first run, also on a machine with much else to do.
-    let deadline = Timestamp::now() + SignedDuration::from_secs(20);
+    let deadline = Timestamp::now() + SignedDuration::from_secs(40);
     let free = world.manifest(
         "free",
         "steps: [{name: call, http: {method: POST, url: INVENTORY/free}}]",
@@ -391,7 +391,7 @@ async fn helm_waits_for_the_operations_of_each_revision() {
     let install = upgrade("hook=false");
     let late = async {
         world
-            .prints(&["wait", "cop/migrate-1", "--for=create", "--timeout=60s"])
+            .prints(&["wait", "cop/migrate-1", "--for=create", "--timeout=300s"])
             .await;
         world.operator()
     };
@@ -403,12 +403,12 @@ async fn helm_waits_for_the_operations_of_each_revision() {
         "helm returns when it is done"
     );
 
-    let started = Instant::now();
     let failed = helm(&upgrade("check=1 == 2")).await;
     assert!(!failed.ok && failed.err.contains("-2"), "{}{}", failed.out, failed.err);
     assert!(
-        started.elapsed() < Duration::from_secs(90),
-        "helm waited for its timeout"
+        !failed.err.contains("deadline exceeded"),
+        "helm waited for its timeout: {}",
+        failed.err
     );
     assert_eq!(state("migrate-2").await, Some(OperationState::Failed));
 
@@ -424,12 +424,9 @@ async fn helm_waits_for_the_operations_of_each_revision() {
 
     let hooked = helm(&upgrade("hook=true")).await;
     assert!(hooked.ok, "{}", hooked.err);
-    assert_eq!(
-        state("hook").await,
-        Some(OperationState::Waiting),
-        "helm doesn't wait for an operation in a hook"
-    );
-    let removed = helm(&["uninstall", "app", "--wait", "--timeout", "60s"]).await;
+    // Helm doesn't wait for an operation in a hook.
+    world.until_state("hook", OperationState::Waiting).await;
+    let removed = helm(&["uninstall", "app", "--wait", "--timeout", "300s"]).await;
     assert!(removed.ok, "{}", removed.err);
     world.until_gone::<CloudOperation>("migrate-4").await;
 }

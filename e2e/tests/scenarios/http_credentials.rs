@@ -151,6 +151,33 @@ async fn an_output_secret_takes_what_the_status_must_not_hold() {
     world.until_gone::<Secret>("issued").await;
 }
 
+/// Of an operation whose name is too long for a label.
+#[tokio::test]
+async fn each_item_has_an_output_secret_of_its_own() {
+    let world = World::new("http-outputs").await;
+    let _operator = world.operator();
+    let name = format!("issue-{}", "x".repeat(100));
+    world
+        .run(
+            &name,
+            r#"
+            serviceAccountName: runner
+            steps:
+            - name: issue
+              forEach: "['abc', 'def']"
+              http: {method: POST, url: "INVENTORY/token/${item}"}
+              outputSecret: {name: "issued-${item}", data: {token: "${result.body.token}"}}
+            "#,
+        )
+        .await;
+    world.ends(&name, OperationState::Succeeded).await;
+    for item in ["abc", "def"] {
+        let secret = world.api::<Secret>().get(&format!("issued-{item}")).await.unwrap();
+        assert_eq!(secret.data.unwrap()["token"].0, format!("secret-{item}").as_bytes());
+    }
+    assert_eq!(world.inventory.requests("/token").len(), 2);
+}
+
 #[tokio::test]
 async fn nothing_that_is_said_to_a_sensitive_step_is_quoted() {
     let world = World::new("http-sensitive").await;

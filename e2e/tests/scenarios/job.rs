@@ -211,15 +211,15 @@ async fn a_job_goes_on_while_the_operator_is_gone_and_is_never_started_again() {
     run(
         &world,
         image,
-        "survives",
-        r#"{serviceAccountName: runner, steps: [{name: a, job: {image: IMAGE, command: [/task, sleep, "8", write, '{"done": true}']}}]}"#,
+        "vanishes",
+        "{serviceAccountName: runner, steps: [{name: a, job: {image: IMAGE, command: [/task, sleep, '3600']}}]}",
     )
     .await;
     run(
         &world,
         image,
-        "vanishes",
-        "{serviceAccountName: runner, steps: [{name: a, job: {image: IMAGE, command: [/task, sleep, '3600']}}]}",
+        "survives",
+        r#"{serviceAccountName: runner, steps: [{name: a, job: {image: IMAGE, command: [/task, sleep, "20", write, '{"done": true}']}}]}"#,
     )
     .await;
     world.until_state("survives", OperationState::Waiting).await;

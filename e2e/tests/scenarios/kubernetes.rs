@@ -85,7 +85,7 @@ async fn another_namespaces_objects_are_read_changed_and_evicted_where_the_accou
 apiVersion: v1
 kind: Pod
 metadata: {name: idle}
-spec: {nodeSelector: {holdfast.dev/none: "true"}, containers: [{name: main, image: localhost/nobody:1}]}
+spec: {serviceAccountName: runner, nodeSelector: {holdfast.dev/none: "true"}, containers: [{name: main, image: localhost/nobody:1}]}
 "#,
         )
         .await;
@@ -342,7 +342,8 @@ async fn a_deployment_is_rolled_out_scaled_and_removed_and_a_pod_is_evicted() {
     world.run("rollout", &spec.replace("IMAGE", image)).await;
     let held_up = world
         .until("rollout", "held up by the disruption budget", |operation| {
-            message_of(operation).contains("DisruptionBudget")
+            state_of(operation) == Some(OperationState::BackingOff)
+                && message_of(operation).contains("DisruptionBudget")
         })
         .await;
     assert_eq!(step(&held_up, "evict").state, StepState::BackingOff);

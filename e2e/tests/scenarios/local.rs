@@ -1,8 +1,10 @@
 //! Local steps on the real API server: several cost one write, a crash costs nothing but the call, and one that takes long
 //! is seen.
 
-use holdfast::api::{HistoryEvent, OperationState};
-use holdfast_e2e::world::{World, events, message_of, output, step};
+use std::time::Duration;
+
+use holdfast::api::{HistoryEvent, OperationState, StepState};
+use holdfast_e2e::world::{World, events, find_step, message_of, output, step};
 use serde_json::json;
 
 #[tokio::test]
@@ -24,7 +26,13 @@ async fn an_operation_of_local_steps_is_one_write() {
     let ended = world.ends("reads", OperationState::Succeeded).await;
     let write = ended.status.as_ref().unwrap().write_id.clone().unwrap_or_default();
     let number: u32 = write.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap();
-    assert_eq!(number, 1, "three calls cost {number} writes");
+    // What takes longer than two seconds is written before its end.
+    let took = ended
+        .status
+        .as_ref()
+        .and_then(|status| Some(status.completion_time?.since(status.start_time?)));
+    let most = if took.unwrap() < Duration::from_secs(2) { 1 } else { 2 };
+    assert!(number <= most, "three calls cost {number} writes in {took:?}");
     assert_eq!(world.inventory.requests("/read").len(), 3);
     assert_eq!(output(&ended, "sum"), json!({"sum": 600}));
     for name in ["a", "b", "c"] {
@@ -54,12 +62,20 @@ async fn a_local_step_whose_operator_is_killed_is_called_again_under_its_key_and
         .await;
     world.until_called("/gate/local").await;
     first.kill().await;
+    // What took longer than two seconds was written before its end.
+    let found = world.operations().get("mixed").await.unwrap();
+    let written = find_step(&found, "read").is_some_and(|step| step.state == StepState::Succeeded);
     world.inventory.open("local");
     let _second = world.operator();
     let ended = world.ends("mixed", OperationState::Succeeded).await;
 
     assert_eq!(output(&ended, "done"), json!({"done": true}));
-    for (path, requests) in [("/before", 1), ("/read", 2), ("/gate/local", 2), ("/after", 1)] {
+    for (path, requests) in [
+        ("/before", 1),
+        ("/read", if written { 1 } else { 2 }),
+        ("/gate/local", 2),
+        ("/after", 1),
+    ] {
         assert_eq!(world.inventory.requests(path).len(), requests, "{path}");
         assert_eq!(world.inventory.effects(path).len(), 1, "{path} under one key");
     }

@@ -21,7 +21,7 @@ const MOST: usize = 700 * 1024;
 /// How large a status may be.
 const MOST_STATUS: usize = 128 * 1024;
 /// How long it may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(400);
+const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// Sees each version of a kind's objects, and remembers how large the largest was, and its status.
 struct Scale {

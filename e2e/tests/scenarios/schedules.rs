@@ -50,6 +50,14 @@ async fn a_backfill_runs_one_operation_for_each_due_time_across_a_crash() {
     }));
     world.apply(&schedule.to_string()).await;
     world.until_called("/gate/report").await;
+    // It creates first, and then says so.
+    let is_scheduled = |schedule: &OperationSchedule| {
+        let conditions = schedule.status.iter().flat_map(|status| &status.conditions);
+        conditions.into_iter().any(|condition| condition.reason == "Scheduled")
+    };
+    world
+        .until_object::<OperationSchedule>("nightly", "scheduled", is_scheduled)
+        .await;
     let columns = world.prints(&["get", "opsched"]).await;
     let rows: Vec<Vec<&str>> = columns.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(rows[0], ["NAME", "SCHEDULE", "READY", "LAST", "NEXT", "ACTIVE", "AGE"]);
