@@ -220,6 +220,16 @@ fn any_json() -> impl Strategy<Value = Json> {
     })
 }
 
+/// Whole numbers beyond an int are doubles, as for Kubernetes.
+fn with_doubles(value: Json) -> Json {
+    match value {
+        Json::Number(number) if number.as_i64().is_none() => json!(number.as_f64()),
+        Json::Array(list) => list.into_iter().map(with_doubles).collect(),
+        Json::Object(map) => map.into_iter().map(|(key, value)| (key, with_doubles(value))).collect(),
+        other => other,
+    }
+}
+
 /// Text made of what expressions are made of.
 fn any_source() -> impl Strategy<Value = String> {
     let token = prop::sample::select(vec![
@@ -351,9 +361,7 @@ proptest! {
     }
 
     #[test]
-    fn what_goes_in_comes_out(a in any_json()) {
-        // Whole numbers beyond an int are doubles, as for Kubernetes.
-        prop_assume!(!a.to_string().split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > 18));
+    fn what_goes_in_comes_out(a in any_json().prop_map(with_doubles)) {
         let scope = Scope::new().with("a", a.clone());
         prop_assert_eq!(Expression::parse("a").unwrap().evaluate(&scope), Ok(a.clone()));
         prop_assert_eq!(Expression::parse("a == a").unwrap().evaluate(&scope), Ok(json!(true)));
