@@ -118,7 +118,7 @@ pub fn answering(
 #[track_caller]
 pub fn succeeded(outcome: Outcome) -> Value {
     match outcome {
-        Outcome::Succeeded { result } => result,
+        Outcome::Succeeded { result, .. } => result,
         other => panic!("{other:?}"),
     }
 }

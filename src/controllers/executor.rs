@@ -526,9 +526,7 @@ impl Executor {
                 prepared.context.target = Some(uid);
                 None
             }
-            Ok(Some(Aim::Gone)) => Some(Outcome::Succeeded {
-                result: Value::Object(Map::new()),
-            }),
+            Ok(Some(Aim::Gone)) => Some(Outcome::succeeded(Value::Object(Map::new()))),
             Err(failure) => Some(Outcome::Failed(failure)),
         }
     }
@@ -538,13 +536,14 @@ impl Executor {
         let Prepared {
             field, context, step, ..
         } = prepared;
-        let result = match outcome {
+        let (result, unmasked) = match outcome {
             Outcome::Failed(failure) => return AttemptOutcome::Failed(failure),
             Outcome::Accepted { external } => return AttemptOutcome::Accepted { external },
-            Outcome::Succeeded { result } => result,
+            Outcome::Succeeded { result, unmasked } => (result, unmasked),
         };
         if let Some(secret) = &step.output_secret {
-            let scope = engine::result_scope(&context.scope, &result, context.attempt, &context.key);
+            let answered = unmasked.as_ref().unwrap_or(&result);
+            let scope = engine::result_scope(&context.scope, answered, context.attempt, &context.key);
             if let Err(failure) = self
                 .activities
                 .write_output_secret(context, field, secret, &scope)

@@ -11,8 +11,10 @@ use crate::api::ExternalRef;
 pub enum Outcome {
     /// It did what it should. `result` is what expressions read as `result`.
     Succeeded {
-        /// What the other side answered.
+        /// What the other side answered. No secret that was sent is in it.
         result: Value,
+        /// The same as it came, for the step's `outputSecret` alone: what it answers may be what was sent.
+        unmasked: Option<Value>,
     },
     /// The other side took the work and goes on by itself.
     Accepted {
@@ -21,6 +23,13 @@ pub enum Outcome {
     },
     /// It failed.
     Failed(AttemptFailure),
+}
+
+impl Outcome {
+    /// It did what it should, and sent no secret.
+    pub fn succeeded(result: Value) -> Self {
+        Self::Succeeded { result, unmasked: None }
+    }
 }
 
 /// Why an attempt failed, and what that lets the engine do.

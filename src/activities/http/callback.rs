@@ -39,9 +39,13 @@ impl HttpActivity {
         let mut masker = Secrets::masker(context, request).await?;
         masker.add(token);
         Ok(match report {
-            Report::Completed(body) => Outcome::Succeeded {
-                result: masker.value(json!({"status": 200, "headers": {}, "body": body})),
-            },
+            Report::Completed(body) => {
+                let result = json!({"status": 200, "headers": {}, "body": body});
+                Outcome::Succeeded {
+                    unmasked: context.writes_secret.then(|| result.clone()),
+                    result: masker.value(result),
+                }
+            }
             Report::Failed {
                 reason,
                 message,

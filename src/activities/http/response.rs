@@ -82,13 +82,14 @@ impl Call {
             None => ok,
             Some((_, verdict)) => matches!(verdict, Ok(true)),
         };
+        let unmasked = self.writes_secret.then(|| result.clone());
         let result = self.masker.value(result);
         if answer.truncated && (ok || succeeded) {
             return self.too_large(answer);
         }
         let gone_already = self.method == Method::DELETE && answer.status == StatusCode::NOT_FOUND && self.maybe_done;
         if succeeded || gone_already {
-            return Outcome::Succeeded { result };
+            return Outcome::Succeeded { result, unmasked };
         }
         let failure = match success {
             Some((success, Err(error))) if ok => self.not_evaluated(answer, success, &error),

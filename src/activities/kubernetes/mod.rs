@@ -69,7 +69,7 @@ pub async fn run(context: &AttemptContext, discovery: &Discovery, request: &api:
         ))
     };
     match done {
-        Ok(result) => Outcome::Succeeded { result },
+        Ok(result) => Outcome::succeeded(result),
         Err(failure) => Outcome::Failed(secrets::masked(request, failure)),
     }
 }

@@ -92,8 +92,8 @@ fn guarded_merge(patch: &Value, seen: &Value) -> Result<Value, AttemptFailure> {
     Ok(patch)
 }
 
-/// The operations of a JSON patch, after those that fix the version (a `test` that fails would look like any other
-/// refusal; a version that differs is a conflict) and leave the key.
+/// The operations of a JSON patch, between those that fix the version (a `test` that fails would look like any other
+/// refusal; a version that differs is a conflict) and one that leaves the key.
 fn guarded_json(patch: &Value, seen: &Value, key: &str) -> Result<Value, AttemptFailure> {
     let operations = patch
         .as_array()
@@ -108,8 +108,21 @@ fn guarded_json(patch: &Value, seen: &Value, key: &str) -> Result<Value, Attempt
     let mut keys = kept_keys(seen);
     keys.push(key);
     let kept = keys[keys.len().saturating_sub(KEPT_KEYS)..].join(",");
-    guarded.push(json!({"op": "add", "path": annotation, "value": kept}));
     guarded.extend(operations.iter().cloned());
+    // Last, as the patch may write all annotations anew, or take them away.
+    let all = |operation: &&Value| {
+        ["path", "from"]
+            .iter()
+            .any(|at| operation[at] == "/metadata/annotations")
+    };
+    let removed = operations
+        .iter()
+        .rfind(all)
+        .is_some_and(|last| last["op"] == "remove" || last["op"] == "move" && last["from"] == "/metadata/annotations");
+    guarded.push(match removed {
+        true => json!({"op": "add", "path": "/metadata/annotations", "value": {PATCH_ANNOTATION: kept}}),
+        false => json!({"op": "add", "path": annotation, "value": kept}),
+    });
     Ok(guarded.into())
 }
 

@@ -19,7 +19,7 @@ use crate::engine::{AttemptFailure, Outcome};
 /// Waits until an object is as wanted: `result` is the object then, or `{}` where it is gone.
 pub async fn wait(context: &AttemptContext, watches: &Watches, discovery: &Discovery, request: &WaitFor) -> Outcome {
     match waited(context, watches, discovery, request).await {
-        Ok(result) => Outcome::Succeeded { result },
+        Ok(result) => Outcome::succeeded(result),
         Err(failure) => Outcome::Failed(failure),
     }
 }

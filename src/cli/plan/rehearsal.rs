@@ -77,7 +77,7 @@ impl Rehearsal {
 
     async fn request(&self, context: &AttemptContext, request: &Kubernetes) -> Result<Value, AttemptFailure> {
         match kubernetes::run(context, &self.discovery, request).await {
-            Outcome::Succeeded { result } => Ok(result),
+            Outcome::Succeeded { result, .. } => Ok(result),
             Outcome::Accepted { .. } => Ok(Value::Null), // not reached: a request is no Job
             Outcome::Failed(failure) => Err(failure),
         }

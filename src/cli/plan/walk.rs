@@ -325,10 +325,16 @@ impl<R: Rehearse> Walk<'_, R> {
                 ),
             };
         }
-        let (shown, after) = match self.rendered(&flow.request, scope) {
+        let (shown, mut after) = match self.rendered(&flow.request, scope) {
             Ok(rendered) => rendered,
             Err(error) => return failed(flow, name, "InvalidExpression", error),
         };
+        if let Some(secret) = &flow.spec.output_secret {
+            match self.rendered(&Value::String(secret.name.clone()), scope) {
+                Ok((_, of_name)) => after.extend(of_name),
+                Err(error) => return failed(flow, name, "InvalidExpression", format!("outputSecret.name{error}")),
+            }
+        }
         let mut planned = Planned::new(flow, name, What::Unknown, in_words(flow, &shown));
         planned.known_after.clone_from(&after);
         let mut end = End::Unknown;

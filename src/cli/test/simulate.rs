@@ -451,7 +451,7 @@ async fn outcome(
         };
         match judged(context, request, answer).await {
             Outcome::Failed(failure) => return Ok(AttemptOutcome::Failed(failure)),
-            Outcome::Succeeded { result: judged } => result = judged,
+            Outcome::Succeeded { result: judged, .. } => result = judged,
             Outcome::Accepted { .. } => result = Value::Null, // not reached: `async` was taken out of the request
         }
     }

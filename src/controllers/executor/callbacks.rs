@@ -42,7 +42,7 @@ impl Executor {
             let said = Said::Completed(details);
             let context = &prepared.context;
             let masked = self.activities.called_back(context, request, called.token, said).await;
-            if let Ok(Outcome::Succeeded { mut result }) = masked {
+            if let Ok(Outcome::Succeeded { mut result, .. }) = masked {
                 heartbeat.details = Some(result["body"].take());
             }
         }

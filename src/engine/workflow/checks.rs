@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{InvalidSpec, Workflow};
 use crate::api::{CloudOperationSpec, Duration, Step};
+use crate::engine::expression::references_in;
 use crate::engine::request::{is_object_name, not_a_name, parse_time};
 
 /// Checks how long is waited, where no template says it.
@@ -37,9 +38,30 @@ pub(super) fn check_async(own: &str, step: &Step) -> Result<(), InvalidSpec> {
     Ok(())
 }
 
-/// Checks the name of a Secret, where no template says it.
+/// Checks that no Secret is to be copied: what is read of one is masked.
+pub(super) fn check_no_secret_is_read(field: &str, step: &Step) -> Result<(), InvalidSpec> {
+    let Some(kubernetes) = &step.kubernetes else {
+        return Ok(());
+    };
+    let read = [
+        kubernetes.get.as_ref().map(|get| &get.resource.kind),
+        kubernetes.list.as_ref().map(|list| &list.kind),
+    ];
+    match read.into_iter().flatten().any(|kind| kind == "Secret") {
+        true => Err(InvalidSpec::new(
+            field,
+            "what is read of a Secret is masked, and would be written so",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Checks the name of a Secret, as far as it is known.
 pub(super) fn check_secret_name(field: &str, name: &str, of_items: bool) -> Result<(), InvalidSpec> {
-    if name.contains("${") {
+    // What can't be parsed is refused elsewhere.
+    let read = references_in(&Value::String(name.into())).unwrap_or_default();
+    let differs = ["item", "index"].iter().any(|root| read.roots.contains(*root));
+    if differs || name.contains("${") && !of_items {
         return Ok(());
     }
     if of_items {

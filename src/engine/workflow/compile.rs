@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::checks::{check_async, check_child, check_group, check_secret_name, check_wait};
+use super::checks::{check_async, check_child, check_group, check_no_secret_is_read, check_secret_name, check_wait};
 use super::conditions::{request_of, to_value};
 use super::expressions::STEP_SCOPE;
 use super::names::{member_name, undo_name};
@@ -391,6 +391,7 @@ impl Compiler<'_> {
         if let Some(secret) = &step.output_secret {
             let field = at("outputSecret.name");
             self.note(check_secret_name(&field, &secret.name, scope.contains(&"item")));
+            self.note(check_no_secret_is_read(&at("outputSecret"), step));
             needs.extend(self.templates(&field, &to_value(&secret.name), &scope));
         }
         if step_type != StepType::Steps {

@@ -54,6 +54,11 @@ fn a_secret_for_results_has_a_name_that_can_be_written_and_one_for_each_item() {
         assert_eq!(refusal(name, for_each), None, "{name}");
     }
     for (name, for_each, message) in [
+        (
+            "t-${operation.name}",
+            Some("['a', 'b']"),
+            "each item's result would replace the one before",
+        ),
         ("Token", None, "is no name of an object"),
         ("a..b", None, "is no name of an object"),
         ("-a", None, "is no name of an object"),

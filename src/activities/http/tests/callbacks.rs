@@ -170,7 +170,7 @@ async fn what_a_callback_says_is_masked_and_of_a_sensitive_step_nothing_is_quote
             .activity
             .called_back(&attempt.context, &request, "t0ken", report)
     };
-    let Ok(Outcome::Succeeded { result }) = say(body).await else {
+    let Ok(Outcome::Succeeded { result, .. }) = say(body).await else {
         panic!("no success");
     };
     assert_eq!(result["body"], json!({"was": "***", "size": 3}));

@@ -94,6 +94,21 @@ async fn what_the_other_side_echoes_of_a_secret_is_masked() {
     );
 }
 
+/// One that is sent the new token already, as an attempt before did the work, answers it again.
+#[tokio::test]
+async fn what_goes_into_a_secret_is_as_it_came() {
+    let mut attempt = Attempt::with(Cluster::default().secret("inventory", &[("token", "s3cr3t-token")]));
+    attempt.context.writes_secret = true;
+    let json = [("content-type", "application/json")];
+    let server = Server::answering(move |_| answer(200, &json, r#"{"token": "s3cr3t-token"}"#)).await;
+    let outcome = attempt.run(json!({"url": server.url("/"), "auth": bearer()})).await;
+    let Outcome::Succeeded { result, unmasked } = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(result["body"]["token"], "***");
+    assert_eq!(unmasked.unwrap()["body"]["token"], "s3cr3t-token");
+}
+
 #[tokio::test]
 async fn a_secret_at_the_edge_of_what_a_message_quotes_is_masked_whole() {
     let attempt = Attempt::with(Cluster::default().secret("inventory", &[("token", "s3cr3t-token")]));

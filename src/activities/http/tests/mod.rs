@@ -158,7 +158,7 @@ impl Attempt {
 
     async fn result(&self, request: Value) -> Value {
         match self.run(request).await {
-            Outcome::Succeeded { result } => result,
+            Outcome::Succeeded { result, .. } => result,
             other => panic!("not a success: {other:?}"),
         }
     }

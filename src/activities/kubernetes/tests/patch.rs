@@ -62,6 +62,39 @@ async fn a_json_patch_whose_answer_was_lost_is_not_applied_twice() {
     assert_eq!(result["spec"]["ports"].as_array().unwrap().len(), 3);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_json_patch_that_writes_all_annotations_anew_is_not_applied_twice_either() {
+    for annotations in [
+        json!({"op": "remove", "path": "/metadata/annotations"}),
+        json!({"op": "replace", "path": "/metadata/annotations", "value": {"a": "1"}}),
+        json!({"op": "move", "from": "/metadata/annotations", "path": "/metadata/labels"}),
+    ] {
+        let bench = Bench::new();
+        settings(&bench, json!({"a": "1"})).await;
+        let own = json!({"op": "add", "path": "/metadata/finalizers", "value": ["x/own"]});
+        succeeded(attempt_by(&bench, &bench.context("first"), patched("JSON", json!([own]))).await);
+        let append = json!({"op": "add", "path": "/metadata/finalizers/-", "value": "x/more"});
+        let patch = patched("JSON", json!([append, annotations]));
+        bench.server.set_faults(|info| match info.verb {
+            Verb::Patch => Fault::LoseAnswer,
+            _ => Fault::None,
+        });
+        assert_eq!(failed(attempt(&bench, patch.clone()).await).effect, Effect::Unknown);
+        bench.server.clear_faults();
+        let again = AttemptContext {
+            maybe_done: true,
+            attempt: 2,
+            ..bench.context("change")
+        };
+        let result = succeeded(attempt_by(&bench, &again, patch).await);
+        assert_eq!(
+            result["metadata"]["finalizers"],
+            json!(["x/own", "x/more"]),
+            "{annotations}"
+        );
+    }
+}
+
 /// As many others patch the object before the next attempt as it keeps keys of; one more, and nobody knows.
 #[tokio::test(start_paused = true)]
 async fn a_json_patch_whose_answer_was_lost_is_recognised_though_others_patched_since() {
