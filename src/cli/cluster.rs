@@ -75,6 +75,7 @@ impl Cluster {
             (None, Some(_)) => Config::from_kubeconfig(&options).await.map_err(|error| wrong(&error))?,
             (None, None) => Config::infer().await.map_err(|error| wrong(&error))?,
         };
+        config.default_retry = false; // an answer that says nothing of a creation may hide one that was made
         let mut flags = Flags::default();
         let flag = |name: &str, value: &str| format!(" {name} {}", quoted(value));
         if let Some(path) = &global.kubeconfig {
@@ -264,6 +265,7 @@ fn final_error(error: watcher::Error) -> Result<kube::Error, String> {
     match error {
         InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => match error {
             kube::Error::Api(status) if matches!(status.code, 401 | 403 | 404) => Ok(kube::Error::Api(status)),
+            unreadable @ kube::Error::SerdeError(_) => Ok(unreadable), // of a newer version
             error => Err(error.to_string()),
         },
         error => Err(error.to_string()),

@@ -78,6 +78,13 @@ impl CliError {
 /// The exit code where `--timeout` passed, as `timeout(1)` has it.
 pub const TIMED_OUT: u8 = 124;
 
+impl CliError {
+    /// True if whoever read the output has seen enough, as `head` has.
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+}
+
 /// What can be done about it, on a line of its own; nothing where what the API server said is all that there is to say.
 fn next_step(error: &kube::Error) -> String {
     let step = match error {
@@ -88,9 +95,15 @@ fn next_step(error: &kube::Error) -> String {
             }
             404 => "If Holdfast is not installed there, or an older version: kubectl holdfast version says what is",
             409 => "Somebody changed it at the same moment: look at it, and run this once more",
-            429 | 500.. => "Nothing is wrong with what you asked for: run this once more in a moment",
+            429 => "Nothing is wrong with what you asked for: run this once more in a moment",
+            500.. => {
+                "Nothing is wrong with what you asked for, and it may have been done all the same: look (kubectl get cops,opact), then run this once more"
+            }
             _ => return String::new(),
         },
+        kube::Error::SerdeError(_) => {
+            "Is the plugin as new as the cluster? kubectl holdfast version says what is installed"
+        }
         _ => "Is it the right cluster, and up? kubectl cluster-info asks the same one",
     };
     format!("\n{step}")
@@ -126,7 +139,8 @@ mod tests {
             (403, "the roles holdfast-view, holdfast-edit and holdfast-admin"),
             (404, "kubectl holdfast version"),
             (409, "run this once more"),
-            (503, "in a moment"),
+            (429, "in a moment"),
+            (503, "it may have been done all the same"),
         ] {
             let mut status = kube::core::Status::failure("no", "");
             status.code = code;

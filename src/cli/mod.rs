@@ -128,7 +128,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         // Whoever read the output has seen enough.
-        Err(CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
             anstream::eprintln!("{} {error}", output::paint(output::BAD, "error:"));
             ExitCode::from(error.exit_code())

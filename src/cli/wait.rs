@@ -80,8 +80,14 @@ pub async fn until_ended(
             }
         },
     }?;
-    out.print(&format!("{}\n", summary(&ended)))?;
+    let said = out.print(&format!("{}\n", summary(&ended)));
     let succeeded = ended.status.and_then(|status| status.state) == Some(OperationState::Succeeded);
+    // Also where whoever read the output has seen enough, the exit code says how it ended.
+    if let Err(error) = said.map_err(CliError::from)
+        && !error.is_broken_pipe()
+    {
+        return Err(error);
+    }
     Ok(if succeeded {
         ExitCode::SUCCESS
     } else {
