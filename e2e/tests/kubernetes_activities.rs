@@ -162,7 +162,7 @@ fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
 #[track_caller]
 fn succeeded(outcome: Outcome) -> Value {
     match outcome {
-        Outcome::Succeeded { result } => result,
+        Outcome::Succeeded { result, .. } => result,
         other => panic!("{other:?}"),
     }
 }

@@ -221,7 +221,7 @@ pub struct AttemptContext {
     pub sensitive: bool,
     /// True if a part of the result goes into a Secret (`outputSecret`): no expression's error may quote the result then.
     pub writes_secret: bool,
-    /// True if the step's result is read or recorded.
+    /// True if an expression names the step, or says what of its result is recorded.
     pub result_counts: bool,
     /// What the step's expressions may read, beside the result.
     pub scope: Scope,

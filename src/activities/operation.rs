@@ -77,7 +77,7 @@ pub async fn follow(
             state: OperationState::Succeeded,
             output,
             ..
-        }) => Outcome::Succeeded { result: output },
+        }) => Outcome::succeeded(output),
         Some(Ended { state, message, .. }) => Outcome::Failed(AttemptFailure::definite(
             state.to_string(),
             format!("CloudOperation {} ended: {message}", external.name),

@@ -361,6 +361,7 @@ async fn record(
         Ok(Appended::Gone) => {}
         Err(JournalError::Ambiguous { .. }) => context.metrics.lost_answer(),
         Err(JournalError::Refused { message, reason, .. }) => {
+            context.metrics.refused();
             if context.executor.note_refused(operation, message) {
                 context.events.refused(operation, reason, message);
             }

@@ -23,6 +23,7 @@ pub struct Metrics {
     attempt_seconds: Family<TypeLabel, Histogram>,
     writes: Counter<u64, AtomicU64>,
     conflicts: Counter<u64, AtomicU64>,
+    refused: Counter<u64, AtomicU64>,
     lost_answers: Counter<u64, AtomicU64>,
     events_dropped: Counter<u64, AtomicU64>,
     due_times: Family<ResultLabel, Counter<u64, AtomicU64>>,
@@ -68,6 +69,7 @@ impl Default for Metrics {
             attempt_seconds: Family::new_with_constructor(seconds),
             writes: Counter::default(),
             conflicts: Counter::default(),
+            refused: Counter::default(),
             lost_answers: Counter::default(),
             events_dropped: Counter::default(),
             due_times: Family::default(),
@@ -107,6 +109,11 @@ impl Default for Metrics {
             "status_write_conflicts",
             "Writes of a status that found it changed",
             metrics.conflicts.clone(),
+        );
+        r.register(
+            "status_writes_refused",
+            "Writes of a status that the API server did not take",
+            metrics.refused.clone(),
         );
         r.register(
             "status_writes_ambiguous",
@@ -203,6 +210,11 @@ impl Metrics {
         self.conflicts.inc();
     }
 
+    /// The API server did not take a status.
+    pub fn refused(&self) {
+        self.refused.inc();
+    }
+
     /// No answer said what became of a write.
     pub fn lost_answer(&self) {
         self.lost_answers.inc();
@@ -295,7 +307,7 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next())
             .collect();
-        assert_eq!(names.len(), 13, "{text}");
+        assert_eq!(names.len(), 14, "{text}");
         for name in names {
             assert!(docs.contains(&format!("`{name}")), "{name}");
         }

@@ -213,7 +213,8 @@ pub enum WorkKind {
     Stop {
         /// Where that is known; else what it may have started.
         external: Option<ExternalRef>,
-        /// True if what was done is undone: a child is told so, also where that is said while it is being stopped.
+        /// True if it is an operation, and what was done is undone: it is told so, also where that is said while it is
+        /// being stopped.
         undoes: bool,
     },
 }

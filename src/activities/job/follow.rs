@@ -1,7 +1,8 @@
 //! Following a Job to its end, and finding out what came of it.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -24,6 +25,9 @@ const JOB_NAME: &str = "batch.kubernetes.io/job-name";
 /// How often a read that explains a failure is tried before the failure is told without it.
 const EXPLANATION_TRIES: usize = 3;
 
+/// How long a Job may be without a Pod before that is told.
+const WITHOUT_POD: Duration = Duration::from_secs(30);
+
 /// Is told what a Job waits for, whenever that changes.
 pub type Progress = Arc<dyn Fn(String) + Send + Sync>;
 
@@ -45,7 +49,7 @@ pub async fn follow(
         End::Vanished => Err(vanished(context, external)),
     };
     match done {
-        Ok(result) => Outcome::Succeeded { result },
+        Ok(result) => Outcome::succeeded(result),
         Err(failure) => Outcome::Failed(failure),
     }
 }
@@ -142,28 +146,44 @@ async fn tell_of_pods(
 ) -> Infallible {
     let pods = ResourceType::namespaced::<Pod>();
     let (name, progress_of_pods) = (external.name.clone(), progress.clone());
-    let mut told = None;
-    let check = move |pod: Option<&DynamicObject>| -> Option<Infallible> {
-        let pod: Option<Pod> = pod.and_then(|pod| pod.clone().try_parse().ok());
-        let waits = pod.as_ref().and_then(pods::waiting);
-        if waits != told {
+    let told = Mutex::new(None);
+    let tell = move |waits: Option<String>| {
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        if waits != *told {
             let what = waits.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
             progress_of_pods(format!("waiting for Job {name} to end{what}"));
-            told = waits;
+            *told = waits;
+        }
+    };
+    let tell = Arc::new(tell);
+    let (seen, has_pod) = tokio::sync::watch::channel(false);
+    let tell_of_pod = tell.clone();
+    let check = move |pod: Option<&DynamicObject>| -> Option<Infallible> {
+        let pod: Option<Pod> = pod.and_then(|pod| pod.clone().try_parse().ok());
+        let had_one = seen.send_replace(*seen.borrow() || pod.is_some());
+        if had_one || pod.is_some() {
+            tell_of_pod(pod.as_ref().and_then(pods::waiting));
         }
         None
     };
+    let without_pod = async {
+        sleep(WITHOUT_POD).await;
+        if !*has_pod.borrow() {
+            let (job, namespace) = (&external.name, &context.namespace);
+            tell(Some(format!(
+                "it has no Pod yet; kubectl describe job {job} -n {namespace} says why"
+            )));
+        }
+        std::future::pending::<Infallible>().await
+    };
     let which = Which::Labelled(JOB_NAME, &external.name);
-    match watches
-        .wait_for(
-            &ServiceAccount::of(context),
-            &pods,
-            Some(&context.namespace),
-            which,
-            check,
-        )
-        .await
-    {
+    let account = ServiceAccount::of(context);
+    let watched = watches.wait_for(&account, &pods, Some(&context.namespace), which, check);
+    let watched = tokio::select! {
+        watched = watched => watched,
+        never = without_pod => match never {},
+    };
+    match watched {
         Ok(never) => never,
         Err(failure) => {
             progress(format!(
@@ -177,7 +197,7 @@ async fn tell_of_pods(
 
 fn vanished(context: &AttemptContext, external: &ExternalRef) -> AttemptFailure {
     let message = format!(
-        "Job {} in namespace {} (uid {}) is gone, and with it whether it did its work: look at what it was to do, then cancel the operation or run another",
+        "Job {} in namespace {} (uid {}) is gone, and with it whether it did its work: look at what it was to do, then say whether it was done: complete, retry or skip the step",
         external.name, context.namespace, external.uid
     );
     AttemptFailure::unknown("Vanished", message)
@@ -211,7 +231,7 @@ async fn output(
 /// A node that goes takes its Pods with it, also those that have ended, and with them what they wrote.
 fn lost(external: &ExternalRef) -> AttemptFailure {
     let message = format!(
-        "Job {} succeeded, but the Pod that did its work is gone, and with it what it wrote to /dev/termination-log: look at what it did, and run what follows in another operation",
+        "Job {} succeeded, but the Pod that did its work is gone, and with it what it wrote to /dev/termination-log: look at what it did, then skip the step with the output that it should have had",
         external.name
     );
     AttemptFailure::done("OutputLost", message)

@@ -390,6 +390,28 @@ async fn a_pod_that_can_not_start_is_told_while_the_job_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_that_has_no_pod_says_so() {
+    let bench = Bench::new();
+    let external = accepted(&bench).await;
+    let (following, told) = following(&bench, &external);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(!following.is_finished());
+    let name = &external.name;
+    let waits = format!("waiting for Job {name} to end");
+    let none = format!("{waits}: it has no Pod yet; kubectl describe job {name} -n prod says why");
+    assert_eq!(*told.lock().unwrap(), std::slice::from_ref(&none));
+    put_pod(
+        &bench,
+        &external,
+        json!({"phase": "Running", "containerStatuses": container(json!({"running": {}}))}),
+    );
+    settle().await;
+    assert_eq!(*told.lock().unwrap(), [none, waits]);
+    succeed(&bench, &external, "42");
+    assert_eq!(succeeded(following.await.unwrap()), json!(42));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_account_that_may_not_look_at_its_job_keeps_it_and_says_so() {
     let bench = Bench::new();
     let external = accepted(&bench).await;

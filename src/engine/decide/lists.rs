@@ -3,11 +3,13 @@
 //! The list has an entry of its own, which waits as long as items are under way. Each item that is under way, or failed,
 //! has one too; what is done is folded into the list's, so that a list of thousands keeps the journal small.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// How many items are under way at once by default.
 const MAX_PARALLEL: usize = 10;
-/// How much room what failed of lists may take in a status, as JSON, in bytes: a hundred items, or fewer with steps of their own.
+/// How much room the items that failed may take in a status, those of all lists together, as JSON, in bytes.
 const MAX_FAILED: usize = 64 * 1024;
 
 impl Pass<'_> {
@@ -61,11 +63,12 @@ impl Pass<'_> {
             .max_parallel
             .and_then(|n| usize::try_from(n).ok())
             .unwrap_or(MAX_PARALLEL);
+        self.fold(&flow.name);
+        let too_many = self.failures_too_large(flow);
         loop {
             self.fold(&flow.name);
             let open = self.items_of(&flow.name).filter(|item| !item.state.is_closed()).count();
             let too_large = self.outputs_too_large(workflow, flow);
-            let too_many = self.failures_too_large(flow);
             let stops = self.stops_list(flow);
             let full = history::is_full(&self.status) || (open > 0 && self.is_crowded());
             let Some(i) = self.status.steps.iter().position(|s| s.name == flow.name) else {
@@ -88,9 +91,9 @@ impl Pass<'_> {
             if open == 0
                 && !stops
                 && !through
-                && let Some(message) = too_many
+                && let Some(message) = &too_many
             {
-                return self.fail(i, "TooManyFailures", &message);
+                return self.fail(i, "TooManyFailures", message);
             }
             if open == 0 && (through || stops) {
                 let ended = self.items_of(&flow.name).any(|item| item.state == StepState::Cancelled);
@@ -167,8 +170,13 @@ impl Pass<'_> {
         if failed == 0 {
             return None;
         }
-        let of_items = self.status.steps.iter().filter(|step| step.name.contains('['));
-        let size: usize = of_items.filter(|step| step.state.is_closed()).map(size_unsaid).sum();
+        let steps = || self.status.steps.iter();
+        let items = steps().filter(|step| split_item(&step.name).1.is_some() && has_failed(step));
+        let items: BTreeSet<&str> = items.map(|item| item.name.as_str()).collect();
+        let of_items = |step: &&StepStatus| {
+            items.contains(step.name.as_str()) || group_name(&step.name).is_some_and(|group| items.contains(group))
+        };
+        let size: usize = steps().filter(of_items).map(size_unsaid).sum();
         (size > MAX_FAILED).then(|| {
             format!(
                 "no other item is started: what is kept of those that failed, {failed} of this step, makes {size} bytes, and has room for {MAX_FAILED}"

@@ -405,7 +405,8 @@ impl<'a> Pass<'a> {
                         waits.then_some(WorkKind::Attempt)
                     }
                     (StepState::Cancelling, external) => {
-                        let (external, undoes) = (external.clone(), undoes(self.inputs.spec));
+                        let is_child = step.step_type == StepType::Operation;
+                        let (external, undoes) = (external.clone(), is_child && undoes(self.inputs.spec));
                         (due && !is_group(step)).then_some(WorkKind::Stop { external, undoes })
                     }
                     _ => None,

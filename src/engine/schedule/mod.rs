@@ -396,17 +396,20 @@ impl<'a> Planner<'a> {
             let before = known
                 .iter()
                 .find(|known| (known.from, known.to) == (range.from, range.to));
-            if before.is_none() && self.identity.restored {
-                held = held.or(Some(range));
-                continue;
-            }
             let mut state = before.cloned().unwrap_or(BackfillStatus {
                 from: range.from,
                 to: range.to,
                 last: None,
                 started: 0,
                 done: false,
+                restored: self.plan.status.observed_generation.is_none(),
             });
+            state.restored &= self.identity.restored;
+            if state.restored {
+                held = held.or(Some(range));
+                self.plan.status.backfills.push(state);
+                continue;
+            }
             while !state.done {
                 let next = calendar.after(state.last.unwrap_or(state.from.minus(Duration::from_millis(1))));
                 let Some(due) = next.filter(|due| *due <= state.to.min(self.now)) else {

@@ -601,6 +601,9 @@ impl Case {
         self.spec.paused = (readiness == Readiness::Paused).then_some(true);
         self.spec.time_zone = (readiness == Readiness::Invalid).then(|| "Mars/Base".into());
         self.restored = readiness == Readiness::Restored;
+        if self.restored {
+            self.status.observed_generation = None; // as it is restored
+        }
         let range = "{from: '2026-11-23T10:01:00Z', to: '2026-11-23T10:02:00Z'}"; // nothing is due in it
         let range = self.restored.then(|| serde_yaml::from_str(range).unwrap());
         self.spec.backfill = range.into_iter().collect();
@@ -658,11 +661,14 @@ fn a_backfill_waits_for_a_person_where_a_restore_took_the_status() {
     assert!(said.contains("Remove the label velero.io/restore-name"), "{said}");
     case.restored = false;
     assert_eq!(case.pass("2026-11-24T10:12:00Z"), ["10:00"]);
-    // One whose status came back, too, goes on.
+    // One whose status came back, too, goes on; and one that is added later is new.
     case.restored = true;
     case.end("10:00", true);
     assert_eq!(case.pass("2026-11-24T10:13:00Z"), NONE);
     assert_eq!((case.reason(), case.status.backfills[0].done), ("Scheduled", true));
+    let later = "{from: '2026-11-23T11:00:00Z', to: '2026-11-23T11:00:00Z'}";
+    case.spec.backfill.push(serde_yaml::from_str(later).unwrap());
+    assert_eq!(case.pass("2026-11-24T10:14:00Z"), ["11:00"]);
 }
 
 #[test]
