@@ -12,8 +12,8 @@ const INTRODUCTION: &str = "\
 Every field of Holdfast's custom resources. Generated from their schemas by `holdfast reference`: don't edit. \
 `kubectl explain cloudoperation.spec --recursive` says the same of the version that is installed.
 
-A field is optional unless it is marked as required, and its default is in its description. \
-What comes in several places is described in the first. How to use them is in [the guide](cloudoperation.md).
+A field is optional unless it is marked as required, and its default, where it has one, is in its description. \
+What comes in several places is described in the first. How to use them is in [Writing operations](cloudoperation.md).
 ";
 
 /// Writes the reference.

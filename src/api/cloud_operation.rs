@@ -150,7 +150,8 @@ pub struct Concurrency {
     pub policy: Option<QueuePolicy>,
 }
 
-/// What an operation does that can't start at once.
+/// What an operation does that can't start at once. `Queue` (the default): it waits as `Queued`. `Reject`: it ends as
+/// `Failed`, with nothing executed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum QueuePolicy {
     /// It waits, as `Queued`: who was created first starts first.
@@ -185,7 +186,7 @@ pub struct Cancel {
     pub reason: Option<String>,
 }
 
-/// What becomes of what a cancelled operation had done.
+/// What becomes of what a cancelled operation had done. `Stop` (the default): it stays. `Compensate`: it is undone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum CancelMode {
     /// It stays.
@@ -195,7 +196,8 @@ pub enum CancelMode {
     Compensate,
 }
 
-/// What an operation does when a step fails for good.
+/// What an operation does when a step fails for good. `Stop` (the default): it ends as `Failed`, and what was done stays.
+/// `Compensate`: what was done is undone first. `Pause`: it waits for a person.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum FailurePolicy {
     /// It ends as `Failed`; what was done stays.

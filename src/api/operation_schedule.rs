@@ -126,7 +126,9 @@ pub struct MetadataToStart {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// What happens at a due time while an earlier operation of the schedule is under way.
+/// What happens at a due time while an earlier operation of the schedule is under way. `Skip` (the default): nothing is
+/// started. `BufferOne`, `BufferAll`: one waits, or up to a hundred do. `CancelOther`: the other is cancelled first.
+/// `AllowAll`: they run side by side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ConcurrencyPolicy {
     /// Nothing is started: the due time is skipped.
@@ -231,6 +233,14 @@ pub struct BackfillStatus {
     pub started: i64,
     /// True once all were.
     pub done: bool,
+    /// True if it came back from a backup without its status, so that it may have run: it waits until the schedule's label
+    /// `velero.io/restore-name` is gone.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub restored: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 fn is_zero(number: &i64) -> bool {

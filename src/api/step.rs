@@ -247,7 +247,8 @@ pub struct ChildOperation {
     pub parent_close_policy: Option<ParentClosePolicy>,
 }
 
-/// What becomes of an operation that runs for a step when the step is ended before its time.
+/// What becomes of an operation that runs for a step when the step is ended before its time. `Cancel` (the default): it is
+/// cancelled, and its end waited for. `Wait`: it goes on, and its end is waited for. `Abandon`: it goes on by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ParentClosePolicy {
     /// It is cancelled, and its end is waited for.
@@ -277,7 +278,8 @@ pub struct Wait {
     pub until_time: Option<String>,
 }
 
-/// What an operation does when a step fails for good.
+/// What follows when the step fails for good. `Fail` (the default): what its operation's `failurePolicy` says. `Continue`:
+/// the operation goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnFailure {
     /// It ends as its `failurePolicy` says.
