@@ -7,6 +7,14 @@ use tokio::sync::OnceCell;
 use crate::kubectl::{kubectl, kubectl_with, project};
 use crate::world::PATIENCE;
 
+const KINDS: [&str; 6] = [
+    "cloudoperations",
+    "operationactions",
+    "operationhistories",
+    "operationlocks",
+    "operationschedules",
+    "operationtemplates",
+];
 const KUSTOMIZATIONS: &[&str] = &["config/crd", "config/admission"];
 /// config/rbac but for the Lease's role, which is in the namespace of an operator that runs in the cluster.
 const FILES: &[&str] = &[
@@ -35,13 +43,14 @@ pub async fn install() {
     for file in FILES {
         apply("-f", file).await;
     }
-    must(&[
-        "wait",
-        "--for=condition=Established",
-        "-f",
-        &project("crds"),
-        "--timeout=300s",
-    ])
+    let crds = KINDS.map(|kind| format!("crd/{kind}.holdfast.dev"));
+    let wait = ["wait", "--for=condition=Established", "--timeout=300s"];
+    must(
+        &wait
+            .into_iter()
+            .chain(crds.iter().map(String::as_str))
+            .collect::<Vec<_>>(),
+    )
     .await;
     // Its short names come a little later; and kubectl would keep what it found without them for hours.
     until("the API server tells of the short names", async || {
