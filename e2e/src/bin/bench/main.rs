@@ -126,9 +126,10 @@ async fn measure(world: &World, apart: &World) -> Result<Report> {
         say("Operations, 500 at once");
         many.round(&observer, &objects, &spec, 500, AT_ONCE).await?;
         say(&format!(
-            "So far: raw {:.0} creations and {:.0} status writes a second; operations a second: {:.0} at 50, {:.0} at 500",
+            "So far: raw {:.0} creations and {:.0} status writes a second; an operation alone takes {:.0?}; operations a second: {:.0} at 50, {:.0} at 500",
             raw.creates_per_s(),
             raw.status_writes_per_s(),
+            alone.run.latency(0.5),
             fifty.run.per_s(),
             many.run.per_s()
         ));
